@@ -1,0 +1,3 @@
+//! The Backend.AI agent.
+pub mod ids;
+pub mod wire;

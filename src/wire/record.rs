@@ -1,0 +1,162 @@
+//! What a kernel's runner sends: two frames each (PROTOCOL section 8, section 12 item 25).
+//!
+//! User code shares the container with the runner and can write anything into this socket, so every shape of
+//! frame is either a record or a [`BadRecord`] that is logged and skipped.
+
+use bytes::Bytes;
+use serde_json::Value as Json;
+
+/// A record over this size is cut, in bytes.
+pub const MAX_RECORD: usize = 10 * 1024 * 1024;
+
+/// A record, decoded as far as its kind asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// Raw bytes of standard output; UTF-8 may be cut anywhere.
+    Stdout(Bytes),
+    /// Raw bytes of standard error.
+    Stderr(Bytes),
+    /// MIME type and data.
+    Media(String, String),
+    /// HTML text.
+    Html(String),
+    /// A text for the log.
+    Log(String),
+    /// The answer to a `complete` command.
+    Completion(Json),
+    /// The run waits for input; a map, empty when the runner sent none.
+    WaitingInput(Json),
+    /// The build step is over.
+    BuildFinished(Option<i64>),
+    /// The run is over.
+    Finished(Option<i64>),
+    /// The answer to a `status` command, which this agent never sends.
+    Status,
+}
+
+/// Frames that are no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// Not two frames.
+    #[error("a record has 2 frames, this has {0}")]
+    FrameCount(usize),
+    /// A type that nobody knows.
+    #[error("unknown record type {0:?}")]
+    UnknownType(String),
+    /// JSON that can't be read, of a kind without which nothing hangs.
+    #[error("{0} record: not the JSON it should be")]
+    Json(&'static str),
+    /// Media over the size limit: cut JSON is no JSON, so a note takes its place.
+    #[error("media of {0} bytes is over the limit of {MAX_RECORD} bytes")]
+    MediaTooLarge(usize),
+}
+
+impl Record {
+    /// From the frames as they came.
+    pub fn decode(frames: &[Bytes]) -> Result<Self, BadRecord> {
+        let [kind, data] = frames else { return Err(BadRecord::FrameCount(frames.len())) };
+        match &kind[..] {
+            b"stdout" => Ok(Self::Stdout(cut(data))),
+            b"stderr" => Ok(Self::Stderr(cut(data))),
+            b"html" => Ok(Self::Html(text(data))),
+            b"log" => Ok(Self::Log(text(data))),
+            b"media" => media(data),
+            b"completion" if data.len() > MAX_RECORD => Err(BadRecord::Json("completion")),
+            b"completion" => json(data).map(Self::Completion).ok_or(BadRecord::Json("completion")),
+            // These three end a wait: with broken JSON they still do.
+            b"waiting-input" => {
+                let options = json(&cut(data)).filter(Json::is_object);
+                Ok(Self::WaitingInput(options.unwrap_or_else(|| Json::Object(serde_json::Map::new()))))
+            }
+            b"build-finished" => Ok(Self::BuildFinished(exit_code(data))),
+            b"finished" => Ok(Self::Finished(exit_code(data))),
+            b"status" => Ok(Self::Status),
+            other => {
+                let name = String::from_utf8_lossy(&other[..other.len().min(40)]).into_owned();
+                Err(BadRecord::UnknownType(name))
+            }
+        }
+    }
+}
+
+/// Cut to the limit, at a character where the bytes are UTF-8.
+fn cut(data: &Bytes) -> Bytes {
+    if data.len() <= MAX_RECORD {
+        return data.clone();
+    }
+    let is_inside = |at: usize| data.get(at).is_some_and(|b| b & 0b1100_0000 == 0b1000_0000);
+    // A character has at most three continuation bytes; more than that is not UTF-8 and is cut anywhere.
+    let end = (MAX_RECORD - 3..=MAX_RECORD).rev().find(|at| !is_inside(*at)).unwrap_or(MAX_RECORD);
+    data.slice(..end)
+}
+
+fn text(data: &Bytes) -> String {
+    String::from_utf8_lossy(&cut(data)).into_owned()
+}
+
+fn json(data: &[u8]) -> Option<Json> {
+    serde_json::from_slice(data).ok()
+}
+
+fn media(data: &Bytes) -> Result<Record, BadRecord> {
+    if data.len() > MAX_RECORD {
+        return Err(BadRecord::MediaTooLarge(data.len()));
+    }
+    let map = json(data).ok_or(BadRecord::Json("media"))?;
+    let part = |key: &str| map.get(key).and_then(Json::as_str).map(str::to_owned);
+    match (part("type"), part("data")) {
+        (Some(mime), Some(data)) => Ok(Record::Media(mime, data)),
+        _ => Err(BadRecord::Json("media")),
+    }
+}
+
+fn exit_code(data: &[u8]) -> Option<i64> {
+    json(&data[..data.len().min(MAX_RECORD)])?.get("exitCode")?.as_i64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(kind: &'static str, data: impl Into<Bytes>) -> Result<Record, BadRecord> {
+        Record::decode(&[Bytes::from_static(kind.as_bytes()), data.into()])
+    }
+
+    proptest! {
+        #[test]
+        fn any_frames_are_a_record_or_refused(frames in proptest::collection::vec(
+            proptest::collection::vec(any::<u8>(), 0..40), 0..4)) {
+            let frames: Vec<Bytes> = frames.into_iter().map(Bytes::from).collect();
+            let _ = Record::decode(&frames);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_the_end_whatever_its_json() {
+        assert_eq!(decode("finished", r#"{"exitCode": 3}"#), Ok(Record::Finished(Some(3))));
+        assert_eq!(decode("finished", ""), Ok(Record::Finished(None)));
+        assert_eq!(decode("finished", "{{{"), Ok(Record::Finished(None)));
+        assert_eq!(decode("build-finished", "[]"), Ok(Record::BuildFinished(None)));
+        assert_eq!(decode("waiting-input", "7"), Ok(Record::WaitingInput(serde_json::json!({}))));
+    }
+
+    #[test]
+    fn what_no_runner_should_send_is_named() {
+        assert_eq!(Record::decode(&[]), Err(BadRecord::FrameCount(0)));
+        assert_eq!(decode("dance", ""), Err(BadRecord::UnknownType("dance".into())));
+        assert_eq!(decode("media", r#"{"type": 1}"#), Err(BadRecord::Json("media")));
+        assert_eq!(decode("html", &b"\xff"[..]), Ok(Record::Html("\u{fffd}".into())));
+    }
+
+    #[test]
+    fn a_large_record_is_cut_at_a_character() {
+        let long = "a".repeat(MAX_RECORD - 1) + "☃☃";
+        let Ok(Record::Stdout(bytes)) = decode("stdout", long.clone()) else { panic!() };
+        assert_eq!(bytes.len(), MAX_RECORD - 1);
+        assert!(std::str::from_utf8(&bytes).is_ok());
+        let Ok(Record::Stdout(bytes)) = decode("stdout", vec![0x80; MAX_RECORD + 9]) else { panic!() };
+        assert_eq!(bytes.len(), MAX_RECORD);
+        assert_eq!(decode("media", long.clone()), Err(BadRecord::MediaTooLarge(long.len())));
+    }
+}

@@ -1,0 +1,281 @@
+//! The ten methods as types (PROTOCOL section 3): from a call's name and arguments to a [`Request`].
+
+use super::config::{BadConfig, KernelConfig};
+use super::params::{self, BadParameters};
+use super::value::{self, Value};
+use crate::ids::{BadKernelId, KernelId, RunId};
+
+/// A request that fits its method's signature.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Answer the same text.
+    Ping(String),
+    /// Make a kernel.
+    CreateKernel(KernelId, KernelConfig),
+    /// End a kernel; answers its last statistics.
+    DestroyKernel(KernelId),
+    /// Interrupt the run that is going on.
+    InterruptKernel(KernelId),
+    /// Code completions.
+    GetCompletions(KernelId, Completions),
+    /// The container's log.
+    GetLogs(KernelId),
+    /// A new container for the same kernel.
+    RestartKernel(KernelId, KernelConfig),
+    /// Run code, or go on with a run.
+    Execute(KernelId, Execute),
+    /// Put a file into the kernel's scratch directory.
+    UploadFile(KernelId, Upload),
+    /// End all kernels.
+    Reset,
+}
+
+/// The arguments of `get_completions` besides the kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completions {
+    /// The text before the cursor.
+    pub text: String,
+    /// Passed on to the runner (`line`, `row`, `col`, `post`).
+    pub opts: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The arguments of `upload_file` besides the kernel.
+#[derive(Clone, PartialEq)]
+pub struct Upload {
+    /// Relative to the scratch directory; not yet checked.
+    pub filename: String,
+    /// The whole file.
+    pub data: Vec<u8>,
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Upload({:?}, {} bytes)", self.filename, self.data.len())
+    }
+}
+
+/// The arguments of `execute` besides the kernel (PROTOCOL section 8).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execute {
+    /// How the answer is shaped.
+    pub version: ApiVersion,
+    /// Which run; made up when the caller gave none.
+    pub run_id: Option<RunId>,
+    /// What to do.
+    pub mode: Mode,
+    /// Whether new output files are put to S3 (section 12, item 31).
+    pub upload_output_files: bool,
+}
+
+/// The shapes of an `execute` answer. 2 and 3 are the same (section 12, item 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiVersion {
+    /// Separate `stdout`, `stderr`, `media`, `html`.
+    V1,
+    /// One `console` list in order.
+    V2,
+    /// The default of the manager's HTTP routes.
+    V3,
+}
+
+/// The four modes, each with what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Run this source.
+    Query(String),
+    /// Run a build command, then an execution command.
+    Batch {
+        /// Empty when there is nothing to build.
+        build: String,
+        /// Empty when there is nothing to execute.
+        exec: String,
+    },
+    /// Give this text to a run that waits for input.
+    Input(String),
+    /// Go on waiting for a run's output.
+    Continue,
+}
+
+/// Why a call is no request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// No such method.
+    #[error("no such method: {0}")]
+    UnknownMethod(String),
+    /// The arguments do not fit the signature.
+    #[error(transparent)]
+    Parameters(#[from] BadParameters),
+    /// The kernel's id is not one.
+    #[error(transparent)]
+    KernelId(#[from] BadKernelId),
+    /// The config can't be used.
+    #[error(transparent)]
+    Config(#[from] BadConfig),
+    /// `api_version` is not 1, 2 or 3.
+    #[error("api_version must be 1, 2 or 3, not {0}")]
+    ApiVersion(i64),
+    /// `mode` is none of the four.
+    #[error("mode must be query, batch, input or continue, not {0:?}")]
+    Mode(String),
+    /// `input` and `continue` go on with a run, and none was named.
+    #[error("mode {0} needs the run_id of the run that it goes on with")]
+    NoRunId(&'static str),
+}
+
+impl Request {
+    /// Binds and checks the arguments.
+    pub fn parse(method: &str, args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Self, BadRequest> {
+        let bind = |names: &[&'static str], args, kwargs| params::bind(names, args, kwargs);
+        let only_kernel = |args, kwargs| -> Result<KernelId, BadRequest> {
+            Ok(bind(&["kernel_id"], args, kwargs)?.text("kernel_id")?.parse()?)
+        };
+        match method {
+            "ping" => Ok(Self::Ping(bind(&["msg"], args, kwargs)?.text("msg")?)),
+            "create_kernel" => {
+                let mut p = bind(&["kernel_id", "config"], args, kwargs)?;
+                let (kernel, config) = (p.text("kernel_id")?, p.map("config")?);
+                Ok(Self::CreateKernel(kernel.parse()?, KernelConfig::from_value(&config)?))
+            }
+            "destroy_kernel" => only_kernel(args, kwargs).map(Self::DestroyKernel),
+            "interrupt_kernel" => only_kernel(args, kwargs).map(Self::InterruptKernel),
+            "get_logs" => only_kernel(args, kwargs).map(Self::GetLogs),
+            "get_completions" => completions(args, kwargs),
+            "restart_kernel" => {
+                let mut p = bind(&["kernel_id", "new_config"], args, kwargs)?;
+                let (kernel, config) = (p.text("kernel_id")?, p.map("new_config")?);
+                Ok(Self::RestartKernel(kernel.parse()?, KernelConfig::from_value(&config)?))
+            }
+            "execute" => execute(args, kwargs),
+            "upload_file" => {
+                let mut p = bind(&["kernel_id", "filename", "filedata"], args, kwargs)?;
+                let kernel = p.text("kernel_id")?;
+                let upload = Upload { filename: p.text("filename")?, data: p.bytes("filedata")? };
+                Ok(Self::UploadFile(kernel.parse()?, upload))
+            }
+            "reset" => bind(&[], args, kwargs).map(|_| Self::Reset).map_err(Into::into),
+            other => Err(BadRequest::UnknownMethod(other.to_owned())),
+        }
+    }
+}
+
+/// Both arities: the reference has `(kernel_id, text, opts)`, manager 1.3.12 sends `(kernel_id, mode, text, opts)`.
+fn completions(args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Request, BadRequest> {
+    let with_mode = args.len() + kwargs.len() > 3;
+    let names: &[&str] =
+        if with_mode { &["kernel_id", "mode", "text", "opts"] } else { &["kernel_id", "text", "opts"] };
+    let mut p = params::bind(names, args, kwargs)?;
+    if with_mode {
+        p.text_or_nil("mode")?;
+    }
+    let kernel = p.text("kernel_id")?;
+    let text = p.text_or_nil("text")?.unwrap_or_default();
+    let serde_json::Value::Object(opts) = value::to_json(&p.map_or_nil("opts")?) else {
+        return Err(BadParameters("argument 'opts' must be a map".to_owned()).into());
+    };
+    Ok(Request::GetCompletions(kernel.parse()?, Completions { text, opts }))
+}
+
+fn execute(args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Request, BadRequest> {
+    let names = ["api_version", "kernel_id", "run_id", "mode", "code", "opts"];
+    let mut p = params::bind(&names, args, kwargs)?;
+    let version = p.int("api_version")?;
+    let kernel = p.text("kernel_id")?;
+    let run_id = p.text_or_nil("run_id")?;
+    let mode = p.text("mode")?;
+    let code = p.text_or_nil("code")?.unwrap_or_default();
+    let opts = p.map_or_nil("opts")?;
+    if run_id.as_deref() == Some("") {
+        return Err(BadParameters(
+            "argument 'run_id' must be nil or a text of at least 1 character".to_owned(),
+        )
+        .into());
+    }
+    let option = |name: &str| match value::get(&opts, name) {
+        None | Some(Value::Nil) => Ok(String::new()),
+        Some(v) => v.as_str().map(str::to_owned).ok_or_else(|| {
+            BadParameters(format!("argument 'opts': {name} must be text or nil, not {}", params::kind(v)))
+        }),
+    };
+    let run_id = run_id.map(RunId::new);
+    let mode = match mode.as_str() {
+        "query" => Mode::Query(code),
+        "batch" => Mode::Batch { build: option("build")?, exec: option("exec")? },
+        "input" if run_id.is_none() => return Err(BadRequest::NoRunId("input")),
+        "input" => Mode::Input(code),
+        "continue" if run_id.is_none() => return Err(BadRequest::NoRunId("continue")),
+        "continue" => Mode::Continue,
+        other => return Err(BadRequest::Mode(other.chars().take(40).collect())),
+    };
+    let version = match version {
+        1 => ApiVersion::V1,
+        2 => ApiVersion::V2,
+        3 => ApiVersion::V3,
+        other => return Err(BadRequest::ApiVersion(other)),
+    };
+    let upload_output_files =
+        !matches!(value::get(&opts, "upload_output_files"), Some(Value::Boolean(false)));
+    Ok(Request::Execute(kernel.parse()?, Execute { version, run_id, mode, upload_output_files }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const K: &str = "0b9e1d3a-1f0c-4a52-9a43-0c7a6f3b2f10";
+
+    fn run(args: Vec<Value>) -> Result<Execute, String> {
+        match Request::parse("execute", args, vec![]) {
+            Ok(Request::Execute(_, e)) => Ok(e),
+            Ok(other) => panic!("{other:?}"),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    #[test]
+    fn execute_takes_nil_where_the_manager_sends_it() {
+        let e = run(vec![3.into(), K.into(), Value::Nil, "query".into(), Value::Nil, Value::Nil]).unwrap();
+        assert_eq!(
+            e,
+            Execute {
+                version: ApiVersion::V3,
+                run_id: None,
+                mode: Mode::Query(String::new()),
+                upload_output_files: true
+            }
+        );
+        let opts =
+            value::map([("exec", "ls".into()), ("build", Value::Nil), ("upload_output_files", false.into())]);
+        let e = run(vec![1.into(), K.into(), "r".into(), "batch".into(), "".into(), opts]).unwrap();
+        assert_eq!(e.mode, Mode::Batch { build: String::new(), exec: "ls".into() });
+        assert!(!e.upload_output_files);
+    }
+
+    #[test]
+    fn execute_refuses_what_it_does_not_know() {
+        let with = |v: i64, id: &str, run_id: Value, mode: &str| {
+            run(vec![v.into(), id.into(), run_id, mode.into(), "".into(), Value::Nil]).unwrap_err()
+        };
+        assert_eq!(with(4, K, Value::Nil, "query"), "api_version must be 1, 2 or 3, not 4");
+        assert!(with(2, "/", Value::Nil, "query").starts_with("kernel_id must be a UUID"));
+        assert!(with(2, K, Value::Nil, "continue").contains("needs the run_id"));
+        assert!(with(2, K, "".into(), "query").contains("at least 1 character"));
+        assert!(with(2, K, "r".into(), "dance").contains("not \"dance\""));
+    }
+
+    #[test]
+    fn completions_have_two_arities() {
+        let opts = || value::map([("line", "imp".into())]);
+        let three = Request::parse("get_completions", vec![K.into(), "imp".into(), opts()], vec![]).unwrap();
+        let four = vec![K.into(), "query".into(), "imp".into(), opts()];
+        assert_eq!(Request::parse("get_completions", four, vec![]).unwrap(), three);
+    }
+
+    #[test]
+    fn names_and_arities_are_checked() {
+        let parse = |m: &str, args| Request::parse(m, args, vec![]).unwrap_err();
+        assert_eq!(parse("_execute", vec![]), BadRequest::UnknownMethod("_execute".into()));
+        assert!(matches!(parse("reset", vec![1.into()]), BadRequest::Parameters(_)));
+        assert!(matches!(parse("ping", vec![1.into()]), BadRequest::Parameters(_)));
+        assert!(matches!(parse("destroy_kernel", vec!["..".into()]), BadRequest::KernelId(_)));
+    }
+}

@@ -1,0 +1,180 @@
+//! Msgpack values as the Python side packs them (`use_bin_type=True`: text as str, bytes as bin).
+//!
+//! PROTOCOL, notation and section 2. Sequences arrive as arrays whatever Python calls them. Ext types are kept
+//! as they are: 123–127 hold Python pickles, which are never looked into; [`holds_ext`] tells them apart so
+//! that parameters which contain one can be refused.
+
+use std::io::Cursor;
+
+pub use rmpv::Value;
+
+/// How deep a value may nest. The manager sends four levels at most; a deeper value is an attempt on the stack.
+const MAX_DEPTH: usize = 64;
+
+/// Bytes that are not exactly one msgpack value.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The bytes end early, nest too deep or hold an unknown marker.
+    #[error("not msgpack: {0}")]
+    Malformed(#[from] rmpv::decode::Error),
+    /// A whole value, and then more.
+    #[error("{0} bytes follow the msgpack value")]
+    Trailing(usize),
+}
+
+/// One whole value.
+pub fn unpack(bytes: &[u8]) -> Result<Value, UnpackError> {
+    let mut cursor = Cursor::new(bytes);
+    let value = rmpv::decode::read_value_with_max_depth(&mut cursor, MAX_DEPTH)?;
+    let read = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
+    match bytes.len().saturating_sub(read) {
+        0 => Ok(value),
+        more => Err(UnpackError::Trailing(more)),
+    }
+}
+
+/// The bytes of one value.
+#[must_use]
+pub fn pack(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Writing to a Vec can't fail; should it ever, nil is a value that every peer can read.
+    if rmpv::encode::write_value(&mut bytes, value).is_err() {
+        return vec![0xc0];
+    }
+    bytes
+}
+
+/// Whether an ext value hides anywhere in it.
+#[must_use]
+pub fn holds_ext(value: &Value) -> bool {
+    match value {
+        Value::Ext(..) => true,
+        Value::Array(items) => items.iter().any(holds_ext),
+        Value::Map(pairs) => pairs.iter().any(|(k, v)| holds_ext(k) || holds_ext(v)),
+        _ => false,
+    }
+}
+
+/// A map with text keys, in the given order.
+#[must_use]
+pub fn map<'a>(pairs: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    Value::Map(pairs.into_iter().map(|(k, v)| (Value::from(k), v)).collect())
+}
+
+/// A list of unsigned integers, as `cpu_set` and `gpu_set` travel.
+#[must_use]
+pub fn uints(items: &[u32]) -> Value {
+    Value::Array(items.iter().map(|n| Value::from(*n)).collect())
+}
+
+/// An optional value, nil when there is none.
+#[must_use]
+pub fn opt<T: Into<Value>>(value: Option<T>) -> Value {
+    value.map_or(Value::Nil, Into::into)
+}
+
+/// The value under a text key of a map; `None` for a missing key and for anything but a map.
+#[must_use]
+pub fn get<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
+    let pairs = value.as_map()?;
+    // The last one wins, as in a Python dict.
+    pairs.iter().rev().find(|(k, _)| k.as_str() == Some(key)).map(|(_, v)| v)
+}
+
+/// JSON as the runner sends it, in msgpack as the manager is answered.
+#[must_use]
+pub fn from_json(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::Nil,
+        serde_json::Value::Bool(b) => Value::from(*b),
+        serde_json::Value::Number(n) => n
+            .as_i64()
+            .map(Value::from)
+            .or_else(|| n.as_u64().map(Value::from))
+            .or_else(|| n.as_f64().map(Value::from))
+            .unwrap_or(Value::Nil),
+        serde_json::Value::String(s) => Value::from(s.as_str()),
+        serde_json::Value::Array(items) => Value::Array(items.iter().map(from_json).collect()),
+        serde_json::Value::Object(pairs) => {
+            Value::Map(pairs.iter().map(|(k, v)| (Value::from(k.as_str()), from_json(v))).collect())
+        }
+    }
+}
+
+/// Msgpack as the manager sends options, in JSON as the runner reads them; bytes become text.
+#[must_use]
+pub fn to_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Nil | Value::Ext(..) => serde_json::Value::Null,
+        Value::Boolean(b) => (*b).into(),
+        Value::Integer(n) => n
+            .as_i64()
+            .map(serde_json::Value::from)
+            .or_else(|| n.as_u64().map(serde_json::Value::from))
+            .unwrap_or(serde_json::Value::Null),
+        Value::F32(x) => f64::from(*x).into(),
+        Value::F64(x) => (*x).into(),
+        Value::String(s) => String::from_utf8_lossy(s.as_bytes()).into_owned().into(),
+        Value::Binary(b) => String::from_utf8_lossy(b).into_owned().into(),
+        Value::Array(items) => items.iter().map(to_json).collect(),
+        Value::Map(pairs) => {
+            let pairs = pairs.iter().map(|(k, v)| {
+                let key = k.as_str().map_or_else(|| k.to_string(), str::to_owned);
+                (key, to_json(v))
+            });
+            serde_json::Value::Object(pairs.collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            (-1e300..1e300f64).prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            proptest::collection::vec(any::<u8>(), 0..8).prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
+                proptest::collection::vec((inner.clone(), inner), 0..6).prop_map(Value::Map),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_unpacks_to_itself(value in any_value()) {
+            prop_assert_eq!(unpack(&pack(&value)).unwrap(), value);
+        }
+
+        #[test]
+        fn any_bytes_unpack_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = unpack(&bytes);
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_and_bottomless_nests_are_refused() {
+        assert!(matches!(unpack(&[0xc0, 0xc0]), Err(UnpackError::Trailing(1))));
+        assert!(matches!(unpack(&[0x91; 5000]), Err(UnpackError::Malformed(_))));
+        assert!(matches!(unpack(&[]), Err(UnpackError::Malformed(_))));
+        // an array that claims four billion items and holds none
+        assert!(matches!(unpack(&[0xdd, 0xff, 0xff, 0xff, 0xff]), Err(UnpackError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_hidden_ext_is_found() {
+        let pickle = Value::Ext(127, vec![1]);
+        assert!(holds_ext(&Value::Array(vec![map([("a", pickle)])])));
+        assert!(!holds_ext(&map([("a", Value::from("b"))])));
+    }
+}
