@@ -1,3 +1,20 @@
 //! The Backend.AI agent.
+pub mod agent;
+pub mod cli;
+pub mod client;
+pub mod cluster;
+pub mod docker;
+pub mod events;
+pub mod heartbeat;
+pub mod identity;
 pub mod ids;
+pub mod images;
+pub mod kernel;
+pub mod resources;
+pub mod rpc;
+pub mod runner;
+pub mod scratch;
+pub mod stats;
+pub mod telemetry;
 pub mod wire;
+pub mod zmq;

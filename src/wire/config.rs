@@ -52,26 +52,72 @@ pub struct Mount {
 #[error("config: {0}")]
 pub struct BadConfig(pub String);
 
+/// The `new_config` of a restart: what is `None` or empty stays as it was.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ConfigPatch {
+    /// Another image.
+    pub lang: Option<String>,
+    /// Another `mem_slot`.
+    pub mem_slot: Option<f64>,
+    /// Another `cpu_slot`.
+    pub cpu_slot: Option<f64>,
+    /// Another `gpu_slot`.
+    pub gpu_slot: Option<f64>,
+    /// Other folders; empty means the same.
+    pub mounts: Vec<Mount>,
+    /// Another environment; empty means the same.
+    pub environ: BTreeMap<String, String>,
+    /// Cores to take again.
+    pub cpu_set: Option<Vec<u32>>,
+    /// GPUs to take again.
+    pub gpu_set: Option<Vec<u32>>,
+}
+
+impl ConfigPatch {
+    /// From the map that the manager sends.
+    pub fn from_value(config: &Value) -> Result<Self, BadConfig> {
+        let limits = value::get(config, "limits").unwrap_or(&Value::Nil);
+        Ok(Self {
+            lang: lang(config)?,
+            mem_slot: slot(limits, "mem_slot")?,
+            cpu_slot: slot(limits, "cpu_slot")?,
+            gpu_slot: slot(limits, "gpu_slot")?,
+            mounts: mounts(value::get(config, "mounts"))?,
+            environ: environ(value::get(config, "environ"))?,
+            cpu_set: numbers("cpu_set", value::get(config, "cpu_set"))?,
+            gpu_set: numbers("gpu_set", value::get(config, "gpu_set"))?,
+        })
+    }
+
+    /// The config that comes of it.
+    #[must_use]
+    pub fn apply(self, old: &KernelConfig) -> KernelConfig {
+        let limits = Limits {
+            mem_slot: self.mem_slot.unwrap_or(old.limits.mem_slot),
+            cpu_slot: self.cpu_slot.unwrap_or(old.limits.cpu_slot),
+            gpu_slot: self.gpu_slot.unwrap_or(old.limits.gpu_slot),
+        };
+        KernelConfig {
+            lang: self.lang.unwrap_or_else(|| old.lang.clone()),
+            limits,
+            mounts: if self.mounts.is_empty() { old.mounts.clone() } else { self.mounts },
+            environ: if self.environ.is_empty() { old.environ.clone() } else { self.environ },
+            cpu_set: self.cpu_set.or_else(|| old.cpu_set.clone()),
+            gpu_set: self.gpu_set.or_else(|| old.gpu_set.clone()),
+        }
+    }
+}
+
 impl KernelConfig {
     /// From the map that the manager sends.
     pub fn from_value(config: &Value) -> Result<Self, BadConfig> {
-        let lang = match value::get(config, "lang").map(|v| (v, v.as_str())) {
-            Some((_, Some(text))) if !text.is_empty() => text.to_owned(),
-            Some((other, _)) => return Err(bad("lang", "must be an image name such as python:3.6", other)),
-            None => return Err(BadConfig("lang is missing".to_owned())),
-        };
-        let limits = value::get(config, "limits").ok_or_else(|| BadConfig("limits is missing".to_owned()))?;
-        let slot = |name: &str, default: Option<f64>| match value::get(limits, name) {
-            None | Some(Value::Nil) => default.ok_or_else(|| BadConfig(format!("limits.{name} is missing"))),
-            Some(v) => v
-                .as_f64()
-                .filter(|x| x.is_finite() && *x >= 0.0)
-                .ok_or_else(|| bad(&format!("limits.{name}"), "must be a number, 0 or more", v)),
-        };
+        let missing = |what: &str| BadConfig(format!("{what} is missing"));
+        let lang = lang(config)?.ok_or_else(|| missing("lang"))?;
+        let given = value::get(config, "limits").ok_or_else(|| missing("limits"))?;
         let limits = Limits {
-            mem_slot: slot("mem_slot", None)?,
-            cpu_slot: slot("cpu_slot", None)?,
-            gpu_slot: slot("gpu_slot", Some(0.0))?,
+            mem_slot: slot(given, "mem_slot")?.ok_or_else(|| missing("limits.mem_slot"))?,
+            cpu_slot: slot(given, "cpu_slot")?.ok_or_else(|| missing("limits.cpu_slot"))?,
+            gpu_slot: slot(given, "gpu_slot")?.unwrap_or(0.0),
         };
         Ok(Self {
             lang,
@@ -108,6 +154,26 @@ impl KernelConfig {
             }
         }
         value::map(pairs)
+    }
+}
+
+fn lang(config: &Value) -> Result<Option<String>, BadConfig> {
+    match value::get(config, "lang") {
+        None | Some(Value::Nil) => Ok(None),
+        Some(v) => match v.as_str().filter(|text| !text.is_empty()) {
+            Some(text) => Ok(Some(text.to_owned())),
+            None => Err(bad("lang", "must be an image name such as python:3.6", v)),
+        },
+    }
+}
+
+fn slot(limits: &Value, name: &str) -> Result<Option<f64>, BadConfig> {
+    match value::get(limits, name) {
+        None | Some(Value::Nil) => Ok(None),
+        Some(v) => match v.as_f64().filter(|x| x.is_finite() && *x >= 0.0) {
+            Some(x) => Ok(Some(x)),
+            None => Err(bad(&format!("limits.{name}"), "must be a number, 0 or more", v)),
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! The ten methods as types (PROTOCOL section 3): from a call's name and arguments to a [`Request`].
 
-use super::config::{BadConfig, KernelConfig};
+use super::config::{BadConfig, ConfigPatch, KernelConfig};
 use super::params::{self, BadParameters};
 use super::value::{self, Value};
 use crate::ids::{BadKernelId, KernelId, RunId};
@@ -21,7 +21,7 @@ pub enum Request {
     /// The container's log.
     GetLogs(KernelId),
     /// A new container for the same kernel.
-    RestartKernel(KernelId, KernelConfig),
+    RestartKernel(KernelId, ConfigPatch),
     /// Run code, or go on with a run.
     Execute(KernelId, Execute),
     /// Put a file into the kernel's scratch directory.
@@ -143,7 +143,7 @@ impl Request {
             "restart_kernel" => {
                 let mut p = bind(&["kernel_id", "new_config"], args, kwargs)?;
                 let (kernel, config) = (p.text("kernel_id")?, p.map("new_config")?);
-                Ok(Self::RestartKernel(kernel.parse()?, KernelConfig::from_value(&config)?))
+                Ok(Self::RestartKernel(kernel.parse()?, ConfigPatch::from_value(&config)?))
             }
             "execute" => execute(args, kwargs),
             "upload_file" => {

@@ -1,0 +1,222 @@
+//! The composition root: what is started in which order, and stopped in which (PROTOCOL section 10).
+//!
+//! [`run`] is one straight line down to `serving`, and one straight line from the stop signal to the end. Each part
+//! gets its own settings by value and handles of the parts it needs; no part knows this one.
+
+pub mod config;
+mod parts;
+mod stop;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::config::Config;
+use self::parts::Machine;
+use crate::cluster::{Cluster, Presence};
+use crate::docker::{Docker, DockerConfig};
+use crate::events::Events;
+use crate::heartbeat::{self, HeartbeatConfig};
+use crate::identity;
+use crate::images::{Images, ImagesConfig};
+use crate::kernel::labels::Owner;
+use crate::kernel::notes::Notes;
+use crate::kernel::{Kernels, Node};
+use crate::rpc;
+use crate::scratch::{OutputStore, ScratchRoot};
+use crate::stats::{Collector, Store, run_reporter};
+use crate::telemetry::Telemetry;
+use crate::wire::event::Event;
+use crate::zmq::{Context, Limits, Router};
+
+/// How long the start waits for the first list of images before it goes on without.
+const FIRST_SCAN: Duration = Duration::from_secs(10);
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The scratch root can't be used.
+    #[error(transparent)]
+    Scratch(#[from] crate::scratch::ScratchError),
+    /// The notes below the scratch root can't be used.
+    #[error("could not open the notes of kernels below {path}: {source}; check the owner and the disk")]
+    Notes {
+        /// The directory.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The settings of S3.
+    #[error(transparent)]
+    S3(#[from] crate::scratch::StoreError),
+    /// Docker's address.
+    #[error(transparent)]
+    Docker(#[from] crate::docker::DockerError),
+    /// A ZeroMQ socket, most often the RPC port.
+    #[error(transparent)]
+    Zmq(#[from] crate::zmq::ZmqError),
+    /// The metrics endpoint.
+    #[error(transparent)]
+    Telemetry(#[from] crate::telemetry::TelemetryError),
+}
+
+/// Runs the agent until `stop`, then stops it in order. An error is one of the start.
+pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken) -> Result<(), StartError> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let tracker = TaskTracker::new();
+    // Cancelled at the end of the stop: ends whatever has no order of its own.
+    let end = CancellationToken::new();
+    let scratch = ScratchRoot::open(&config.scratch_root)?;
+    let notes = Notes::open(&scratch.agent_dir())
+        .map_err(|source| StartError::Notes { path: scratch.agent_dir().display().to_string(), source })?;
+    let outputs = OutputStore::new(parts::s3(&config.s3))?;
+    let docker = Docker::open(DockerConfig { host: config.docker_host.clone(), ..DockerConfig::default() })?;
+    let zmq = Context::new()?;
+
+    let Some(info) = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await else { return Ok(()) };
+    // From before the first look at the containers, so that nothing falls in between.
+    let events_since = parts::unix_nanos();
+    let identity = identity::discover(parts::identity(&config)).await;
+    let agent_host = config.agent_host_override.clone().unwrap_or_else(|| identity.ip.to_string());
+    let kernel_host = config.kernel_host_override.clone().unwrap_or_else(|| agent_host.clone());
+    tracing::info!(instance = %identity.instance_id, host = agent_host, region = identity.region, "this machine");
+
+    let cluster = Cluster::start(parts::cluster(&config), &identity.instance_id, &end, &tracker);
+    let Some(manager) = stop.run_until_cancelled(cluster.wait_for_manager()).await else {
+        end.cancel();
+        return Ok(());
+    };
+    tracing::info!(manager = manager.manager_id, "paired with the manager");
+    cluster.set_presence(Presence::Starting);
+
+    let machine = Machine::discover(&info).await;
+    let images_config = ImagesConfig {
+        auto_update: config.auto_update_images,
+        ..ImagesConfig::with_updates(parts::wanted_images(
+            &cluster,
+            config.auto_update_images,
+            &end,
+            &tracker,
+        ))
+    };
+    let images = Images::start(docker.clone(), images_config, end.clone(), &tracker);
+    if let Err(error) = images.first_scan(FIRST_SCAN).await {
+        tracing::warn!(%error, "going on without a list of images; kernels are refused until there is one");
+    }
+
+    let endpoint = parts::map_watch(&cluster.settings(), &tracker, &end, |s| {
+        s.as_ref().map(|s| s.event_addr.zmq_endpoint())
+    });
+    let redis = parts::map_watch(&cluster.settings(), &tracker, &end, |s| {
+        s.as_ref().map(|s| (s.redis.host.clone(), s.redis.port))
+    });
+    let events = Events::start(zmq.clone(), identity.instance_id.clone(), endpoint, &tracker);
+    let store = Store::start(redis, end.clone(), &tracker);
+    let collector = std::sync::Arc::new(Collector::new(parts::collector(&docker)));
+    scratch.start_sweeper(end.clone(), &tracker);
+
+    let kernel_tasks = TaskTracker::new();
+    let detach = CancellationToken::new();
+    let kernels = Kernels::new(Node {
+        config: parts::kernels(&config, kernel_host),
+        owner: Owner { namespace: config.namespace.clone(), instance: identity.instance_id.clone() },
+        docker: docker.clone(),
+        images: images.clone(),
+        resources: machine.resources.clone(),
+        scratch,
+        outputs,
+        collector: collector.clone(),
+        store: store.clone(),
+        events: events.clone(),
+        zmq: zmq.clone(),
+        settings: cluster.settings(),
+        notes,
+        tracker: kernel_tasks.clone(),
+        detach: detach.clone(),
+    });
+    let router = Router::bind(&zmq, &format!("tcp://*:{}", config.agent_port), Limits::server())?;
+    let port = router.local_port();
+
+    // Kernels of an earlier life are taken back behind the start; requests about them wait for it.
+    let background = |future: futures_util::future::BoxFuture<'static, ()>| {
+        let end = end.clone();
+        tracker.spawn(async move { end.run_until_cancelled(future).await });
+    };
+    let registry = || kernels.clone();
+    let (k, since) = (registry(), events_since);
+    background(Box::pin(async move { k.recover().await }));
+    let k = registry();
+    background(Box::pin(async move { k.follow_events(since).await }));
+    let k = registry();
+    background(Box::pin(async move { k.reconcile().await }));
+    let k = registry();
+    background(Box::pin(async move { k.probe().await }));
+    let heartbeats = HeartbeatConfig {
+        interval: config.heartbeat_interval,
+        ip: agent_host.clone(),
+        region: identity.region.clone(),
+        addr: format!("tcp://{}:{port}", parts::bracketed(&agent_host)),
+        totals: machine.resources.totals(),
+    };
+    background(Box::pin(heartbeat::beat(
+        heartbeats,
+        images.list(),
+        kernels.docker_answers(),
+        events.clone(),
+    )));
+    background(Box::pin(run_reporter(
+        collector,
+        store,
+        kernels.targets(),
+        config.stats_interval,
+        end.clone(),
+    )));
+
+    let stop_calls = CancellationToken::new();
+    let calls = TaskTracker::new();
+    let server = tokio::spawn(rpc::serve(router, kernels.clone(), stop_calls.clone(), calls.clone()));
+    cluster.set_presence(Presence::Running { ip: agent_host.clone() });
+    let (published, first_beat) = (cluster.clone(), events.clone());
+    let starting = async move {
+        // The manager learns of the agent by its first heartbeat; `instance_started` marks it alive.
+        published.presence_published().await;
+        first_beat.first_beat_left().await;
+        first_beat.emit(Event::InstanceStarted);
+    };
+    background(Box::pin(starting));
+    let readiness = parts::readiness(&kernels, &cluster, &tracker, &end);
+    if let Some(addr) = config.metrics_addr {
+        telemetry.serve_metrics(addr, readiness.clone(), end.clone(), &tracker).await?;
+    }
+    background(Box::pin(parts::measure(
+        telemetry.meters(),
+        kernels.clone(),
+        machine.resources.clone(),
+        events.clone(),
+        readiness,
+    )));
+    tracing::info!(port, cores = machine.resources.totals().cpus, "serving");
+    parts::tell_systemd(sd_notify::NotifyState::Ready);
+
+    stop.cancelled().await;
+    parts::tell_systemd(sd_notify::NotifyState::Stopping);
+    let running = stop::Running {
+        cluster,
+        kernels,
+        kernel_tasks,
+        detach,
+        events,
+        stop_calls,
+        server,
+        calls,
+        end,
+        tracker,
+    };
+    stop::stop(running, config.stop_kernels_on_exit).await;
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! Everything that can be set, typed and checked. Pure data: the command line makes it, the composition root
+//! hands each part of the agent its share.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::ids::InstanceId;
+use crate::telemetry::TelemetryConfig;
+
+/// What the agent needs to know before it starts. Paths are absolute; durations are longer than zero.
+#[derive(Debug, Clone)]
+// Each is a switch of its own on the command line; any combination makes sense.
+#[allow(clippy::struct_excessive_bools)]
+pub struct Config {
+    /// The part of etcd that belongs to our cluster (PROTOCOL section 1); no `/`, no white space.
+    pub namespace: String,
+    /// Members of the etcd cluster; at least one.
+    pub etcd: Vec<HostPort>,
+    /// Our name in etcd and in events, where it isn't made from the machine's own.
+    pub instance_id: Option<InstanceId>,
+    /// Reported in heartbeats, where it isn't the cloud's.
+    pub region: Option<String>,
+    /// The host that the manager reaches this agent at, where it isn't the machine's own address.
+    pub agent_host_override: Option<String>,
+    /// The host that the manager and users reach kernels at, where it isn't the agent's.
+    pub kernel_host_override: Option<String>,
+    /// The port that the manager calls.
+    pub agent_port: u16,
+    /// The Docker engine: `unix://{path}` or `tcp://{host}:{port}`.
+    pub docker_host: String,
+    /// Holds a directory for each kernel.
+    pub scratch_root: PathBuf,
+    /// A kernel that was unused for so long is ended; `None` lets kernels idle.
+    pub idle_timeout: Option<Duration>,
+    /// A create that takes longer is rolled back (PROTOCOL section 12, item 7); `None` lets it take its time.
+    pub create_deadline: Option<Duration>,
+    /// Ends a run after its image's time limit (PROTOCOL section 12, item 27).
+    pub enforce_exec_timeout: bool,
+    /// Takes over unlabelled `kernel.*` containers, made by the Python agent (PROTOCOL section 12, item 20).
+    pub adopt: bool,
+    /// Ends all kernels at shutdown; otherwise they stay for the next agent (PROTOCOL section 12, item 37).
+    pub stop_kernels_on_exit: bool,
+    /// Pulls images that the catalogue wants newer (PROTOCOL section 12, item 33).
+    pub auto_update_images: bool,
+    /// A kernel runner's source, ending in `ai/backend/kernel`, that replaces the one in the images.
+    pub debug_kernel: Option<PathBuf>,
+    /// The reference takes this option and never reads it, and so does this agent.
+    pub kernel_aliases: Option<PathBuf>,
+    /// Keys of a Datadog account; with both of them figures go to the Datadog agent on this machine.
+    pub datadog: Datadog,
+    /// Where output files go.
+    pub s3: S3,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` serves them not at all.
+    pub metrics_addr: Option<SocketAddr>,
+    /// Log lines, error reports, figures.
+    pub telemetry: TelemetryConfig,
+    /// From one heartbeat to the next; the manager gives up after 5 s of silence.
+    pub heartbeat_interval: Duration,
+    /// From one round of statistics to the next; they expire in Redis after 30 s.
+    pub stats_interval: Duration,
+    /// From one comparison with Docker's list of containers to the next.
+    pub reconcile_interval: Duration,
+}
+
+impl Config {
+    /// What is not wrong but will surprise, a line each; to be logged once the agent starts.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let Datadog { api_key, app_key } = &self.datadog;
+        let s3_keys = (self.s3.access_key_id.is_some(), self.s3.secret_access_key.is_some());
+        let warnings = [
+            (self.kernel_aliases.is_some(), "--kernel-aliases has no effect, as it never had any"),
+            (
+                api_key.is_some() != app_key.is_some(),
+                "figures go to Datadog only when both --datadog-api-key and --datadog-app-key are given",
+            ),
+            (
+                s3_keys.0 != s3_keys.1,
+                "output files are uploaded only when both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set",
+            ),
+            (
+                self.debug_kernel.is_some(),
+                "--debug-kernel replaces the kernel runner in every container: for development only",
+            ),
+        ];
+        warnings.into_iter().filter_map(|(applies, text)| applies.then_some(text)).collect()
+    }
+}
+
+/// A host and a port; shown with `[]` around an IPv6 address (PROTOCOL section 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name, an IPv4 address or an IPv6 address without `[]`.
+    pub host: String,
+    /// 1–65535.
+    pub port: u16,
+}
+
+/// The text is not a host and a port.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379")]
+pub struct BadHostPort;
+
+impl FromStr for HostPort {
+    type Err = BadHostPort;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = text.rsplit_once(':').ok_or(BadHostPort)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        // Rust's own parser also takes `+80`.
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) || !is_host(host) {
+            return Err(BadHostPort);
+        }
+        match port.parse() {
+            Ok(port @ 1..) => Ok(Self { host: host.to_owned(), port }),
+            _ => Err(BadHostPort),
+        }
+    }
+}
+
+/// Whether a text can be a host: it names one, and holds nothing that would give it another meaning in an address.
+pub(crate) fn is_host(text: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    text.parse::<std::net::IpAddr>().is_ok() || !text.is_empty() && text.chars().all(plain)
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// A text that must not be seen: its `Debug` shows nothing, and it has no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text as it is.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one place that has to send it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(not shown)")
+    }
+}
+
+/// Keys of a Datadog account. The local Datadog agent needs neither; both together switch the figures on.
+#[derive(Debug, Clone, Default)]
+pub struct Datadog {
+    /// `--datadog-api-key`.
+    pub api_key: Option<Secret>,
+    /// `--datadog-app-key`.
+    pub app_key: Option<Secret>,
+}
+
+/// Where output files go, and how they are offered (PROTOCOL section 8; section 12, item 31).
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// Of the bucket.
+    pub region: String,
+    /// The bucket.
+    pub bucket: String,
+    /// The first part of every key, without `/` at either end; may be empty.
+    pub prefix: String,
+    /// Another S3 server than Amazon's: an `http` or `https` URL.
+    pub endpoint: Option<String>,
+    /// Who may fetch the files.
+    pub acl: S3Acl,
+    /// How long a presigned URL works; 7 days at most, says S3.
+    pub url_expiry: Duration,
+    /// Without this or the next, nothing is uploaded.
+    pub access_key_id: Option<Secret>,
+    /// Without this or the former, nothing is uploaded.
+    pub secret_access_key: Option<Secret>,
+    /// Comes with temporary keys.
+    pub session_token: Option<Secret>,
+}
+
+/// Who may fetch an output file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum S3Acl {
+    /// Whoever has the presigned URL, while it works.
+    #[default]
+    Private,
+    /// Everybody, under a plain URL: what the reference does.
+    PublicRead,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(text: &str, expected: Option<(&str, u16)>) {
+        let expected = expected.map(|(host, port)| HostPort { host: host.to_owned(), port });
+        assert_eq!(text.parse().ok(), expected, "{text:?}");
+    }
+
+    #[test]
+    fn host_and_port() {
+        check("localhost:2379", Some(("localhost", 2379)));
+        check("10.0.0.1:1", Some(("10.0.0.1", 1)));
+        check("[::1]:65535", Some(("::1", 65535)));
+        check("::1:2379", Some(("::1", 2379)));
+        for bad in [
+            "",
+            ":",
+            "localhost",
+            "localhost:",
+            ":2379",
+            "a:0",
+            "a:65536",
+            "a:-1",
+            "a:+1",
+            "a b:1",
+            "http://a:1",
+            "[]:1",
+            "[::1:1",
+            "a:b:1",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "Secret(not shown)");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_can_be_read_again(host in "[a-z][a-z0-9.-]{0,20}|[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}", port in 1_u16..) {
+            let given = HostPort { host, port };
+            prop_assert_eq!(given.to_string().parse(), Ok(given));
+        }
+
+        #[test]
+        fn no_text_is_too_odd(text in ".*") {
+            if let Ok(HostPort { host, port }) = text.parse() {
+                prop_assert!(port > 0 && !host.is_empty() && !host.contains(char::is_whitespace));
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! From the one [`Config`] to each part's own, and the small glue between parts that know nothing of each other.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::{Config, S3, S3Acl};
+use crate::cluster::{Cluster, ClusterConfig, HostPort};
+use crate::docker::{Docker, EngineInfo};
+use crate::events::Events;
+use crate::identity::IdentityConfig;
+use crate::images::WantedImage;
+use crate::kernel::{Kernels, KernelsConfig};
+use crate::resources::{Resources, SysfsPaths, discover_gpus, read_topology};
+use crate::scratch::{Acl, S3Config, Secret};
+use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
+use crate::telemetry::{Meters, NodeGauges, Readiness};
+
+/// How long a GPU driver may take at the start.
+const GPU_LIMIT: Duration = Duration::from_secs(3);
+/// The time between two looks at the catalogue, and between two measurements of the node.
+const CATALOGUE_EVERY: Duration = Duration::from_secs(60);
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// What the machine has.
+pub(super) struct Machine {
+    pub(super) resources: Resources,
+}
+
+impl Machine {
+    pub(super) async fn discover(info: &EngineInfo) -> Self {
+        let gpus = discover_gpus(GPU_LIMIT).await;
+        let topology = read_topology(&SysfsPaths::default(), Some(info.cpus));
+        Self { resources: Resources::new(topology, gpus, info.memory_bytes) }
+    }
+}
+
+/// Waits for an engine that answers, and logs its version.
+pub(super) async fn wait_for_docker(docker: &Docker) -> EngineInfo {
+    let mut is_first = true;
+    loop {
+        match docker.info().await {
+            Ok(info) => {
+                tracing::info!(
+                    version = info.server_version,
+                    cpus = info.cpus,
+                    cgroup = info.cgroup_version,
+                    driver = info.cgroup_driver,
+                    "Docker answers"
+                );
+                return info;
+            }
+            Err(error) if is_first => tracing::error!(%error, "waiting for Docker"),
+            Err(error) => tracing::debug!(%error, "still waiting for Docker"),
+        }
+        is_first = false;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+pub(super) fn identity(config: &Config) -> IdentityConfig {
+    IdentityConfig {
+        instance_id_override: config.instance_id.as_ref().map(ToString::to_string),
+        region_override: config.region.clone(),
+        ..IdentityConfig::default()
+    }
+}
+
+pub(super) fn cluster(config: &Config) -> ClusterConfig {
+    let endpoints = config.etcd.iter().map(|a| HostPort { host: a.host.clone(), port: a.port }).collect();
+    ClusterConfig::new(endpoints, config.namespace.clone())
+}
+
+pub(super) fn kernels(config: &Config, kernel_host: String) -> KernelsConfig {
+    KernelsConfig {
+        kernel_host,
+        create_deadline: config.create_deadline,
+        idle_timeout: config.idle_timeout,
+        enforce_exec_timeout: config.enforce_exec_timeout,
+        debug_kernel: config.debug_kernel.clone(),
+        adopt: config.adopt,
+        reconcile_every: config.reconcile_interval,
+    }
+}
+
+pub(super) fn s3(config: &S3) -> S3Config {
+    let secret = |s: &Option<super::config::Secret>| s.as_ref().map(|s| Secret::new(s.reveal()));
+    // A half pair of keys is warned of at the start, and means what no keys mean: nothing is uploaded.
+    let has_both = config.access_key_id.is_some() && config.secret_access_key.is_some();
+    S3Config {
+        region: config.region.clone(),
+        bucket: config.bucket.clone(),
+        prefix: config.prefix.clone(),
+        access_key: secret(&config.access_key_id).filter(|_| has_both),
+        secret_key: secret(&config.secret_access_key).filter(|_| has_both),
+        session_token: secret(&config.session_token),
+        endpoint: config.endpoint.as_ref().and_then(|text| url::Url::parse(text).ok()),
+        acl: match config.acl {
+            S3Acl::Private => Acl::Private,
+            S3Acl::PublicRead => Acl::PublicRead,
+        },
+        url_expiry: config.url_expiry,
+    }
+}
+
+/// Figures from Docker where the cgroup files can't be seen, as in an agent that runs in a container.
+pub(super) fn collector(docker: &Docker) -> CollectorConfig {
+    let docker = docker.clone();
+    let hook: DockerHook = Arc::new(move |container| {
+        let docker = docker.clone();
+        async move {
+            let s = docker.stats(&container).await?;
+            Ok(DockerFigures {
+                cpu_total_ns: s.cpu_total_ns,
+                mem_usage_bytes: Some(s.mem_cur),
+                mem_max_usage_bytes: Some(s.mem_max).filter(|max| *max > 0),
+                io_read_bytes: s.io_read,
+                io_write_bytes: s.io_write,
+                net_rx_bytes: s.net_rx,
+                net_tx_bytes: s.net_tx,
+            })
+        }
+        .boxed()
+    });
+    CollectorConfig { docker: Some(hook), ..CollectorConfig::default() }
+}
+
+/// A watch that follows another through a function.
+pub(super) fn map_watch<T, U>(
+    from: &watch::Receiver<T>,
+    tracker: &TaskTracker,
+    end: &CancellationToken,
+    f: impl Fn(&T) -> U + Send + Sync + 'static,
+) -> watch::Receiver<U>
+where
+    T: Send + Sync + 'static,
+    U: PartialEq + Send + Sync + 'static,
+{
+    let mut from = from.clone();
+    let (to, receiver) = watch::channel(f(&from.borrow_and_update()));
+    let end = end.clone();
+    tracker.spawn(async move {
+        let follow = async {
+            while from.changed().await.is_ok() {
+                let value = f(&from.borrow_and_update());
+                to.send_if_modified(|old| {
+                    let differs = *old != value;
+                    *old = value;
+                    differs
+                });
+            }
+        };
+        end.run_until_cancelled(follow).await;
+    });
+    receiver
+}
+
+/// What the catalogue in etcd wants this machine's images to be; empty unless updates are on.
+pub(super) fn wanted_images(
+    cluster: &Cluster,
+    auto_update: bool,
+    end: &CancellationToken,
+    tracker: &TaskTracker,
+) -> watch::Receiver<Vec<WantedImage>> {
+    let (wanted, receiver) = watch::channel(Vec::new());
+    if auto_update {
+        let (cluster, end) = (cluster.clone(), end.clone());
+        tracker.spawn(async move {
+            let follow = async {
+                loop {
+                    match cluster.catalogue().await {
+                        Ok(catalogue) => drop(wanted.send_replace(all_wanted(&catalogue))),
+                        Err(error) => tracing::debug!(%error, "can't read the image catalogue"),
+                    }
+                    tokio::time::sleep(CATALOGUE_EVERY).await;
+                }
+            };
+            end.run_until_cancelled(follow).await;
+        });
+    }
+    receiver
+}
+
+fn all_wanted(catalogue: &crate::cluster::Catalogue) -> Vec<WantedImage> {
+    let references = catalogue
+        .images
+        .iter()
+        .flat_map(|(name, image)| image.tags.keys().map(move |tag| format!("{name}:{tag}")));
+    references
+        .filter_map(|name_tag| {
+            let hash_prefix = catalogue.resolve(&name_tag)?.to_owned();
+            Some(WantedImage { name_tag, hash_prefix })
+        })
+        .collect()
+}
+
+/// Whether the agent can take sessions, and why not.
+pub(super) fn readiness(
+    kernels: &Kernels,
+    cluster: &Cluster,
+    tracker: &TaskTracker,
+    end: &CancellationToken,
+) -> watch::Receiver<Readiness> {
+    let (to, receiver) = watch::channel(Readiness::not_ready(vec!["starting".to_owned()]));
+    let (mut docker, mut recovered, mut status) =
+        (kernels.docker_answers(), kernels.recovered(), cluster.status());
+    let end = end.clone();
+    tracker.spawn(async move {
+        let follow = async {
+            loop {
+                let (docker_answers, is_recovered) =
+                    (*docker.borrow_and_update(), *recovered.borrow_and_update());
+                let etcd = status.borrow_and_update().clone();
+                let reasons = [
+                    (!docker_answers, "Docker does not answer"),
+                    (!is_recovered, "kernels of an earlier life are not known yet"),
+                    (!etcd.etcd_reachable, "etcd does not answer (the agent goes on with what it knows)"),
+                    (!etcd.manager_present, "the manager is not there"),
+                ];
+                let reasons =
+                    reasons.iter().filter(|(is, _)| *is).map(|(_, text)| (*text).to_owned()).collect();
+                to.send_replace(Readiness { ready: docker_answers && is_recovered, reasons });
+                let changed = tokio::select! {
+                    changed = docker.changed() => changed,
+                    changed = recovered.changed() => changed,
+                    changed = status.changed() => changed,
+                };
+                if changed.is_err() {
+                    return;
+                }
+            }
+        };
+        end.run_until_cancelled(follow).await;
+    });
+    receiver
+}
+
+/// Samples the node for the metrics, for ever.
+pub(super) async fn measure(
+    meters: Meters,
+    kernels: Kernels,
+    resources: Resources,
+    events: Events,
+    readiness: watch::Receiver<Readiness>,
+) {
+    let mut ticks = tokio::time::interval(MEASURE_EVERY);
+    loop {
+        ticks.tick().await;
+        let (totals, used) = (resources.totals(), resources.in_use());
+        let figures = kernels.figures();
+        meters.record(&NodeGauges {
+            kernels: figures.kernels,
+            runs: figures.runs,
+            cpu_cores: totals.cpus as u64,
+            cpu_shares: used.cpus.values().map(|n| u64::from(*n)).sum(),
+            gpus: totals.gpus as u64,
+            gpus_used: used.gpus.len() as u64,
+            memory_given_bytes: figures.memory_bytes,
+            events_waiting: *events.waiting().borrow() as u64,
+            endings_waiting: figures.ending,
+            last_heartbeat_age: events.last_beat_age(),
+            ready: readiness.borrow().ready,
+        });
+    }
+}
+
+/// Nanoseconds since 1970, as Docker's events count.
+pub(super) fn unix_nanos() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// An IPv6 address in brackets, as endpoints want it.
+pub(super) fn bracketed(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => host.to_owned(),
+    }
+}
+
+/// Tells systemd, where it started the agent; nobody else listens.
+pub(super) fn tell_systemd(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "could not tell systemd");
+    }
+}

@@ -1,0 +1,276 @@
+//! The arguments of the commands that talk to an agent. Each is checked by its type as it is parsed: there are few
+//! of them, and a person has just typed them.
+
+// The doc comments of fields and variants are the help texts, which a terminal shows as they are.
+#![allow(clippy::doc_markdown)]
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::values;
+use crate::agent::config::HostPort;
+use crate::ids::{KernelId, RunId};
+
+/// A command that talks to an agent: its own arguments, and which agent.
+#[derive(Debug, Clone, Args)]
+pub struct Call<T: Args> {
+    /// The command's own.
+    #[command(flatten)]
+    pub args: T,
+    /// The agent.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// Which agent to talk to, and how patiently; every such command has these.
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    /// The agent to talk to [env: BACKENDAI_AGENT] [default: tcp://127.0.0.1:6001]
+    #[arg(long, value_name = "TCP://HOST:PORT")]
+    pub agent: Option<String>,
+    /// How long to wait for each answer [default: the manager's limit for the call]
+    #[arg(long, value_name = "TIME", value_parser = patience)]
+    pub timeout: Option<Duration>,
+    /// Print answers as JSON, one value a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ping`.
+#[derive(Debug, Clone, Args)]
+pub struct PingArgs {
+    /// What the agent shall say back
+    #[arg(default_value = "hello")]
+    pub message: String,
+    /// Ask so many times, and show how long each answer took
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub count: NonZeroU64,
+}
+
+/// What a kernel gets from its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Args)]
+pub struct LimitArgs {
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", default_value = "256")]
+    pub mem: NonZeroU64,
+    /// Cores; may be a fraction
+    #[arg(long, value_name = "CORES", default_value = "1", value_parser = positive)]
+    pub cpu: f64,
+    /// GPUs; may be a fraction
+    #[arg(long, value_name = "DEVICES", default_value = "0", value_parser = not_negative)]
+    pub gpu: f64,
+}
+
+/// `create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// The kernel image without the prefix lablup/kernel-, such as python:3.6-debian
+    #[arg(long, value_name = "NAME:TAG")]
+    pub lang: String,
+    /// The kernel's id, a UUID; made up when absent, and printed either way
+    #[arg(long, value_name = "UUID")]
+    pub kernel_id: Option<KernelId>,
+    /// Its share of the machine.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// An environment variable for the code; repeatable
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub environ: Vec<EnvVar>,
+    /// A virtual folder; repeatable
+    #[arg(long = "mount", value_name = "NAME:HOST:ID")]
+    pub mounts: Vec<Mount>,
+}
+
+/// `exec`.
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    /// The kernel
+    pub kernel: KernelId,
+    /// The code, or - to read it from standard input; without it, input() lines and batch commands do the work
+    pub code: Option<String>,
+    /// query sends the code; batch runs --build and --exec on uploaded files
+    #[arg(long, value_enum, default_value = "query")]
+    pub mode: ExecMode,
+    /// batch: the build command; * asks the kernel for its default
+    #[arg(long, value_name = "COMMAND")]
+    pub build: Option<String>,
+    /// batch: the command that runs what was built
+    #[arg(long = "exec", value_name = "COMMAND")]
+    pub exec: Option<String>,
+    /// The run's id; made up when absent
+    #[arg(long, value_name = "ID", value_parser = run_id)]
+    pub run_id: Option<RunId>,
+    /// The form of the answers: 1 separates stdout and stderr, 2 and 3 keep their order
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub api_version: u8,
+    /// An answer for the code's input(), in order; repeatable. When they are used up, standard input is read
+    #[arg(long = "input", value_name = "TEXT", allow_hyphen_values = true)]
+    pub inputs: Vec<String>,
+}
+
+/// How code reaches a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExecMode {
+    /// As source.
+    Query,
+    /// As commands on files.
+    Batch,
+}
+
+/// `complete`.
+#[derive(Debug, Clone, Args)]
+pub struct CompleteArgs {
+    /// The kernel
+    pub kernel: KernelId,
+    /// What was typed so far
+    pub text: String,
+}
+
+/// `interrupt` and `destroy`.
+#[derive(Debug, Clone, Args)]
+pub struct KernelArgs {
+    /// The kernel
+    pub kernel: KernelId,
+}
+
+/// `upload`.
+#[derive(Debug, Clone, Args)]
+pub struct UploadArgs {
+    /// The kernel
+    pub kernel: KernelId,
+    /// The file to send
+    pub file: PathBuf,
+    /// Its path in the kernel's working directory [default: its own name]
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// `logs`.
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// The kernel
+    pub kernel: KernelId,
+    /// Only so many of the last lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<usize>,
+}
+
+/// `restart`; what is not given stays as it was.
+#[derive(Debug, Clone, Args)]
+pub struct RestartArgs {
+    /// The kernel
+    pub kernel: KernelId,
+    /// Another image
+    #[arg(long, value_name = "NAME:TAG")]
+    pub lang: Option<String>,
+    /// Another limit of memory, in MiB
+    #[arg(long, value_name = "MIB")]
+    pub mem: Option<NonZeroU64>,
+    /// Another number of cores
+    #[arg(long, value_name = "CORES", value_parser = positive)]
+    pub cpu: Option<f64>,
+    /// Another number of GPUs
+    #[arg(long, value_name = "DEVICES", value_parser = not_negative)]
+    pub gpu: Option<f64>,
+    /// Another environment, all of it; repeatable
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub environ: Vec<EnvVar>,
+    /// Other virtual folders, all of them; repeatable
+    #[arg(long = "mount", value_name = "NAME:HOST:ID")]
+    pub mounts: Vec<Mount>,
+}
+
+/// `reset`.
+#[derive(Debug, Clone, Args)]
+pub struct ResetArgs {
+    /// Yes, end every kernel of this agent
+    #[arg(long, required = true)]
+    pub yes: bool,
+}
+
+/// `events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Where to listen; nodes/manager/event_addr in etcd tells agents to come here
+    #[arg(long, value_name = "TCP://HOST:PORT", default_value = "tcp://127.0.0.1:5002", value_parser = endpoint)]
+    pub bind: HostPort,
+    /// End after so many events [default: at ^C]
+    #[arg(long, value_name = "N")]
+    pub count: Option<NonZeroU64>,
+    /// Leave heartbeats out
+    #[arg(long)]
+    pub no_heartbeats: bool,
+    /// Print events as JSON, one a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An environment variable for a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvVar {
+    /// Not empty.
+    pub name: String,
+    /// Anything.
+    pub value: String,
+}
+
+impl FromStr for EnvVar {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), value: value.to_owned() })
+            }
+            _ => Err("give NAME=VALUE"),
+        }
+    }
+}
+
+/// A virtual folder for a kernel (PROTOCOL section 3). The agent checks the parts; here they only must be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The folder's name, under `/home/work`.
+    pub name: String,
+    /// The host of the folder, a directory under the mount root.
+    pub host: String,
+    /// The folder's id, a directory under its host's.
+    pub id: String,
+}
+
+impl FromStr for Mount {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, ':').map(str::to_owned).filter(|part| !part.is_empty());
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(name), Some(host), Some(id)) => Ok(Self { name, host, id }),
+            _ => Err("give NAME:HOST:ID"),
+        }
+    }
+}
+
+fn patience(text: &str) -> Result<Duration, &'static str> {
+    values::duration(text).filter(|time| !time.is_zero()).ok_or("give a time such as 3, 500ms or 10m")
+}
+
+fn positive(text: &str) -> Result<f64, &'static str> {
+    not_negative(text).ok().filter(|number| *number > 0.0).ok_or("give a number above 0")
+}
+
+fn not_negative(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or("give a number, 0 or above")
+}
+
+fn run_id(text: &str) -> Result<RunId, &'static str> {
+    values::text(text).map(RunId::new).ok_or("give a text that is not blank")
+}
+
+fn endpoint(text: &str) -> Result<HostPort, &'static str> {
+    values::endpoint(text).ok_or("give tcp://HOST:PORT")
+}

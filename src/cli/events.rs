@@ -1,0 +1,61 @@
+//! `events`: listens where agents send their events, and prints them as they come.
+
+use std::io::Write;
+
+use super::{EventsArgs, Exit};
+use crate::wire::Value;
+use crate::wire::event::{Heard, unpack_images};
+use crate::wire::value;
+use crate::zmq::{Context, Limits, Pull, ZmqError};
+
+/// Prints events until as many came as were asked for, or for ever.
+pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ZmqError> {
+    let mut pull = Pull::bind(&Context::new()?, &format!("tcp://{}", args.bind), Limits::client())?;
+    let mut left = args.count.map(std::num::NonZeroU64::get);
+    while left != Some(0) {
+        let frames = tokio::select! {
+            frames = pull.recv() => frames?,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+        };
+        let Some(heard) = Heard::decode(&frames) else {
+            eprintln!("backendai-agent: {} frames that are no event", frames.len());
+            continue;
+        };
+        if args.no_heartbeats && heard.name == "instance_heartbeat" {
+            continue;
+        }
+        let line = if args.json { as_json(&heard) } else { as_text(&heard) };
+        // Whoever reads may be gone; then there is nobody to print for.
+        if writeln!(std::io::stdout(), "{line}").is_err() {
+            return Ok(Exit::Done);
+        }
+        left = left.map(|n| n - 1);
+    }
+    Ok(Exit::Done)
+}
+
+fn as_json(heard: &Heard) -> String {
+    let args: Vec<_> = heard.args.iter().map(|a| value::to_json(&readable(a))).collect();
+    serde_json::json!({"event": heard.name, "agent": heard.instance.as_str(), "args": args}).to_string()
+}
+
+fn as_text(heard: &Heard) -> String {
+    let args: Vec<_> = heard.args.iter().map(|a| value::to_json(&readable(a)).to_string()).collect();
+    format!("{} {} {}", heard.name, heard.instance, args.join(" "))
+}
+
+/// The image list of a heartbeat is compressed; a person wants to read it.
+fn readable(arg: &Value) -> Value {
+    let Value::Map(pairs) = arg else { return arg.clone() };
+    let unpacked = pairs.iter().map(|(k, v)| match (k.as_str(), v) {
+        (Some("images"), Value::Binary(bytes)) => {
+            let names = unpack_images(bytes).ok().and_then(|list| {
+                let name = |pair: &Value| pair.as_array()?.first().cloned();
+                Some(Value::Array(list.as_array()?.iter().filter_map(name).collect()))
+            });
+            (k.clone(), names.unwrap_or_else(|| v.clone()))
+        }
+        _ => (k.clone(), v.clone()),
+    });
+    Value::Map(unpacked.collect())
+}

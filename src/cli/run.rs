@@ -1,0 +1,114 @@
+//! Carries a checked command out.
+
+use std::future::Future;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{ClientCommand, Command, Exit, Target, commands, events};
+use crate::agent;
+use crate::agent::config::Config;
+use crate::client::{CallError, Client};
+use crate::telemetry;
+
+/// Does what was asked, to the end.
+#[must_use]
+pub fn run(command: Command) -> Exit {
+    // One provider for every TLS connection of the process; a second install could only be of the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match command {
+        Command::Run(config) => run_agent(*config),
+        Command::Check(config) => blocking(super::check::check(*config)),
+        Command::Client(target, command) => blocking(run_client(target, command)),
+        Command::Events(args) => {
+            blocking(async move { shown(events::listen(args).await.map_err(CallError::from)) })
+        }
+    }
+}
+
+fn blocking(future: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => {
+            eprintln!("backendai-agent: could not start the runtime: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+fn run_agent(config: Config) -> Exit {
+    let telemetry = match telemetry::init(config.telemetry.clone()) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("backendai-agent: {error}");
+            return Exit::Failed;
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "could not start the runtime");
+            return Exit::Failed;
+        }
+    };
+    let exit = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        if let Err(error) = stop_on_signals(stop.clone()) {
+            tracing::error!(%error, "could not listen for signals");
+            return Exit::Failed;
+        }
+        match agent::run(config, &telemetry, stop).await {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                tracing::error!(%error, "could not start");
+                Exit::Failed
+            }
+        }
+    });
+    // Threads that hang in a system call (a dead network file system) must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    exit
+}
+
+/// The first signal stops in order, the second at once.
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if is_second {
+                tracing::warn!(
+                    signal = name,
+                    "a second signal: stopping at once; the next start finishes what is open"
+                );
+                std::process::exit(1);
+            }
+            tracing::info!(signal = name, "asked to stop");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}
+
+async fn run_client(target: Target, command: ClientCommand) -> Exit {
+    let endpoint = format!("tcp://{}", target.addr);
+    let client = match Client::new(endpoint, target.timeout) {
+        Ok(client) => client,
+        Err(error) => return shown(Err(error.into())),
+    };
+    shown(commands::perform(&client, target.json, command).await)
+}
+
+/// Tells the operator what went wrong, and the shell by the exit code.
+fn shown(result: Result<Exit, CallError>) -> Exit {
+    let error = match result {
+        Ok(exit) => return exit,
+        Err(error) => error,
+    };
+    eprintln!("backendai-agent: {error}");
+    if matches!(error, CallError::NoAnswer { .. }) { Exit::NoAnswer } else { Exit::Failed }
+}

@@ -1,0 +1,93 @@
+//! The manager's side of the RPC, for the operator's commands: the same wire types, a connection per call as the
+//! manager makes it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::wire::Value;
+use crate::wire::answer::{Answer, BadAnswer, RemoteError};
+use crate::wire::call::Call;
+use crate::wire::header::RequestHeader;
+use crate::zmq::{Context, Dealer, Limits, ZmqError};
+
+/// An agent to talk to.
+pub struct Client {
+    context: Context,
+    /// `tcp://host:port`.
+    endpoint: String,
+    /// The limit that the operator set for every call; else each call has the manager's.
+    limit: Option<Duration>,
+}
+
+/// A call that did not bring a value.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The sockets.
+    #[error(transparent)]
+    Zmq(#[from] ZmqError),
+    /// No answer in time.
+    #[error("no answer from {endpoint} within {} s; is an agent running there?", .limit.as_secs_f64())]
+    NoAnswer {
+        /// Whom was asked.
+        endpoint: String,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// The answer can't be read.
+    #[error("the answer can't be read: {0}")]
+    Unreadable(#[from] BadAnswer),
+    /// The agent answered with an error.
+    #[error("{}", shown(.0))]
+    Remote(RemoteError),
+}
+
+fn shown(error: &RemoteError) -> String {
+    let texts: Vec<_> =
+        error.args.iter().map(|a| a.as_str().map_or_else(|| a.to_string(), str::to_owned)).collect();
+    format!("{} ({})", texts.join(", "), error.name)
+}
+
+/// The manager's own limits (PROTOCOL section 3); a little longer here, so that the agent's text arrives.
+fn usual_limit(method: &str) -> Duration {
+    Duration::from_secs(match method {
+        "create_kernel" | "interrupt_kernel" | "get_completions" | "get_logs" | "ping" => 6,
+        "restart_kernel" => 32,
+        "execute" => 300,
+        "upload_file" => 180,
+        _ => 12,
+    })
+}
+
+impl Client {
+    /// Does not connect yet.
+    pub fn new(endpoint: String, limit: Option<Duration>) -> Result<Self, ZmqError> {
+        Ok(Self { context: Context::new()?, endpoint, limit })
+    }
+
+    /// One call.
+    pub async fn call(&self, method: &str, args: Vec<Value>) -> Result<Value, CallError> {
+        let limit = self.limit.unwrap_or_else(|| usual_limit(method));
+        let late = || CallError::NoAnswer { endpoint: self.endpoint.clone(), limit };
+        tokio::time::timeout(limit, self.exchange(method, args)).await.map_err(|_| late())?
+    }
+
+    async fn exchange(&self, method: &str, args: Vec<Value>) -> Result<Value, CallError> {
+        // The socket is this call's alone; a number that differs from the last call's is enough.
+        let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+        let sent_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let header = RequestHeader {
+            pid: u16::try_from(std::process::id() & 0xffff).unwrap_or(0),
+            random: u16::try_from(high & 0xffff).unwrap_or(0),
+            request_id: u32::try_from(low & 0xffff_ffff).unwrap_or(0),
+            sent_at,
+        };
+        let call = Call { header, method: method.to_owned(), args, kwargs: Vec::new() };
+        let mut dealer = Dealer::connect(&self.context, &self.endpoint, Limits::client())?;
+        dealer.send(call.encode()).await?;
+        loop {
+            let answer = Answer::decode(&dealer.recv().await?)?;
+            if answer.header.request_id == header.request_id {
+                return answer.body.map_err(CallError::Remote);
+            }
+        }
+    }
+}

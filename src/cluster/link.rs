@@ -1,0 +1,299 @@
+//! Calls to one etcd server, each with a deadline. Knows keys as bytes and nothing of what they mean.
+//!
+//! The client connects at its first call, not before, and would connect again by itself; yet a link is thrown
+//! away at the first failed read, because a connection to a server that hangs stays open for ever.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use etcd_client::{
+    Client, ConnectOptions, DeleteOptions, GetOptions, KvClient, ResponseHeader, Txn, TxnOp, TxnOpResponse,
+    WatchClient, WatchOptions, WatchStream,
+};
+
+use super::HostPort;
+
+/// The largest answer taken; the client's own limit of 4 MiB is too near to what a catalogue may hold.
+const LARGEST_ANSWER: usize = 16 << 20;
+
+/// An etcd call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The configuration names no server.
+    #[error("no etcd server is configured; give one with --etcd-addr host:port")]
+    NoEndpoint,
+    /// The client refused the address.
+    #[error("{endpoint} can't be used as an etcd server; check --etcd-addr")]
+    Endpoint {
+        /// The address.
+        endpoint: HostPort,
+        /// What the client said.
+        #[source]
+        source: Box<etcd_client::Error>,
+    },
+    /// The server did not answer in time.
+    #[error(
+        "etcd at {endpoint} did not answer within {limit:?} ({step}); check that it runs and is not overloaded"
+    )]
+    Late {
+        /// The server.
+        endpoint: HostPort,
+        /// What was asked of it.
+        step: Step,
+        /// The limit that ran out.
+        limit: Duration,
+    },
+    /// The server could not be reached, or refused.
+    #[error("etcd at {endpoint} failed ({step}): {source}; check that it runs and that --etcd-addr is right")]
+    Failed {
+        /// The server.
+        endpoint: HostPort,
+        /// What was asked of it.
+        step: Step,
+        /// What the client said.
+        #[source]
+        source: Box<etcd_client::Error>,
+    },
+    /// The answer was not of the shape that etcd's interface promises.
+    #[error(
+        "etcd at {endpoint} gave an answer of an unknown shape ({step}); is it an etcd server, version 3?"
+    )]
+    Odd {
+        /// The server.
+        endpoint: HostPort,
+        /// What was asked of it.
+        step: Step,
+    },
+    /// The server ended a watch; the state is to be read again and watched from there.
+    #[error("etcd at {endpoint} ended the watch: {reason}")]
+    WatchEnded {
+        /// The server.
+        endpoint: HostPort,
+        /// Why, as far as it said.
+        reason: String,
+    },
+    /// The agent's keys could not be deleted in the time given.
+    #[error("this agent's keys could not be deleted from etcd within {limit:?}; they will name a gone agent")]
+    Retract {
+        /// The time given.
+        limit: Duration,
+        /// The last failure, if a call came to an end.
+        #[source]
+        source: Option<Box<ClusterError>>,
+    },
+}
+
+/// What was asked of a server, for error texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Reading the settings and this agent's presence.
+    Read,
+    /// Starting the watch.
+    Watch,
+    /// Writing this agent's presence.
+    Put,
+    /// Deleting this agent's presence.
+    Delete,
+    /// Reading the image catalogue.
+    Catalogue,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "reading settings",
+            Self::Watch => "starting the watch",
+            Self::Put => "writing this agent's presence",
+            Self::Delete => "deleting this agent's presence",
+            Self::Catalogue => "reading the image catalogue",
+        })
+    }
+}
+
+/// The values of some keys at one moment.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The id of the etcd cluster: a different one means other data, even at the same address.
+    pub(super) cluster: u64,
+    /// The store's revision at that moment.
+    pub(super) revision: i64,
+    /// In the order asked for; `None` where the key is absent.
+    pub(super) values: Vec<Option<Vec<u8>>>,
+}
+
+/// A client of one server.
+pub(super) struct Link {
+    /// The server, for error texts.
+    endpoint: HostPort,
+    /// The time that each call gets.
+    limit: Duration,
+    /// Gets and puts.
+    kv: KvClient,
+    /// Watches.
+    watch: WatchClient,
+}
+
+impl Link {
+    /// Prepares a client; nothing is sent yet.
+    pub(super) async fn open(endpoint: &HostPort, limit: Duration) -> Result<Self, ClusterError> {
+        // Without a leader a member serves nobody: say so rather than hang, so that the next one is tried.
+        // No HTTP/2 pings: etcd hangs up on a client that pings more often than every 5 s, and the watcher's
+        // regular reads prove more than a ping does.
+        let options = ConnectOptions::new().with_connect_timeout(limit).with_require_leader(true);
+        let client =
+            Client::connect([format!("http://{endpoint}")], Some(options)).await.map_err(|source| {
+                ClusterError::Endpoint { endpoint: endpoint.clone(), source: Box::new(source) }
+            })?;
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            limit,
+            kv: client.kv_client().max_decoding_message_size(LARGEST_ANSWER),
+            watch: client.watch_client(),
+        })
+    }
+
+    /// The values of `keys`, all of one moment.
+    pub(super) async fn read(&mut self, keys: &[String]) -> Result<Reading, ClusterError> {
+        let gets: Vec<_> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
+        let call = self.kv.txn(Txn::new().and_then(gets));
+        let answer = bounded(&self.endpoint, self.limit, Step::Read, call).await?;
+        let (cluster, revision) =
+            answer.header().map(place).ok_or_else(|| odd(&self.endpoint, Step::Read))?;
+        let values: Vec<_> = answer
+            .op_responses()
+            .into_iter()
+            .filter_map(|part| match part {
+                TxnOpResponse::Get(mut get) => Some(get.take_kvs().pop().map(|kv| kv.into_key_value().1)),
+                _ => None,
+            })
+            .collect();
+        if values.len() != keys.len() {
+            return Err(odd(&self.endpoint, Step::Read));
+        }
+        Ok(Reading { cluster, revision, values })
+    }
+
+    /// Every key that begins with `prefix`, with its value.
+    pub(super) async fn read_prefix(
+        &mut self,
+        prefix: &str,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ClusterError> {
+        let call = self.kv.get(prefix, Some(GetOptions::new().with_prefix()));
+        let mut answer = bounded(&self.endpoint, self.limit, Step::Catalogue, call).await?;
+        Ok(answer.take_kvs().into_iter().map(etcd_client::KeyValue::into_key_value).collect())
+    }
+
+    /// Puts all of `entries`, or none.
+    pub(super) async fn put_all(&mut self, entries: Vec<(String, String)>) -> Result<(), ClusterError> {
+        let puts: Vec<_> = entries.into_iter().map(|(key, value)| TxnOp::put(key, value, None)).collect();
+        let call = self.kv.txn(Txn::new().and_then(puts));
+        bounded(&self.endpoint, self.limit, Step::Put, call).await.map(drop)
+    }
+
+    /// Deletes `key` and every key that begins with `prefix`, at once.
+    pub(super) async fn delete(&mut self, key: &str, prefix: &str) -> Result<(), ClusterError> {
+        let beneath = DeleteOptions::new().with_prefix();
+        let deletes = [TxnOp::delete(key, None), TxnOp::delete(prefix, Some(beneath))];
+        let call = self.kv.txn(Txn::new().and_then(deletes));
+        bounded(&self.endpoint, self.limit, Step::Delete, call).await.map(drop)
+    }
+
+    /// Watches `keys` for everything that happened after `reading`.
+    pub(super) async fn watch(
+        &mut self,
+        keys: &[String],
+        reading: &Reading,
+    ) -> Result<Watching, ClusterError> {
+        let options = || Some(WatchOptions::new().with_start_revision(reading.revision + 1));
+        let Some((first, others)) = keys.split_first() else {
+            return Err(odd(&self.endpoint, Step::Watch));
+        };
+        let client = &mut self.watch;
+        let call = async {
+            let mut stream = client.watch(first.as_str(), options()).await?;
+            for key in others {
+                stream.watch(key.as_str(), options()).await?;
+            }
+            Ok(stream)
+        };
+        let stream = bounded(&self.endpoint, self.limit, Step::Watch, call).await?;
+        Ok(Watching {
+            endpoint: self.endpoint.clone(),
+            stream,
+            cluster: reading.cluster,
+            from: reading.revision,
+        })
+    }
+}
+
+/// A running watch. Its events are taken as a hint to read again: the state, not its history, is what counts.
+pub(super) struct Watching {
+    /// The server, for error texts.
+    endpoint: HostPort,
+    /// The events of all keys.
+    stream: WatchStream,
+    /// The etcd cluster in which it was started.
+    cluster: u64,
+    /// The revision after which it tells of events.
+    from: i64,
+}
+
+impl Watching {
+    /// Whether this watch can tell of what happens after `reading`: not if the server began anew with other
+    /// data, or went back in time, as after a restore.
+    pub(super) fn covers(&self, reading: &Reading) -> bool {
+        self.cluster == reading.cluster && self.from <= reading.revision
+    }
+
+    /// Waits until something happened after `revision`. May be dropped and called again.
+    pub(super) async fn changed(&mut self, revision: i64) -> Result<(), ClusterError> {
+        loop {
+            let answer = match self.stream.message().await {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return Err(self.ended("the server closed it".to_owned())),
+                Err(error) => return Err(self.ended(error.to_string())),
+            };
+            if answer.canceled() {
+                let compacted = answer.compact_revision();
+                let reason = match answer.cancel_reason() {
+                    "" if compacted > 0 => format!("history before revision {compacted} was compacted away"),
+                    "" => "the server cancelled it".to_owned(),
+                    reason => reason.to_owned(),
+                };
+                return Err(self.ended(reason));
+            }
+            let newer = answer.header().is_none_or(|header| header.revision() > revision);
+            if newer && !answer.events().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn ended(&self, reason: String) -> ClusterError {
+        ClusterError::WatchEnded { endpoint: self.endpoint.clone(), reason }
+    }
+}
+
+fn place(header: &ResponseHeader) -> (u64, i64) {
+    (header.cluster_id(), header.revision())
+}
+
+fn odd(endpoint: &HostPort, step: Step) -> ClusterError {
+    ClusterError::Odd { endpoint: endpoint.clone(), step }
+}
+
+async fn bounded<T>(
+    endpoint: &HostPort,
+    limit: Duration,
+    step: Step,
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Result<T, ClusterError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => {
+            Err(ClusterError::Failed { endpoint: endpoint.clone(), step, source: Box::new(source) })
+        }
+        Err(_) => Err(ClusterError::Late { endpoint: endpoint.clone(), step, limit }),
+    }
+}

@@ -1,0 +1,87 @@
+//! Questions about the engine itself.
+
+use super::{Docker, DockerError, names};
+
+/// What runs behind the socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineVersion {
+    /// The engine's release, `20.10.24`.
+    pub version: String,
+    /// The newest API version that it speaks, `1.41`.
+    pub api_version: String,
+}
+
+/// What the engine's machine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Cores that Docker may use; 0 if it does not say.
+    pub cpus: u32,
+    /// The machine's memory.
+    pub memory_bytes: u64,
+    /// `cgroupfs` or `systemd`.
+    pub cgroup_driver: String,
+    /// 1 or 2. Engines before 20.10 do not say and know only 1.
+    pub cgroup_version: u8,
+    /// The machine's host name.
+    pub name: String,
+    /// The engine's release, `20.10.24`.
+    pub server_version: String,
+}
+
+impl Docker {
+    /// Asks for the engine's version; the cheapest way to see whether it answers.
+    pub async fn version(&self) -> Result<EngineVersion, DockerError> {
+        let step = "ask for the engine's version".to_owned();
+        let answer = self
+            .connection
+            .call(step, self.deadlines.quick, |engine| async move { engine.version().await })
+            .await?;
+        Ok(EngineVersion {
+            version: answer.version.unwrap_or_default(),
+            api_version: answer.api_version.unwrap_or_default(),
+        })
+    }
+
+    /// Asks what the engine's machine has.
+    pub async fn info(&self) -> Result<EngineInfo, DockerError> {
+        let step = "ask for the engine's machine".to_owned();
+        // The engine counts its containers for this answer, so it takes as long as a list.
+        let answer = self
+            .connection
+            .call(step, self.deadlines.list, |engine| async move { engine.info().await })
+            .await?;
+        let is_v2 = answer.cgroup_version.is_some_and(|version| version.to_string() == "2");
+        Ok(EngineInfo {
+            cpus: answer.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or_default(),
+            memory_bytes: answer.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+            cgroup_driver: answer.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
+            cgroup_version: if is_v2 { 2 } else { 1 },
+            name: answer.name.unwrap_or_default(),
+            server_version: answer.server_version.unwrap_or_default(),
+        })
+    }
+
+    /// Whether there is a volume of that name.
+    pub async fn volume_exists(&self, name: &str) -> Result<bool, DockerError> {
+        let step = format!("look for volume {name}");
+        let step = names::checked_name(step, name)?;
+        let found = self
+            .connection
+            .call(step, self.deadlines.quick, |engine| async move {
+                missing_is_none(engine.inspect_volume(name).await)
+            })
+            .await?;
+        Ok(found.is_some())
+    }
+}
+
+/// Turns the engine's "not found" into `None`.
+pub(super) fn missing_is_none<T>(
+    answer: Result<T, bollard::errors::Error>,
+) -> Result<Option<T>, bollard::errors::Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,223 @@
+//! What a container shall be like, and the request that makes it so. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+
+use bollard::models::{
+    ContainerCreateBody, DeviceRequest, HostConfig, Mount, MountType, PortBinding as BindingModel,
+};
+
+/// A container to create. Empty and `None` fields leave Docker's or the image's defaults.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct ContainerSpec {
+    /// The image's reference, `lablup/kernel-python:latest`.
+    pub image: String,
+    /// The command, in place of the image's.
+    pub cmd: Option<Vec<String>>,
+    /// `NAME=value` texts, added to the image's.
+    pub env: Vec<String>,
+    /// Labels, added to the image's.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it gets a terminal; decides how its logs are framed.
+    pub tty: bool,
+    /// Whether its standard input stays open.
+    pub open_stdin: bool,
+    /// The signal that asks it to stop, `SIGINT`.
+    pub stop_signal: Option<String>,
+    /// TCP ports to publish.
+    pub ports: Vec<PublishedPort>,
+    /// Directories of the host and named volumes. A source directory must exist: Docker makes none.
+    pub binds: Vec<Bind>,
+    /// The memory limit.
+    pub memory_bytes: Option<u64>,
+    /// The limit of memory and swap together; -1 for no limit.
+    pub memory_swap_bytes: Option<i64>,
+    /// The cores it may use, `0,1`.
+    pub cpuset_cpus: Option<String>,
+    /// The NUMA nodes whose memory it may use, `0`.
+    pub cpuset_mems: Option<String>,
+    /// The share of CPU time that it gets.
+    pub cpu_quota: Option<CpuQuota>,
+    /// Security options, `seccomp=unconfined`.
+    pub security_opt: Vec<String>,
+    /// Directories of the container that become anonymous volumes, which are removed with it.
+    pub volumes: Vec<String>,
+    /// The GPUs that it gets, by index or UUID, through Docker's device requests; none when empty.
+    pub gpu_device_ids: Vec<String>,
+}
+
+/// A TCP port of the container, published on a port of the host that Docker picks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// The port inside.
+    pub container_port: u16,
+    /// The host's address that it is published on; unspecified (`0.0.0.0`) for all.
+    pub host_ip: IpAddr,
+}
+
+/// Something of the host that appears inside the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// An absolute path, or the name of a volume.
+    pub source: String,
+    /// The absolute path inside.
+    pub target: String,
+    /// Whether the container may only read it.
+    pub read_only: bool,
+}
+
+/// CPU time, in microseconds of each period; a quota of half the period is half a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuQuota {
+    /// The time it may run in each period.
+    pub quota_us: i64,
+    /// The period's length.
+    pub period_us: i64,
+}
+
+/// Leaves the environment out: users put secrets there.
+impl fmt::Debug for ContainerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerSpec")
+            .field("image", &self.image)
+            .field("labels", &self.labels)
+            .field("ports", &self.ports)
+            .field("binds", &self.binds)
+            .field("memory_bytes", &self.memory_bytes)
+            .field("cpuset_cpus", &self.cpuset_cpus)
+            .field("gpu_device_ids", &self.gpu_device_ids)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of the engine's create call.
+pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let host_config = HostConfig {
+        // Mounts rather than Binds: a Bind is one text split at colons, so that a folder named `a:/etc` would
+        // change its meaning, and a missing source would be made, owned by root, instead of refused.
+        mounts: unless_empty(spec.binds.iter().map(mount).collect()),
+        port_bindings: Some(spec.ports.iter().map(binding).collect()),
+        memory: spec.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        memory_swap: spec.memory_swap_bytes,
+        cpuset_cpus: spec.cpuset_cpus.clone(),
+        cpuset_mems: spec.cpuset_mems.clone(),
+        cpu_quota: spec.cpu_quota.map(|quota| quota.quota_us),
+        cpu_period: spec.cpu_quota.map(|quota| quota.period_us),
+        security_opt: unless_empty(spec.security_opt.clone()),
+        device_requests: gpu_request(&spec.gpu_device_ids).map(|request| vec![request]),
+        privileged: Some(false),
+        ..HostConfig::default()
+    };
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        cmd: spec.cmd.clone(),
+        env: unless_empty(spec.env.clone()),
+        labels: Some(spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
+        tty: Some(spec.tty),
+        open_stdin: Some(spec.open_stdin),
+        stop_signal: spec.stop_signal.clone(),
+        exposed_ports: Some(spec.ports.iter().map(port_key).collect()),
+        volumes: unless_empty(spec.volumes.clone()),
+        host_config: Some(host_config),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn mount(bind: &Bind) -> Mount {
+    let typ = if bind.source.starts_with('/') { MountType::BIND } else { MountType::VOLUME };
+    Mount {
+        typ: Some(typ),
+        source: Some(bind.source.clone()),
+        target: Some(bind.target.clone()),
+        read_only: Some(bind.read_only),
+        ..Mount::default()
+    }
+}
+
+fn port_key(port: &PublishedPort) -> String {
+    format!("{}/tcp", port.container_port)
+}
+
+fn binding(port: &PublishedPort) -> (String, Option<Vec<BindingModel>>) {
+    // An empty host port lets Docker pick one.
+    let binding = BindingModel { host_ip: Some(port.host_ip.to_string()), host_port: Some(String::new()) };
+    (port_key(port), Some(vec![binding]))
+}
+
+fn gpu_request(device_ids: &[String]) -> Option<DeviceRequest> {
+    (!device_ids.is_empty()).then(|| DeviceRequest {
+        device_ids: Some(device_ids.to_vec()),
+        capabilities: Some(vec![vec!["gpu".to_owned()]]),
+        options: Some(HashMap::new()),
+        ..DeviceRequest::default()
+    })
+}
+
+fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn json_of(spec: &ContainerSpec) -> Value {
+        serde_json::to_value(body(spec)).unwrap()
+    }
+
+    #[test]
+    fn a_spec_becomes_the_engine_s_request() {
+        let spec = ContainerSpec {
+            image: "lablup/kernel-python:latest".into(),
+            env: vec!["A=b".into()],
+            labels: [("k".into(), "v".into())].into(),
+            tty: true,
+            open_stdin: true,
+            stop_signal: Some("SIGINT".into()),
+            ports: vec![PublishedPort { container_port: 2000, host_ip: "127.0.0.1".parse().unwrap() }],
+            binds: vec![
+                Bind { source: "/scratch/a:/etc".into(), target: "/home/work".into(), read_only: false },
+                Bind { source: "samples".into(), target: "/home/work/samples".into(), read_only: true },
+            ],
+            memory_bytes: Some(1 << 30),
+            memory_swap_bytes: Some(1 << 30),
+            cpuset_cpus: Some("0,1".into()),
+            cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
+            security_opt: vec!["seccomp=unconfined".into()],
+            gpu_device_ids: vec!["0".into()],
+            ..ContainerSpec::default()
+        };
+        let body = json_of(&spec);
+        let host = &body["HostConfig"];
+        assert_eq!(body["Image"], "lablup/kernel-python:latest");
+        assert_eq!(body["ExposedPorts"], json!({"2000/tcp": {}}));
+        assert_eq!(body["StopSignal"], "SIGINT");
+        assert_eq!(host["PortBindings"], json!({"2000/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}));
+        assert_eq!(host["Memory"], 1 << 30);
+        assert_eq!(host["MemorySwap"], 1 << 30);
+        assert_eq!(host["CpuQuota"], 50_000);
+        assert_eq!(host["CpuPeriod"], 100_000);
+        assert_eq!(host["Privileged"], false);
+        assert_eq!(host["Mounts"][0]["Source"], "/scratch/a:/etc", "a colon stays part of the path");
+        assert_eq!(host["Mounts"][0]["Type"], "bind");
+        assert_eq!(host["Mounts"][1]["Type"], "volume");
+        assert_eq!(host["Mounts"][1]["ReadOnly"], true);
+        assert_eq!(host["DeviceRequests"][0]["DeviceIDs"], json!(["0"]));
+        assert_eq!(host["DeviceRequests"][0]["Capabilities"], json!([["gpu"]]));
+    }
+
+    #[test]
+    fn without_gpus_no_device_is_requested() {
+        let body = json_of(&ContainerSpec::default());
+        assert_eq!(body["HostConfig"].get("DeviceRequests"), None);
+    }
+
+    #[test]
+    fn the_environment_is_not_printed() {
+        let spec = ContainerSpec { env: vec!["TOKEN=hunter2".into()], ..ContainerSpec::default() };
+        assert!(!format!("{spec:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,253 @@
+//! The calls against this machine's engine.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use crate::docker::testing::{TINY, TestName, real, tiny};
+use crate::docker::{
+    Bind, Container, ContainerSpec, ContainerState, Docker, DockerError, DockerEvent, DockerEventKind,
+    ListFilter, PublishedPort,
+};
+use crate::ids::ContainerId;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Waits until a container looks as wanted.
+async fn until(docker: &Docker, id: &ContainerId, wanted: impl Fn(&Container) -> bool) -> Container {
+    let looking = async {
+        loop {
+            let container = docker.inspect(id.as_str()).await.unwrap().unwrap();
+            if wanted(&container) {
+                return container;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looking).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_container_s_life() {
+    let docker = real();
+    let name = TestName::new("life");
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("a:b");
+    std::fs::create_dir(&source).unwrap();
+    let spec = ContainerSpec {
+        labels: [("baitest".to_owned(), name.0.clone())].into(),
+        env: vec!["A=b".into()],
+        ports: vec![PublishedPort { container_port: 2000, host_ip: LOOPBACK }],
+        binds: vec![Bind {
+            source: source.to_str().unwrap().into(),
+            target: "/home/work".into(),
+            read_only: false,
+        }],
+        memory_bytes: Some(64 << 20),
+        memory_swap_bytes: Some(64 << 20),
+        cpuset_cpus: Some("0".into()),
+        open_stdin: true,
+        stop_signal: Some("SIGINT".into()),
+        security_opt: vec!["seccomp=unconfined".into()],
+        ..tiny(true, "echo hello > /home/work/greeting; sleep 1000")
+    };
+    let mine = ListFilter {
+        all: true,
+        labels: vec![("baitest".into(), name.0.clone())],
+        name: Some(name.0.clone()),
+    };
+
+    let id = docker.create(&name.0, &spec).await.unwrap();
+    let created = docker.inspect(&name.0).await.unwrap().unwrap();
+    assert_eq!(
+        (created.id.clone(), created.state, created.exit_code),
+        (id.clone(), ContainerState::Created, None)
+    );
+    let again = docker.create(&name.0, &spec).await.unwrap_err();
+    assert!(matches!(again, DockerError::NameTaken { .. }), "{again:?}");
+
+    docker.start(&id).await.unwrap();
+    docker.start(&id).await.unwrap();
+    let running = docker.inspect(id.as_str()).await.unwrap().unwrap();
+    assert_eq!((running.name.as_str(), running.image.as_str()), (name.0.as_str(), TINY));
+    assert_eq!(running.state, ContainerState::Running);
+    assert!(running.pid.is_some() && running.tty && running.ip.is_some());
+    assert!(running.env.contains(&"A=b".to_owned()));
+    assert_eq!((running.ports.len(), running.ports[0].host_ip), (1, Some(LOOPBACK)));
+    assert!(running.ports[0].host_port > 0);
+    assert_eq!((running.memory_bytes, running.cpuset_cpus.as_str()), (Some(64 << 20), "0"));
+    assert_eq!(running.mounts[0].target, "/home/work");
+    assert!(running.started_at.unwrap() <= SystemTime::now() + Duration::from_secs(1));
+
+    let listed = docker.list(mine.clone()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((&listed[0].id, &listed[0].name, &listed[0].state), (&id, &name.0, &ContainerState::Running));
+    assert_eq!(listed[0].ports, running.ports);
+    assert!(docker.stats(&id).await.unwrap().mem_cur > 0);
+    let waiting = async {
+        while !source.join("greeting").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the bind reaches the host");
+
+    docker.kill(&id).await.unwrap();
+    let dead = until(&docker, &id, |container| !container.state.is_alive()).await;
+    assert_eq!((dead.state, dead.exit_code), (ContainerState::Exited, Some(137)));
+    docker.kill(&id).await.unwrap();
+    let unmeasured = docker.stats(&id).await.unwrap_err();
+    assert!(matches!(unmeasured, DockerError::Conflict { .. }), "{unmeasured:?}");
+
+    docker.remove(&id).await.unwrap();
+    docker.remove(&id).await.unwrap();
+    docker.kill(&id).await.unwrap();
+    assert_eq!(docker.inspect(id.as_str()).await.unwrap(), None);
+    assert_eq!(docker.list(mine).await.unwrap(), []);
+    assert!(matches!(docker.start(&id).await, Err(DockerError::NoSuchContainer { .. })));
+}
+
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let docker = real();
+    let name = TestName::new("refused");
+    let no_image = ContainerSpec { image: "lablup/kernel-nosuch:1".into(), ..ContainerSpec::default() };
+    let error = docker.create(&name.0, &no_image).await.unwrap_err();
+    assert!(matches!(error, DockerError::NoSuchImage { .. }), "{error:?}");
+
+    let no_source = ContainerSpec {
+        binds: vec![Bind {
+            source: "/nonexistent/baitest".into(),
+            target: "/home/work".into(),
+            read_only: false,
+        }],
+        ..tiny(false, "true")
+    };
+    let error = docker.create(&name.0, &no_source).await.unwrap_err();
+    assert!(matches!(error, DockerError::BadRequest { .. }), "{error:?}");
+    assert!(!std::path::Path::new("/nonexistent").exists(), "a missing source is not made");
+    assert!(!docker.volume_exists("baitest-nosuch").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_paused_container_can_be_killed_and_removals_may_meet() {
+    let docker = real();
+    let name = TestName::new("paused");
+    let id = name.run(&docker, false, "sleep 1000").await;
+    docker.unpause(&id).await.expect("not paused is fine");
+    docker.connection.client().await.unwrap().pause_container(id.as_str()).await.unwrap();
+    assert_eq!(docker.inspect(&name.0).await.unwrap().unwrap().state, ContainerState::Paused);
+    docker.kill(&id).await.unwrap();
+    until(&docker, &id, |container| container.state == ContainerState::Exited).await;
+    let (a, b, c) = tokio::join!(docker.remove(&id), docker.remove(&id), docker.remove(&id));
+    a.and(b).and(c).unwrap();
+    assert_eq!(docker.inspect(id.as_str()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_renamed_container_has_the_new_name() {
+    let docker = real();
+    let (before, after) = (TestName::new("before"), TestName::new("after"));
+    let id = docker.create(&before.0, &tiny(false, "true")).await.unwrap();
+    docker.rename(&id, &after.0).await.unwrap();
+    assert_eq!(docker.inspect(&before.0).await.unwrap(), None);
+    assert_eq!(docker.inspect(&after.0).await.unwrap().unwrap().id, id);
+    let other = docker.create(&before.0, &tiny(false, "true")).await.unwrap();
+    let error = docker.rename(&other, &after.0).await.unwrap_err();
+    assert!(matches!(error, DockerError::NameTaken { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn anonymous_volumes_go_with_their_container() {
+    let docker = real();
+    let name = TestName::new("volume");
+    let spec = ContainerSpec { volumes: vec!["/extra".into()], ..tiny(false, "sleep 1000") };
+    let id = docker.create(&name.0, &spec).await.unwrap();
+    let mounts = docker.inspect(id.as_str()).await.unwrap().unwrap().mounts;
+    let extra = mounts.iter().find(|mount| mount.target == "/extra").unwrap();
+    let volume = extra.volume.clone().unwrap();
+    assert!(docker.volume_exists(&volume).await.unwrap());
+    docker.remove(&id).await.unwrap();
+    assert!(!docker.volume_exists(&volume).await.unwrap());
+}
+
+#[tokio::test]
+async fn logs_come_as_bytes_of_both_streams() {
+    let docker = real();
+    let limit = Duration::from_secs(10);
+    for tty in [false, true] {
+        let name = TestName::new("logs");
+        // A terminal's line that begins like a frame's header, and a last line without an end.
+        let script = r"printf 'one\n\001\000\000\000\377'; echo two >&2; seq 3000; printf end";
+        let id = name.run(&docker, tty, script).await;
+        until(&docker, &id, |container| container.state == ContainerState::Exited).await;
+        let log = docker.logs_tail(&id, 1 << 20, limit).await.unwrap();
+        // The log driver keeps bytes that are no UTF-8 as U+FFFD.
+        let text = String::from_utf8_lossy(&log).replace("\r\n", "\n");
+        assert!(text.contains("one\n\u{1}\0\0\0") && text.contains("two\n"), "{:?}", &text[..40]);
+        assert!(text.ends_with("2999\n3000\nend"), "{:?}", &text[text.len() - 40..]);
+        let newest = docker.logs_tail(&id, 5, limit).await.unwrap();
+        assert_eq!(newest, log[log.len() - 5..]);
+    }
+}
+
+#[tokio::test]
+async fn events_tell_of_a_death_and_can_be_continued() {
+    let docker = real();
+    let name = TestName::new("events");
+    let id = name.run(&docker, false, "exit 3").await;
+    let started = docker.inspect(id.as_str()).await.unwrap().unwrap().started_at.unwrap();
+    let started = i64::try_from(started.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos()).unwrap();
+
+    let (first, exit_code) = next_death(docker.events(Some(started)), &id).await;
+    assert_eq!(exit_code, Some(3));
+    let (again, _) = next_death(docker.events(Some(first)), &id).await;
+    assert_eq!(again, first, "events since that moment begin with it");
+
+    let live = next_death(docker.events(Some(first + 1)), &id);
+    let (second, restarted) = tokio::join!(live, docker.start(&id));
+    restarted.unwrap();
+    assert!(second.0 > first, "one nanosecond later it is left out");
+}
+
+async fn next_death(
+    mut events: BoxStream<'static, Result<DockerEvent, DockerError>>,
+    of: &ContainerId,
+) -> (i64, Option<i64>) {
+    let listening = async {
+        while let Some(event) = events.next().await {
+            let event = event.unwrap();
+            match event.kind {
+                DockerEventKind::Container { id, action, exit_code, .. } if id == *of && action == "die" => {
+                    return (event.time_nano, exit_code);
+                }
+                _ => {}
+            }
+        }
+        panic!("the stream ended");
+    };
+    tokio::time::timeout(Duration::from_secs(30), listening).await.unwrap()
+}
+
+#[tokio::test]
+async fn images_show_their_labels() {
+    let docker = real();
+    let listed = docker.images().await.unwrap();
+    let tiny = listed.iter().find(|image| image.tags.iter().any(|tag| tag == TINY)).unwrap();
+    let image = docker.image(TINY).await.unwrap().unwrap();
+    assert_eq!((&image.id, &image.labels), (&tiny.id, &tiny.labels));
+    assert!(image.id.starts_with("sha256:"));
+    assert_eq!(docker.image("lablup/kernel-nosuch:1").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_engine_describes_itself() {
+    let docker = real();
+    let version = docker.version().await.unwrap();
+    let info = docker.info().await.unwrap();
+    assert_eq!(version.version, info.server_version);
+    assert!(info.cpus > 0 && info.memory_bytes > 0);
+    assert!(matches!(info.cgroup_version, 1 | 2));
+    assert!(["cgroupfs", "systemd", "none"].contains(&info.cgroup_driver.as_str()));
+}

@@ -1,0 +1,120 @@
+//! What can go wrong with a kernel, sorted by what the asker can do about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::docker::DockerError;
+use crate::ids::KernelId;
+use crate::images::ImagesError;
+use crate::resources::ResourceError;
+use crate::runner::{AskError, Refusal};
+use crate::scratch::{MountError, ScratchError};
+use crate::zmq::ZmqError;
+
+/// A request about a kernel failed. Shared, because several may wait for one create.
+pub type Failure = Arc<KernelError>;
+
+/// Why a request about a kernel failed. Each text names the step and, where there is one, the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// This agent runs no such kernel.
+    #[error("kernel {0} is not running on this agent (it may have ended)")]
+    NotRunning(KernelId),
+    /// The agent has just started and Docker has not said yet what runs.
+    #[error(
+        "this agent has not heard from Docker yet which kernels run; try again, and check dockerd if this stays"
+    )]
+    NotRecovered,
+    /// The image is not on this machine; it is never pulled inside a create.
+    #[error(
+        "the image lablup/kernel-{0} is not on this machine; pull it here, or correct its name in the catalogue"
+    )]
+    NoImage(String),
+    /// The image does not declare that it can use GPUs.
+    #[error(
+        "the image lablup/kernel-{0} is not made for GPUs (label io.sorna.nvidia.enabled), but gpu_slot is above 0"
+    )]
+    GpuRefused(String),
+    /// Images could not be looked up.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// A virtual folder can't be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Resources were refused.
+    #[error(transparent)]
+    Resources(#[from] ResourceError),
+    /// The scratch directory, an upload or an environment variable.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    /// A Docker call.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// The sockets to the runner.
+    #[error("could not connect to the kernel's runner: {0}")]
+    Runner(#[from] ZmqError),
+    /// The new container ended at once, or Docker published no ports for it.
+    #[error("container {container} {problem}; look at its log with `docker logs`")]
+    Stillborn {
+        /// The container's short id.
+        container: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A create took longer than its caller waits.
+    #[error("the kernel was not ready within {} s and is being undone", .0.as_secs_f64())]
+    Late(Duration),
+    /// It was destroyed before it was ready.
+    #[error("kernel {0} was destroyed before it was ready")]
+    Cancelled(KernelId),
+    /// A run can't be gone on with.
+    #[error(transparent)]
+    Run(#[from] Refusal),
+    /// Completions did not come.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// Docker does not carry out an end.
+    #[error("kernel {kernel} is being ended, but Docker did not do it within {} s; it will be ended when Docker answers", .limit.as_secs())]
+    EndLate {
+        /// The kernel.
+        kernel: KernelId,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// A blocking step ended without a result.
+    #[error("could not {0}: the thread that did it ended early")]
+    Thread(&'static str),
+    /// The agent's own note of the kernel could not be written.
+    #[error("could not note the kernel under {path}: {source}; check the disk below the scratch root")]
+    Note {
+        /// The file.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Whose fault it is; the RPC server names exceptions by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The request was wrong.
+    Request,
+    /// The agent, Docker or the machine could not do it.
+    Agent,
+    /// A time limit of the agent's own.
+    TimeLimit,
+}
+
+impl KernelError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::GpuRefused(_) | Self::Mount(_) | Self::Resources(_) | Self::Run(_) => Fault::Request,
+            Self::Scratch(e) if e.is_refusal() => Fault::Request,
+            Self::Late(_) | Self::EndLate { .. } | Self::Ask(AskError::Late) => Fault::TimeLimit,
+            _ => Fault::Agent,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What is written on a kernel's container, so that it can be taken back after any end of the agent. Pure.
+//!
+//! DESIGN idea 1: Docker knows the living. The environment is not among the labels (anybody who may list
+//! containers would read it); it is in the scratch directory's `environ.txt`.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::ids::{InstanceId, KernelId};
+use crate::wire::config::{KernelConfig, Limits, Mount};
+
+const SCHEMA: &str = "ai.backend.schema";
+const KERNEL: &str = "ai.backend.kernel-id";
+const NAMESPACE: &str = "ai.backend.namespace";
+const INSTANCE: &str = "ai.backend.instance-id";
+const LANG: &str = "ai.backend.lang";
+const LIMITS: &str = "ai.backend.limits";
+const MOUNTS: &str = "ai.backend.mounts";
+const CPU_SET: &str = "ai.backend.cpu-set";
+const GPU_SET: &str = "ai.backend.gpu-set";
+
+/// The version of these labels; a container with another is reported and left alone.
+const VERSION: &str = "1";
+
+/// Whose kernels these are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The cluster's namespace in etcd.
+    pub namespace: String,
+    /// This agent.
+    pub instance: InstanceId,
+}
+
+impl Owner {
+    /// The labels by which Docker finds this agent's containers (PROTOCOL section 12, item 38).
+    #[must_use]
+    pub fn filter(&self) -> Vec<(String, String)> {
+        vec![(NAMESPACE.to_owned(), self.namespace.clone()), (INSTANCE.to_owned(), self.instance.to_string())]
+    }
+}
+
+/// All labels of a new container.
+#[must_use]
+pub fn write(
+    owner: &Owner,
+    kernel: KernelId,
+    config: &KernelConfig,
+    cpus: &[u32],
+    gpus: &[u32],
+) -> BTreeMap<String, String> {
+    let limits = [config.limits.mem_slot, config.limits.cpu_slot, config.limits.gpu_slot];
+    let mounts: Vec<_> = config.mounts.iter().map(|m| [&m.name, &m.host, &m.id]).collect();
+    let mut labels: BTreeMap<String, String> = owner.filter().into_iter().collect();
+    labels.extend([
+        (SCHEMA.to_owned(), VERSION.to_owned()),
+        (KERNEL.to_owned(), kernel.to_string()),
+        (LANG.to_owned(), config.lang.clone()),
+        (LIMITS.to_owned(), json!(limits).to_string()),
+        (MOUNTS.to_owned(), json!(mounts).to_string()),
+        (CPU_SET.to_owned(), json!(cpus).to_string()),
+        (GPU_SET.to_owned(), json!(gpus).to_string()),
+    ]);
+    labels
+}
+
+/// The kernel that a container is labelled with.
+#[must_use]
+pub fn kernel(labels: &BTreeMap<String, String>) -> Option<KernelId> {
+    labels.get(KERNEL)?.parse().ok()
+}
+
+/// Whether any agent of this kind made the container.
+#[must_use]
+pub fn is_labelled(labels: &BTreeMap<String, String>) -> bool {
+    labels.contains_key(KERNEL)
+}
+
+/// What the labels say, the environment missing. `None`: another version, or not ours to understand.
+#[must_use]
+pub fn read(labels: &BTreeMap<String, String>) -> Option<(KernelId, KernelConfig)> {
+    if labels.get(SCHEMA).map(String::as_str) != Some(VERSION) {
+        return None;
+    }
+    let kernel = kernel(labels)?;
+    let [mem_slot, cpu_slot, gpu_slot]: [f64; 3] = serde_json::from_str(labels.get(LIMITS)?).ok()?;
+    let mounts: Vec<[String; 3]> = serde_json::from_str(labels.get(MOUNTS)?).ok()?;
+    let set = |key| serde_json::from_str::<Vec<u32>>(labels.get(key)?).ok();
+    let config = KernelConfig {
+        lang: labels.get(LANG)?.clone(),
+        limits: Limits { mem_slot, cpu_slot, gpu_slot },
+        mounts: mounts.into_iter().map(|[name, host, id]| Mount { name, host, id }).collect(),
+        environ: BTreeMap::new(),
+        cpu_set: Some(set(CPU_SET)?),
+        gpu_set: Some(set(GPU_SET)?),
+    };
+    Some((kernel, config))
+}
+
+/// The kernel id in a name `kernel.{lang}.{kernel id}`, by which the Python agent's containers are known. The part
+/// before the last dot may itself hold dots (PROTOCOL section 7).
+#[must_use]
+pub fn from_name(name: &str) -> Option<(String, KernelId)> {
+    let (lang, id) = name.strip_prefix("kernel.")?.rsplit_once('.')?;
+    Some((lang.to_owned(), id.parse().ok()?))
+}
+
+/// The container's name.
+#[must_use]
+pub fn name(lang: &str, kernel: KernelId) -> String {
+    let base = lang.split(':').next().unwrap_or(lang);
+    // Docker takes neither a slash nor an at-sign in a name; a catalogue may hold both.
+    let base: String =
+        base.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' }).collect();
+    format!("kernel.{base}.{kernel}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn labels_round_trip(lang in "[a-z.]{1,9}(:[a-z0-9.-]{1,9})?", mem in 0f64..1e6, cpu in 0f64..64.0,
+                             mount in ("[^\0]{1,9}", "[^\0]{1,9}", "[^\0]{1,9}"),
+                             cpus in proptest::collection::vec(any::<u32>(), 0..4)) {
+            let owner = Owner { namespace: "n".into(), instance: InstanceId::new("i") };
+            let kernel = KernelId::random();
+            let config = KernelConfig {
+                lang: lang.clone(), limits: Limits { mem_slot: mem, cpu_slot: cpu, gpu_slot: 0.0 },
+                mounts: vec![Mount { name: mount.0, host: mount.1, id: mount.2 }],
+                environ: BTreeMap::new(), cpu_set: Some(cpus.clone()), gpu_set: Some(vec![]),
+            };
+            let labels = write(&owner, kernel, &config, &cpus, &[]);
+            prop_assert_eq!(read(&labels), Some((kernel, config)));
+            let (_, id) = from_name(&name(&lang, kernel)).unwrap();
+            prop_assert_eq!(id, kernel);
+        }
+    }
+
+    #[test]
+    fn another_version_is_not_read() {
+        let mut labels = BTreeMap::from([(SCHEMA.to_owned(), "2".to_owned())]);
+        labels.insert(KERNEL.to_owned(), KernelId::random().to_string());
+        assert_eq!(read(&labels), None);
+        assert!(kernel(&labels).is_some());
+    }
+
+    #[test]
+    fn names_of_the_python_agent_are_understood() {
+        let id = KernelId::random();
+        assert_eq!(from_name(&format!("kernel.r3.4.{id}")), Some(("r3.4".to_owned(), id)));
+        assert_eq!(from_name("kernel.python.not-a-uuid"), None);
+        assert_eq!(name("my/python@x:3", id), format!("kernel.my-python-x.{id}"));
+    }
+}

@@ -1,0 +1,314 @@
+//! The steps that make a kernel's container, and their undoing.
+//!
+//! Each step leaves something that can be found again by the kernel's id alone: a note, a scratch directory, a
+//! container with the kernel's labels. So undoing needs no list of what was done, and works after any failure, also
+//! of a create that Docker carries out after its deadline.
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::KernelError;
+use super::live::Live;
+use super::notes::{KernelNote, NotedPhase};
+use super::plan::{self, Plan};
+use super::task::{Kernel, pause};
+use super::{Node, Outcome, Phase, labels};
+use crate::docker::{Container, ContainerSpec, DockerError, ListFilter};
+use crate::ids::{ContainerId, KernelId};
+use crate::images::KernelImage;
+use crate::resources::{Allocation, Request};
+use crate::scratch::{self, Scratch};
+use crate::wire::config::{KernelConfig, Mount};
+use crate::wire::event::{EndReason, Event};
+use crate::wire::reply::{KernelPlace, Ports};
+
+/// A container that runs.
+pub(super) struct Made {
+    pub(super) place: KernelPlace,
+    pub(super) pid: u32,
+    pub(super) exec_timeout: Option<Duration>,
+    pub(super) scratch: Scratch,
+    /// Made just now: no run of an earlier agent can be going on.
+    pub(super) is_new: bool,
+}
+
+impl Kernel {
+    /// Makes the kernel, or undoes all of it and says why.
+    pub(super) async fn create(&mut self, deadline: Option<Instant>) -> Option<Arc<Live>> {
+        let (node, id) = (self.node.clone(), self.id);
+        let result = tokio::select! {
+            biased;
+            Some(reason) = self.inbox.terminate.recv() => Err((Some(reason), KernelError::Cancelled(id))),
+            () = node.detach.cancelled() => Err((None, KernelError::Cancelled(id))),
+            () = until(deadline) => Err((None, KernelError::Late(node.config.create_deadline.unwrap_or_default()))),
+            made = make(&node, id, &self.config, &mut self.allocation) => made.map_err(|e| (None, e)),
+        };
+        let result = result.and_then(|made| self.connect(made, None).map_err(|e| (None, e)));
+        let (reason, error) = match result {
+            Ok(live) => {
+                self.note_phase(NotedPhase::Running).await;
+                tracing::info!(kernel = %id, lang = self.config.lang, container = live.place.container.short(),
+                    cpus = ?live.place.cpu_set, "created");
+                return Some(live);
+            }
+            Err(failed) => failed,
+        };
+        tracing::warn!(kernel = %id, lang = self.config.lang, error = %error, "could not create; undoing it");
+        if let Some(reason) = reason {
+            // The manager asked for its end and waits to be told of it.
+            self.finish(reason, None, Some(error)).await;
+        } else {
+            self.phase.send_replace(Phase::Gone(Outcome::Failed(Arc::new(error))));
+            self.undo().await;
+        }
+        None
+    }
+
+    /// Removes whatever there is of a kernel that nobody knows of. Tries until it is done.
+    pub(super) async fn undo(&mut self) {
+        self.allocation = None;
+        clear(&self.node, self.id).await;
+        self.node.notes.forget(self.id);
+    }
+
+    /// Ends a kernel that has no live container as far as the agent knows.
+    pub(super) async fn finish(
+        &mut self,
+        reason: EndReason,
+        sample: Option<crate::stats::Sample>,
+        error: Option<KernelError>,
+    ) {
+        if let Some(error) = error {
+            self.phase.send_replace(Phase::Gone(Outcome::Failed(Arc::new(error))));
+        } else {
+            self.phase.send_replace(Phase::Ending);
+        }
+        self.conclude(reason, sample).await;
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Removes every container of the kernel, then its files. Never gives up, logs the first failure and the success.
+pub(super) async fn clear(node: &Node, kernel: KernelId) {
+    let mut attempt = 0;
+    loop {
+        match remove_containers(node, kernel).await {
+            Ok(()) => break,
+            Err(error) if attempt == 0 => {
+                tracing::warn!(%kernel, %error, "can't remove its container yet; trying until it works");
+            }
+            Err(error) => tracing::debug!(%kernel, %error, attempt, "still can't remove its container"),
+        }
+        tokio::time::sleep(pause(attempt)).await;
+        attempt += 1;
+    }
+    if attempt > 0 {
+        tracing::info!(%kernel, attempts = attempt + 1, "its container is removed");
+    }
+    // Cores were freed before: freeing never depends on deleting files (section 12, item 23).
+    if let Err(error) = node.scratch.discard(kernel).await {
+        tracing::warn!(%kernel, %error, "can't remove its scratch directory; remove it by hand");
+    }
+}
+
+/// Found by their names, which hold the kernel's id: also what a restart or a late create left, and what the
+/// Python agent made.
+async fn remove_containers(node: &Node, kernel: KernelId) -> Result<(), DockerError> {
+    let filter = ListFilter { all: true, labels: Vec::new(), name: Some(kernel.to_string()) };
+    for found in node.docker.list(filter).await? {
+        let is_named = labels::from_name(&found.name).is_some_and(|(_, id)| id == kernel);
+        if is_named || labels::kernel(&found.labels) == Some(kernel) {
+            node.docker.remove(&found.id).await?;
+        }
+    }
+    // A container may have been renamed; its labels stay.
+    let mut labels = node.owner.filter();
+    labels.push(("ai.backend.kernel-id".to_owned(), kernel.to_string()));
+    for found in node.docker.list(ListFilter { all: true, labels, name: None }).await? {
+        node.docker.remove(&found.id).await?;
+    }
+    Ok(())
+}
+
+async fn make(
+    node: &Arc<Node>,
+    kernel: KernelId,
+    config: &KernelConfig,
+    allocation: &mut Option<Allocation>,
+) -> Result<Made, KernelError> {
+    let image = image(node, config).await?;
+    let folders = folders(node, &config.mounts).await?;
+    let held = allocate(node, config, allocation)?;
+    let entry = KernelNote::new(kernel, NotedPhase::Creating);
+    let shared = node.clone();
+    tokio::task::spawn_blocking(move || shared.notes.note(kernel, &entry))
+        .await
+        .map_err(|_| KernelError::Thread("note the kernel"))?
+        .map_err(|source| KernelError::Note {
+            path: node.scratch.agent_dir().display().to_string(),
+            source,
+        })?;
+    node.events.emit(Event::KernelCreating(kernel));
+    let scratch = node.scratch.create(kernel, &config.environ).await?;
+    start(node, kernel, config, &image, held, &folders, scratch).await
+}
+
+/// A new container over the same files.
+pub(super) async fn remake(
+    node: &Arc<Node>,
+    kernel: KernelId,
+    config: &KernelConfig,
+    allocation: &mut Option<Allocation>,
+    old: &ContainerId,
+) -> Result<Made, KernelError> {
+    let image = image(node, config).await?;
+    let folders = folders(node, &config.mounts).await?;
+    let held = allocate(node, config, allocation)?;
+    node.docker.remove(old).await?;
+    let scratch = match node.scratch.existing(kernel) {
+        Some(scratch) => scratch,
+        // Somebody deleted it; the kernel is better off with an empty one than not at all.
+        None => node.scratch.create(kernel, &config.environ).await?,
+    };
+    start(node, kernel, config, &image, held, &folders, scratch).await
+}
+
+async fn image(node: &Node, config: &KernelConfig) -> Result<KernelImage, KernelError> {
+    let image =
+        node.images.lookup(&config.lang).await?.ok_or_else(|| KernelError::NoImage(config.lang.clone()))?;
+    if config.limits.gpu_slot > 0.0 && !image.nvidia_enabled {
+        return Err(KernelError::GpuRefused(config.lang.clone()));
+    }
+    Ok(image)
+}
+
+async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<(PathBuf, String)>, KernelError> {
+    if mounts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let root = node.volume_mount();
+    let mounts = mounts.to_vec();
+    // The folders may be on a network file system that hangs.
+    let checked = tokio::task::spawn_blocking(move || {
+        let one =
+            |m: &Mount| Ok((scratch::mount_source(&root, &m.host, &m.id)?, scratch::mount_target(&m.name)?));
+        mounts.iter().map(one).collect::<Result<Vec<_>, scratch::MountError>>()
+    });
+    Ok(checked.await.map_err(|_| KernelError::Thread("check the virtual folders"))??)
+}
+
+fn allocate<'a>(
+    node: &Node,
+    config: &KernelConfig,
+    held: &'a mut Option<Allocation>,
+) -> Result<&'a Allocation, KernelError> {
+    let allocation = match held.take() {
+        Some(allocation) => allocation,
+        None => node.resources.allocate(Request {
+            cpu_slot: config.limits.cpu_slot,
+            gpu_slot: config.limits.gpu_slot,
+            prefer_cpus: config.cpu_set.clone(),
+            prefer_gpus: config.gpu_set.clone(),
+        })?,
+    };
+    Ok(held.insert(allocation))
+}
+
+async fn start(
+    node: &Node,
+    kernel: KernelId,
+    config: &KernelConfig,
+    image: &KernelImage,
+    held: &Allocation,
+    folders: &[(PathBuf, String)],
+    scratch: Scratch,
+) -> Result<Made, KernelError> {
+    let samples = plan::wants_samples(&config.lang) && node.docker.volume_exists(plan::SAMPLES).await?;
+    let spec = plan::spec(&Plan {
+        owner: &node.owner,
+        kernel,
+        config,
+        image,
+        cpu_set: held.cpu_set(),
+        numa_node: held.numa_node(),
+        gpu_set: held.gpu_set(),
+        gpu_uuids: held.gpu_uuids(),
+        scratch: scratch.path(),
+        folders,
+        samples,
+        terminal_ip: terminal_ip(&node.config.kernel_host),
+        uid: rustix::process::getuid().as_raw(),
+        debug_kernel: node.config.debug_kernel.as_deref(),
+    })?;
+    let container = create_named(node, kernel, &labels::name(&config.lang, kernel), &spec).await?;
+    node.docker.start(&container).await?;
+    let stillborn = |problem| KernelError::Stillborn { container: container.short().to_owned(), problem };
+    let found = node.docker.inspect(container.as_str()).await?.ok_or_else(|| stillborn("is gone"))?;
+    let pid = found.pid.filter(|_| found.state.is_alive()).ok_or_else(|| stillborn("ended at once"))?;
+    let ports = ports(&found).ok_or_else(|| stillborn("has no published ports"))?;
+    let place = KernelPlace {
+        kernel,
+        host: node.config.kernel_host.clone(),
+        ports,
+        container,
+        cpu_set: held.cpu_set().to_vec(),
+        gpu_set: held.gpu_set().to_vec(),
+    };
+    Ok(Made { place, pid, exec_timeout: image.exec_timeout, scratch, is_new: true })
+}
+
+/// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's.
+async fn create_named(
+    node: &Node,
+    kernel: KernelId,
+    name: &str,
+    spec: &ContainerSpec,
+) -> Result<ContainerId, KernelError> {
+    let taken = match node.docker.create(name, spec).await {
+        Err(error @ DockerError::NameTaken { .. }) => error,
+        created => return Ok(created?),
+    };
+    match node.docker.inspect(name).await? {
+        Some(leftover) if leftover.state.is_alive() => return Err(taken.into()),
+        Some(leftover) => {
+            tracing::info!(%kernel, container = leftover.id.short(), "removing a dead leftover of the same name");
+            node.docker.remove(&leftover.id).await?;
+        }
+        None => {}
+    }
+    Ok(node.docker.create(name, spec).await?)
+}
+
+/// The host ports of the four sockets. A published port may have an IPv6 entry with another number: the agent
+/// connects over IPv4, so does the manager.
+pub(super) fn ports(container: &Container) -> Option<Ports> {
+    let host_port = |inside: u16| {
+        let mut bound = container.ports.iter().filter(|p| p.container_port == inside);
+        let is_v4 = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_ipv4());
+        bound.find(|p| is_v4(p.host_ip)).map(|p| p.host_port)
+    };
+    Some(Ports {
+        repl_in: host_port(2000)?,
+        repl_out: host_port(2001)?,
+        stdin: host_port(2002)?,
+        stdout: host_port(2003)?,
+    })
+}
+
+/// The kernel host's address if it is this machine's own; else all addresses, since the manager reaches the host
+/// through something that translates (section 12, item 17).
+fn terminal_ip(host: &str) -> IpAddr {
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let Ok(ip) = host.parse::<IpAddr>() else { return any };
+    if ip.is_ipv4() && TcpListener::bind((ip, 0)).is_ok() { ip } else { any }
+}

@@ -1,0 +1,276 @@
+//! What the agent itself must remember of kernels, as one small file each below `{scratch root}/.agent/`.
+//!
+//! - `kernels/{id}.json`: the kernel exists; in which phase; the run that goes on; when it was used last. Docker's
+//!   labels can't change after the create, and a container that was removed takes its labels with it.
+//! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event left it is
+//!   kept for an hour, marked as told, so that a second destroy is not told again (section 12, items 1 and 4).
+//!
+//! Files are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
+//! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
+//! is renamed to `*.set-aside` with a warning and never stops a start.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::KernelId;
+use crate::stats::Sample;
+use crate::wire::event::EndReason;
+
+/// The version of both kinds of files.
+const VERSION: u32 = 1;
+
+/// How long a told ending is remembered, in seconds (section 12, item 4).
+const REMEMBER_SECS: u64 = 3600;
+
+/// A kernel that exists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KernelNote {
+    version: u32,
+    /// Which kernel.
+    pub kernel: String,
+    /// How far it is.
+    pub phase: NotedPhase,
+    /// The run that goes on.
+    pub run: Option<String>,
+    /// When it was used last, in seconds since 1970.
+    pub last_use: u64,
+    /// The container of a kernel that was adopted, which has no labels.
+    pub adopted: Option<String>,
+}
+
+/// How far a noted kernel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotedPhase {
+    /// The manager has not been answered: after a crash all of it is undone, and nothing is reported.
+    Creating,
+    /// It runs.
+    Running,
+    /// Between two containers.
+    Restarting,
+}
+
+/// A kernel that is ending or has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    version: u32,
+    /// Which kernel.
+    pub kernel: String,
+    /// Why, as on the wire.
+    pub reason: String,
+    /// Its last statistics, if any were taken.
+    pub sample: Option<Sample>,
+    /// When its event left, in seconds since 1970; `None` while that is still to do.
+    pub told_at: Option<u64>,
+}
+
+impl KernelNote {
+    /// A note of now.
+    #[must_use]
+    pub fn new(kernel: KernelId, phase: NotedPhase) -> Self {
+        let kernel = kernel.to_string();
+        Self { version: VERSION, kernel, phase, run: None, last_use: unix_now(), adopted: None }
+    }
+}
+
+impl Ending {
+    /// An ending that begins.
+    #[must_use]
+    pub fn new(kernel: KernelId, reason: EndReason, sample: Option<Sample>) -> Self {
+        let (kernel, reason) = (kernel.to_string(), reason.to_string());
+        Self { version: VERSION, kernel, reason, sample, told_at: None }
+    }
+}
+
+/// The files. All methods block for a small write; call them where that does no harm.
+#[derive(Debug)]
+pub struct Notes {
+    kernels: PathBuf,
+    endings: PathBuf,
+    /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
+    /// look-up and never over an await.
+    ended: Mutex<HashMap<KernelId, Option<u64>>>,
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Kernels that existed.
+    pub kernels: HashMap<KernelId, KernelNote>,
+    /// Endings whose event has not left.
+    pub untold: HashMap<KernelId, Ending>,
+}
+
+impl Notes {
+    /// Opens the two directories, making them where they are missing.
+    pub fn open(agent_dir: &Path) -> io::Result<Self> {
+        let (kernels, endings) = (agent_dir.join("kernels"), agent_dir.join("endings"));
+        for dir in [&kernels, &endings] {
+            fs::create_dir_all(dir)?;
+        }
+        Ok(Self { kernels, endings, ended: Mutex::default() })
+    }
+
+    /// Reads everything an earlier life left.
+    pub fn load(&self) -> io::Result<Found> {
+        let mut found = Found::default();
+        for (id, note) in read_all::<KernelNote>(&self.kernels, |n| (n.version, &n.kernel))? {
+            found.kernels.insert(id, note);
+        }
+        for (id, ending) in read_all::<Ending>(&self.endings, |e| (e.version, &e.kernel))? {
+            self.ended().insert(id, ending.told_at);
+            if ending.told_at.is_none() {
+                found.untold.insert(id, ending);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes a kernel's note.
+    pub fn note(&self, kernel: KernelId, note: &KernelNote) -> io::Result<()> {
+        write(&self.kernels, kernel, note, note.phase == NotedPhase::Creating)
+    }
+
+    /// The kernel exists no more.
+    pub fn forget(&self, kernel: KernelId) {
+        remove(&file(&self.kernels, kernel));
+    }
+
+    /// The kernel is about to be ended: before anything is done to it.
+    pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
+        // Remembered even if the disk refuses: this life of the agent still tells it once.
+        self.ended().insert(kernel, ending.told_at);
+        write(&self.endings, kernel, ending, true)
+    }
+
+    /// Its event has left.
+    pub fn told(&self, kernel: KernelId, mut ending: Ending) -> io::Result<()> {
+        ending.told_at = Some(unix_now());
+        self.ending(kernel, &ending)
+    }
+
+    /// A kernel of this id was made again.
+    pub fn born_again(&self, kernel: KernelId) {
+        if self.ended().remove(&kernel).is_some() {
+            remove(&file(&self.endings, kernel));
+        }
+    }
+
+    /// Whether this is the first that is heard of the kernel's end; from now on it is not.
+    #[must_use]
+    pub fn first_end(&self, kernel: KernelId) -> bool {
+        self.ended().insert(kernel, None).is_none()
+    }
+
+    /// Whether this agent ends or has ended the kernel, within the last hour.
+    #[must_use]
+    pub fn has_ended(&self, kernel: KernelId) -> bool {
+        self.ended().contains_key(&kernel)
+    }
+
+    /// Forgets endings that were told more than an hour ago.
+    pub fn purge(&self) {
+        let limit = unix_now().saturating_sub(REMEMBER_SECS);
+        let mut ended = self.ended();
+        let old: Vec<_> =
+            ended.iter().filter(|(_, t)| t.is_some_and(|t| t < limit)).map(|(k, _)| *k).collect();
+        for kernel in old {
+            ended.remove(&kernel);
+            remove(&file(&self.endings, kernel));
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Option<u64>>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn file(dir: &Path, kernel: KernelId) -> PathBuf {
+    dir.join(format!("{kernel}.json"))
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "could not remove a note; it is looked at again at the next start");
+    }
+}
+
+fn write(dir: &Path, kernel: KernelId, value: &impl Serialize, durable: bool) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value)?;
+    let temporary = dir.join(format!("{kernel}.tmp"));
+    let mut out = File::create(&temporary)?;
+    out.write_all(&bytes)?;
+    if durable {
+        out.sync_all()?;
+    }
+    drop(out);
+    fs::rename(&temporary, file(dir, kernel))?;
+    if durable {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn read_all<T: DeserializeOwned>(
+    dir: &Path,
+    key: impl Fn(&T) -> (u32, &String),
+) -> io::Result<Vec<(KernelId, T)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let extension = path.extension().and_then(|e| e.to_str());
+        if extension == Some("tmp") {
+            // The write was cut off before the rename; what it should have replaced is still there.
+            remove(&path);
+        } else if let Some(stem) = name.strip_suffix(".json") {
+            match read_one(&path, stem, &key) {
+                Ok(one) => found.push(one),
+                Err(reason) => set_aside(&path, &reason),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn read_one<T: DeserializeOwned>(
+    path: &Path,
+    stem: &str,
+    key: &impl Fn(&T) -> (u32, &String),
+) -> Result<(KernelId, T), String> {
+    let bytes = fs::read(path).map_err(|e| e.to_string())?;
+    let value: T = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    let (version, kernel) = key(&value);
+    if version != VERSION {
+        return Err(format!("it is of version {version}, this agent knows version {VERSION}"));
+    }
+    if kernel != stem {
+        return Err(format!("it speaks of kernel {kernel}"));
+    }
+    let id = stem.parse::<KernelId>().map_err(|e| e.to_string())?;
+    Ok((id, value))
+}
+
+fn set_aside(path: &Path, reason: &str) {
+    let aside = path.with_extension("json.set-aside");
+    let moved = fs::rename(path, &aside);
+    tracing::warn!(path = %path.display(), reason, moved = moved.is_ok(), "set a note aside that can't be understood");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! From a config, an image and an allocation to a container spec (PROTOCOL section 7). Pure.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use super::labels::{self, Owner};
+use crate::docker::{Bind, ContainerSpec, CpuQuota, PublishedPort};
+use crate::ids::KernelId;
+use crate::images::{Feature, KernelImage, PREFIX};
+use crate::resources::{self, ResourceError, cpuset_text};
+use crate::wire::config::KernelConfig;
+
+/// Langs that get the volume of samples.
+const DEEP_LEARNING: [&str; 6] = ["tensorflow", "caffe", "keras", "torch", "mxnet", "theano"];
+
+/// The volume's name.
+pub const SAMPLES: &str = "deeplearning-samples";
+
+/// The runner's code in the images, over which `--debug-kernel` is mounted.
+const RUNNER_CODE: &str = "/usr/local/lib/python3.6/site-packages/ai/backend/kernel";
+
+/// Everything a spec is made of.
+#[derive(Debug)]
+pub struct Plan<'p> {
+    /// Whose kernel.
+    pub owner: &'p Owner,
+    /// Which kernel.
+    pub kernel: KernelId,
+    /// What was asked for.
+    pub config: &'p KernelConfig,
+    /// The image and its labels.
+    pub image: &'p KernelImage,
+    /// The cores it got.
+    pub cpu_set: &'p [u32],
+    /// Their NUMA node.
+    pub numa_node: Option<u32>,
+    /// The GPUs it got.
+    pub gpu_set: &'p [u32],
+    /// Their names for Docker.
+    pub gpu_uuids: &'p [String],
+    /// The scratch directory.
+    pub scratch: &'p Path,
+    /// Checked sources and targets of the virtual folders.
+    pub folders: &'p [(PathBuf, String)],
+    /// Whether the volume of samples exists.
+    pub samples: bool,
+    /// Where terminals are published: the kernel host's address.
+    pub terminal_ip: IpAddr,
+    /// The agent's user id.
+    pub uid: u32,
+    /// The operator's runner code.
+    pub debug_kernel: Option<&'p Path>,
+}
+
+/// Whether the lang gets the volume of samples.
+#[must_use]
+pub fn wants_samples(lang: &str) -> bool {
+    DEEP_LEARNING.iter().any(|word| lang.contains(word))
+}
+
+/// The spec.
+pub fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
+    let Plan { config, image, .. } = plan;
+    let memory = resources::memory_bytes(config.limits.mem_slot)?;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let port = |container_port, host_ip| PublishedPort { container_port, host_ip };
+    Ok(ContainerSpec {
+        image: format!("{PREFIX}{}", config.lang),
+        cmd: None,
+        env: environment(plan),
+        labels: labels::write(plan.owner, plan.kernel, config, plan.cpu_set, plan.gpu_set),
+        tty: true,
+        open_stdin: true,
+        stop_signal: Some("SIGINT".to_owned()),
+        // Section 12, item 17: who reaches the first two executes code.
+        ports: vec![
+            port(2000, loopback),
+            port(2001, loopback),
+            port(2002, plan.terminal_ip),
+            port(2003, plan.terminal_ip),
+        ],
+        binds: binds(plan),
+        memory_bytes: memory,
+        // No swap beyond the limit (section 12, item 11).
+        memory_swap_bytes: memory.and_then(|bytes| i64::try_from(bytes).ok()),
+        cpuset_cpus: (!plan.cpu_set.is_empty()).then(|| cpuset_text(plan.cpu_set)),
+        cpuset_mems: plan.numa_node.map(|node| node.to_string()),
+        cpu_quota: resources::cpu_quota(config.limits.cpu_slot)
+            .map(|q| CpuQuota { quota_us: q.quota_us, period_us: q.period_us }),
+        // Kernel images bring their own ptrace jail.
+        security_opt: vec!["seccomp=unconfined".to_owned()],
+        volumes: Vec::new(),
+        gpu_device_ids: if image.nvidia_enabled { plan.gpu_uuids.to_vec() } else { Vec::new() },
+    })
+}
+
+fn environment(plan: &Plan<'_>) -> Vec<String> {
+    let given = plan.config.environ.iter().map(|(name, value)| format!("{name}={value}"));
+    let cores = plan.cpu_set.len();
+    let counts = plan.image.corecount_vars.iter().map(|name| format!("{name}={cores}"));
+    let uid = plan.image.features.contains(&Feature::UidMatch).then(|| format!("LOCAL_USER_ID={}", plan.uid));
+    given.chain(counts).chain(uid).collect()
+}
+
+fn binds(plan: &Plan<'_>) -> Vec<Bind> {
+    let path = |p: &Path| p.to_string_lossy().into_owned();
+    let bind = |source, target: &str, read_only| Bind { source, target: target.to_owned(), read_only };
+    let mut binds = vec![bind(path(plan.scratch), "/home/work", false)];
+    binds.extend(plan.folders.iter().map(|(source, target)| bind(path(source), target, false)));
+    if plan.samples {
+        binds.push(bind(SAMPLES.to_owned(), "/home/work/samples", true));
+    }
+    if let Some(code) = plan.debug_kernel {
+        binds.push(bind(path(code), RUNNER_CODE, true));
+    }
+    binds
+}

@@ -1,0 +1,166 @@
+//! Noticing what happens to kernels without the agent (section 12, items 19 and 24).
+//!
+//! Three tasks: [`Kernels::follow_events`] hears of deaths from Docker's event stream at once, [`Kernels::reconcile`]
+//! compares with Docker's list, dead containers included, and [`Kernels::probe`] asks whether Docker answers at all.
+//! Each tells the kernel's own task, which looks for itself before it believes.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::task::pause;
+use super::{Kernels, Phase, labels};
+use crate::docker::{ContainerState, ContainerSummary, DockerError, DockerEventKind, ListFilter};
+use crate::ids::ContainerId;
+
+/// The time between two probes, and what one may take: the manager must not place kernels where Docker hangs.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+
+impl Kernels {
+    /// Follows Docker's events for ever, beginning with `since` (nanoseconds since 1970).
+    pub async fn follow_events(&self, mut since: i64) {
+        let mut attempt = 0;
+        loop {
+            let mut events = self.node.docker.events(Some(since));
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        if attempt > 0 {
+                            tracing::info!("hearing Docker's events again");
+                            attempt = 0;
+                        }
+                        since = since.max(event.time_nano + 1);
+                        self.hear(&event.kind);
+                    }
+                    Err(error) => {
+                        if attempt == 0 {
+                            tracing::warn!(%error, "lost Docker's events; trying again until they come");
+                        }
+                        break;
+                    }
+                }
+            }
+            tokio::time::sleep(pause(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    fn hear(&self, event: &DockerEventKind) {
+        match event {
+            DockerEventKind::Image { .. } => self.node.images.rescan_soon(),
+            DockerEventKind::Container { id, action, .. } => match action.as_str() {
+                "die" | "destroy" => self.tell_death(id),
+                "oom" => tracing::warn!(container = id.short(), "a container is out of memory"),
+                other => tracing::debug!(container = id.short(), action = other, "container event"),
+            },
+        }
+    }
+
+    fn tell_death(&self, container: &ContainerId) {
+        for handle in self.handles().values() {
+            let is_its = match &*handle.phase.borrow() {
+                Phase::Running(live) => live.place.container == *container,
+                _ => false,
+            };
+            if is_its {
+                // Fails only when the kernel is over already.
+                let _ = handle.deaths.send(container.clone());
+            }
+        }
+    }
+
+    /// Compares with Docker's list for ever.
+    pub async fn reconcile(&self) {
+        let mut ticks = interval(self.node.config.reconcile_every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut recovered = self.recovered();
+        // The sender lives as long as the registry.
+        let _ = recovered.wait_for(|done| *done).await;
+        let mut paused = HashSet::new();
+        loop {
+            ticks.tick().await;
+            let node = self.node.clone();
+            let purged = tokio::task::spawn_blocking(move || node.notes.purge()).await;
+            if purged.is_err() {
+                tracing::debug!("the thread that forgets old endings ended early");
+            }
+            if let Err(error) = self.compare(&mut paused).await {
+                tracing::debug!(%error, "can't compare with Docker's list");
+            }
+        }
+    }
+
+    async fn compare(&self, paused: &mut HashSet<ContainerId>) -> Result<(), DockerError> {
+        // Taken before the list: a kernel that is made in between is in neither or in the list only.
+        let running: Vec<ContainerId> = self
+            .handles()
+            .values()
+            .filter_map(|h| match &*h.phase.borrow() {
+                Phase::Running(live) => Some(live.place.container.clone()),
+                _ => None,
+            })
+            .collect();
+        let filter = ListFilter { all: true, labels: self.node.owner.filter(), name: None };
+        let mut list = self.node.docker.list(filter).await?;
+        let named = ListFilter { all: true, labels: Vec::new(), name: Some("kernel.".to_owned()) };
+        list.extend(self.node.docker.list(named).await?);
+        let alive: HashSet<_> = list.iter().filter(|c| c.state.is_alive()).map(|c| &c.id).collect();
+        for container in running.iter().filter(|c| !alive.contains(c)) {
+            self.tell_death(container);
+        }
+        for container in &list {
+            let is_paused = container.state == ContainerState::Paused;
+            if is_paused && running.contains(&container.id) && paused.insert(container.id.clone()) {
+                tracing::warn!(
+                    container = container.id.short(),
+                    "a kernel's container is paused; its runs stand still"
+                );
+            } else if !is_paused {
+                paused.remove(&container.id);
+            }
+        }
+        self.remove_orphans(&list).await
+    }
+
+    /// A container with this agent's labels and no kernel: Docker carried out a create after its deadline, or a
+    /// removal failed. Nobody knows of it, so it goes.
+    async fn remove_orphans(&self, list: &[ContainerSummary]) -> Result<(), DockerError> {
+        for container in list {
+            let Some((kernel, _)) = labels::read(&container.labels) else { continue };
+            let is_ours = self.node.owner.filter().iter().all(|(k, v)| container.labels.get(k) == Some(v));
+            if !is_ours || self.handle(kernel).is_some() {
+                continue;
+            }
+            if self.node.docker.inspect(container.id.as_str()).await?.is_some()
+                && self.handle(kernel).is_none()
+            {
+                tracing::warn!(%kernel, container = container.id.short(), "removing a container that belongs to no kernel");
+                self.node.docker.remove(&container.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks Docker for ever whether it answers.
+    pub async fn probe(&self) {
+        let mut ticks = interval(PROBE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let answer = tokio::time::timeout(PROBE_EVERY, self.node.docker.version()).await;
+            let answers = matches!(answer, Ok(Ok(_)));
+            let changed = self.shared.docker_answers.send_if_modified(|old| {
+                let changed = *old != answers;
+                *old = answers;
+                changed
+            });
+            if changed && answers {
+                tracing::info!("Docker answers again");
+            } else if changed {
+                tracing::error!("Docker does not answer; reporting no slots until it does");
+            }
+        }
+    }
+}

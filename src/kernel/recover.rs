@@ -1,0 +1,362 @@
+//! Taking back what an earlier life of the agent left (section 12, items 20 and 21; DESIGN idea 1).
+//!
+//! What there is comes from three places: Docker's list by labels, the notes, and the untold endings. What to do
+//! about each kernel is decided by [`decide`], which is pure; each kernel's own task then does it, so that a hundred
+//! kernels are taken back side by side while the agent serves already.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::KernelError;
+use super::labels;
+use super::make::{Made, ports};
+use super::notes::{Found, KernelNote, NotedPhase, unix_now};
+use super::task::{Birth, Kernel, pause};
+use super::{Kernels, Live};
+use crate::docker::{Container, ContainerSummary, ListFilter};
+use crate::ids::{ContainerId, KernelId, RunId};
+use crate::resources::parse_cpuset;
+use crate::wire::config::{KernelConfig, Limits};
+use crate::wire::event::EndReason;
+use crate::wire::reply::KernelPlace;
+
+/// A container that may be a kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The kernel by its label or name.
+    pub kernel: KernelId,
+    /// The container.
+    pub container: ContainerId,
+    /// Whether it runs.
+    pub alive: bool,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+}
+
+/// What becomes of a kernel that an earlier life left.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    /// It runs: take it back.
+    TakeBack(ContainerId),
+    /// Its end had begun, or it died meanwhile: end it, and tell.
+    End(EndReason),
+    /// Nobody knows of it, or its end was told: remove what there is, tell nothing.
+    Undo,
+}
+
+/// Decides. `told`: kernels whose end was told before.
+#[must_use]
+pub fn decide(found: &Found, candidates: &[Candidate], told: &[KernelId]) -> HashMap<KernelId, Fate> {
+    let mut fates = HashMap::new();
+    for candidate in candidates {
+        // A restart that was cut off may leave two; the newest that runs is the kernel.
+        let newest = candidates
+            .iter()
+            .filter(|c| c.kernel == candidate.kernel && c.alive)
+            .max_by_key(|c| c.created)
+            .map(|c| Fate::TakeBack(c.container.clone()));
+        fates.insert(candidate.kernel, newest.unwrap_or(Fate::End(EndReason::SelfTerminated)));
+    }
+    for (kernel, note) in &found.kernels {
+        fates.entry(*kernel).or_insert(Fate::End(EndReason::SelfTerminated));
+        if note.phase == NotedPhase::Creating {
+            fates.insert(*kernel, Fate::Undo);
+        }
+    }
+    for kernel in told {
+        // Told, and made again since: then there is a note.
+        if let Some(fate) = fates.get_mut(kernel)
+            && !found.kernels.contains_key(kernel)
+        {
+            *fate = Fate::Undo;
+        }
+    }
+    for (kernel, ending) in &found.untold {
+        let reason = EndReason::from_text(&ending.reason).unwrap_or(EndReason::SelfTerminated);
+        fates.insert(*kernel, Fate::End(reason));
+    }
+    fates
+}
+
+impl Kernels {
+    /// Finds out what there is and starts a task for each kernel; tries until Docker answers.
+    pub async fn recover(&self) {
+        let mut attempt = 0;
+        loop {
+            match self.try_recover().await {
+                Ok(()) => break,
+                Err(error) if attempt == 0 => {
+                    tracing::error!(%error, "can't find out which kernels run; trying until Docker answers");
+                }
+                Err(error) => tracing::debug!(%error, attempt, "still can't find out which kernels run"),
+            }
+            tokio::time::sleep(pause(attempt)).await;
+            attempt += 1;
+        }
+        self.shared.recovered.send_replace(true);
+    }
+
+    async fn try_recover(&self) -> Result<(), KernelError> {
+        let begun = Instant::now();
+        let node = self.node.clone();
+        let found = tokio::task::spawn_blocking(move || node.notes.load())
+            .await
+            .map_err(|_| KernelError::Thread("read the notes"))?
+            .map_err(|source| KernelError::Note {
+                path: self.node.scratch.agent_dir().display().to_string(),
+                source,
+            })?;
+        let candidates = self.candidates(&found).await?;
+        let told: Vec<_> =
+            candidates.iter().map(|c| c.kernel).filter(|k| self.node.notes.has_ended(*k)).collect();
+        let fates = decide(&found, &candidates, &told);
+        let (mut taken, mut ended, mut undone) = (0, 0, 0);
+        for (kernel, fate) in fates {
+            let birth = match fate {
+                Fate::TakeBack(container) => {
+                    taken += 1;
+                    Birth::Found(container, found.kernels.get(&kernel).cloned())
+                }
+                Fate::End(reason) => {
+                    ended += 1;
+                    Birth::Ended(reason, found.untold.get(&kernel).and_then(|e| e.sample))
+                }
+                Fate::Undo => {
+                    undone += 1;
+                    Birth::HalfMade
+                }
+            };
+            self.spawn(kernel, birth);
+        }
+        tracing::info!(
+            taken,
+            ended,
+            undone,
+            millis = begun.elapsed().as_millis(),
+            "took stock of earlier kernels"
+        );
+        Ok(())
+    }
+
+    async fn candidates(&self, found: &Found) -> Result<Vec<Candidate>, KernelError> {
+        let filter = ListFilter { all: true, labels: self.node.owner.filter(), name: None };
+        let mut candidates = Vec::new();
+        for container in self.node.docker.list(filter).await? {
+            if let Some((kernel, _)) = labels::read(&container.labels) {
+                candidates.push(candidate(kernel, &container));
+            } else {
+                tracing::warn!(
+                    container = container.id.short(),
+                    name = container.name,
+                    "left alone: it carries this agent's labels, but not as this version writes them"
+                );
+            }
+        }
+        let named = ListFilter { all: true, labels: Vec::new(), name: Some("kernel.".to_owned()) };
+        let mut strangers = 0;
+        for container in self.node.docker.list(named).await? {
+            let Some((_, kernel)) = labels::from_name(&container.name) else { continue };
+            if labels::is_labelled(&container.labels) {
+                continue;
+            }
+            let adopted = found.kernels.get(&kernel).is_some_and(|n| n.adopted.is_some());
+            if !adopted && !self.node.config.adopt {
+                strangers += 1;
+            } else if self.has_our_scratch(kernel, &container.id).await? {
+                candidates.push(candidate(kernel, &container));
+            }
+        }
+        if strangers > 0 {
+            tracing::warn!(
+                containers = strangers,
+                "containers look like another agent's kernels; start with --adopt to take over the Python agent's"
+            );
+        }
+        Ok(candidates)
+    }
+
+    /// Whether the container works on a directory below this agent's scratch root: then it is this agent's to adopt.
+    async fn has_our_scratch(&self, kernel: KernelId, container: &ContainerId) -> Result<bool, KernelError> {
+        let Some(found) = self.node.docker.inspect(container.as_str()).await? else { return Ok(false) };
+        let ours = self.node.scratch.path().join(kernel.to_string());
+        let ours = std::fs::canonicalize(&ours).unwrap_or(ours);
+        Ok(found.mounts.iter().any(|m| {
+            m.target == "/home/work" && std::fs::canonicalize(&m.source).is_ok_and(|source| source == ours)
+        }))
+    }
+}
+
+fn candidate(kernel: KernelId, container: &ContainerSummary) -> Candidate {
+    let (container_id, alive) = (container.id.clone(), container.state.is_alive());
+    Candidate { kernel, container: container_id, alive, created: container.created }
+}
+
+impl Kernel {
+    /// Takes a running container back, or ends the kernel when it runs no more.
+    pub(super) async fn take_over(
+        &mut self,
+        container: ContainerId,
+        note: Option<KernelNote>,
+    ) -> Option<std::sync::Arc<Live>> {
+        let found = self.look_at(&container).await;
+        let Some(found) = found.filter(|c| c.state.is_alive()) else {
+            tracing::info!(kernel = %self.id, "its container ended while no agent ran");
+            self.finish(EndReason::SelfTerminated, None, None).await;
+            return None;
+        };
+        match self.taken_back(&found, note).await {
+            Ok(live) => {
+                tracing::info!(kernel = %self.id, lang = self.config.lang, container = container.short(),
+                    run = self.note.run, cpus = ?live.place.cpu_set, "took back a running kernel");
+                Some(live)
+            }
+            Err(error) => {
+                // Odd, but somebody's session: it keeps running for a better agent to look at.
+                tracing::error!(kernel = %self.id, container = container.short(), %error,
+                    "left alone: can't take back this running kernel");
+                None
+            }
+        }
+    }
+
+    async fn look_at(&self, container: &ContainerId) -> Option<Container> {
+        let mut attempt = 0;
+        loop {
+            match self.node.docker.inspect(container.as_str()).await {
+                Ok(found) => return found,
+                Err(error) => tracing::debug!(kernel = %self.id, %error, "can't look at its container yet"),
+            }
+            tokio::time::sleep(pause(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    async fn taken_back(
+        &mut self,
+        found: &Container,
+        note: Option<KernelNote>,
+    ) -> Result<std::sync::Arc<Live>, KernelError> {
+        let stillborn = |problem| KernelError::Stillborn { container: found.id.short().to_owned(), problem };
+        let is_adopted = !labels::is_labelled(&found.labels);
+        let scratch =
+            self.node.scratch.existing(self.id).ok_or_else(|| stillborn("has no scratch directory"))?;
+        let config = match labels::read(&found.labels) {
+            Some((_, config)) => config,
+            None => unlabelled(found),
+        };
+        let environ = scratch.read_environ().await.unwrap_or_default();
+        self.config = KernelConfig { environ, ..config };
+        let cpus = self.config.cpu_set.clone().unwrap_or_default();
+        let gpus = self.config.gpu_set.clone().unwrap_or_default();
+        self.allocation = Some(self.node.resources.claim(&cpus, &gpus));
+        let image = self.node.images.lookup(&self.config.lang).await.ok().flatten();
+        let place = KernelPlace {
+            kernel: self.id,
+            host: self.node.config.kernel_host.clone(),
+            ports: ports(found).ok_or_else(|| stillborn("has no published ports"))?,
+            container: found.id.clone(),
+            cpu_set: cpus,
+            gpu_set: gpus,
+        };
+        let pid = found.pid.ok_or_else(|| stillborn("has no process"))?;
+        let exec_timeout = image.and_then(|i| i.exec_timeout);
+        let made = Made { place, pid, exec_timeout, scratch, is_new: false };
+        let run = note.as_ref().and_then(|n| n.run.clone()).map(RunId::new);
+        // Noted as idle by an agent of this kind: no run goes on. Without a note one may.
+        let is_known_idle = run.is_none() && note.as_ref().is_some_and(|n| n.phase == NotedPhase::Running);
+        let live = self.connect(Made { is_new: is_known_idle, ..made }, run.clone())?;
+        let unused = note.as_ref().map_or(0, |n| unix_now().saturating_sub(n.last_use));
+        self.last_use = Instant::now().checked_sub(Duration::from_secs(unused)).unwrap_or(self.last_use);
+        self.note.run = run.map(|r| r.as_str().to_owned());
+        self.note.adopted = is_adopted.then(|| found.id.to_string());
+        self.note_phase(NotedPhase::Running).await;
+        if let Some(note) = note {
+            self.note.last_use = note.last_use;
+        }
+        live.remember_if_running(&self.note.run).await;
+        Ok(live)
+    }
+}
+
+/// What can be read off a container of the Python agent.
+fn unlabelled(found: &Container) -> KernelConfig {
+    let cpus = parse_cpuset(&found.cpuset_cpus).unwrap_or_default();
+    let mem_mib = found.memory_bytes.unwrap_or(0) / (1024 * 1024);
+    // Counts and sizes are far below where a float loses units.
+    #[allow(clippy::cast_precision_loss)]
+    let limits = Limits { mem_slot: mem_mib as f64, cpu_slot: cpus.len() as f64, gpu_slot: 0.0 };
+    let lang = found.image.strip_prefix(crate::images::PREFIX).unwrap_or(&found.image).to_owned();
+    let mounts = found.mounts.iter().filter_map(|m| {
+        let name = m.target.strip_prefix("/home/work/").filter(|n| *n != "samples")?;
+        let source = std::path::Path::new(&m.source);
+        let part = |p: Option<&std::ffi::OsStr>| Some(p?.to_str()?.to_owned());
+        let id = part(source.file_name())?;
+        let host = part(source.parent()?.file_name())?;
+        Some(crate::wire::config::Mount { name: name.to_owned(), host, id })
+    });
+    KernelConfig {
+        lang,
+        limits,
+        mounts: mounts.collect(),
+        environ: std::collections::BTreeMap::default(),
+        cpu_set: Some(cpus),
+        gpu_set: Some(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::notes::Ending;
+
+    fn container(kernel: KernelId, id: &str, alive: bool, created: i64) -> Candidate {
+        Candidate { kernel, container: ContainerId::new(id), alive, created }
+    }
+
+    fn fate(found: &Found, candidates: &[Candidate], kernel: KernelId, told: bool) -> Option<Fate> {
+        let told = if told { vec![kernel] } else { vec![] };
+        decide(found, candidates, &told).remove(&kernel)
+    }
+
+    #[test]
+    fn what_becomes_of_each() {
+        let k = KernelId::random();
+        let noted =
+            |phase| Found { kernels: HashMap::from([(k, KernelNote::new(k, phase))]), ..Found::default() };
+        let nothing = Found::default();
+        let (alive, dead) = (container(k, "a", true, 1), container(k, "d", false, 2));
+        let back = |id: &str| Some(Fate::TakeBack(ContainerId::new(id)));
+        let died = Some(Fate::End(EndReason::SelfTerminated));
+
+        assert_eq!(fate(&noted(NotedPhase::Running), std::slice::from_ref(&alive), k, false), back("a"));
+        assert_eq!(fate(&nothing, std::slice::from_ref(&alive), k, false), back("a"), "a note may be lost");
+        assert_eq!(fate(&noted(NotedPhase::Running), std::slice::from_ref(&dead), k, false), died);
+        assert_eq!(fate(&noted(NotedPhase::Running), &[], k, false), died, "removed behind our back");
+        assert_eq!(fate(&noted(NotedPhase::Restarting), &[], k, false), died);
+        assert_eq!(fate(&noted(NotedPhase::Restarting), &[dead.clone(), alive.clone()], k, false), back("a"));
+        assert_eq!(
+            fate(&noted(NotedPhase::Creating), std::slice::from_ref(&alive), k, false),
+            Some(Fate::Undo)
+        );
+        assert_eq!(fate(&noted(NotedPhase::Creating), &[], k, false), Some(Fate::Undo));
+        assert_eq!(
+            fate(&nothing, std::slice::from_ref(&dead), k, true),
+            Some(Fate::Undo),
+            "its end was told"
+        );
+        assert_eq!(
+            fate(&noted(NotedPhase::Running), std::slice::from_ref(&alive), k, true),
+            back("a"),
+            "made again"
+        );
+        let newer = container(k, "b", true, 5);
+        assert_eq!(fate(&nothing, &[newer, alive.clone()], k, false), back("b"));
+
+        let ending = Ending::new(k, EndReason::IdleTimeout, None);
+        let untold = Found { untold: HashMap::from([(k, ending)]), ..noted(NotedPhase::Running) };
+        assert_eq!(fate(&untold, &[alive], k, false), Some(Fate::End(EndReason::IdleTimeout)));
+        assert_eq!(fate(&nothing, &[], k, true), None);
+    }
+}

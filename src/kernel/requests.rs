@@ -1,0 +1,249 @@
+//! What the manager asks of kernels, carried out in the asker's own task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::error::{Failure, KernelError};
+use super::notes::Ending;
+use super::task::{Birth, Restart};
+use super::{Handle, Kernels, Live, Outcome, Phase};
+use crate::ids::{KernelId, RunId};
+use crate::runner::{Begin, Entry};
+use crate::stats::Sample;
+use crate::wire::command::Command;
+use crate::wire::config::{ConfigPatch, KernelConfig};
+use crate::wire::event::{EndReason, Event};
+use crate::wire::reply::{KernelPlace, ResultFile, RunResult, RunStatus};
+use crate::wire::request::{Completions, Execute, Mode, Upload};
+
+/// After how long a call to `execute` comes back with what there is (PROTOCOL section 8).
+const FLUSH: Duration = Duration::from_secs(2);
+/// How long a destroy waits for its kernel to be gone; the manager waits 10 s.
+const DESTROY_LIMIT: Duration = Duration::from_secs(9);
+/// How long a request waits for a kernel that is being made, taken back or restarted; a restart may take 30 s.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a request about an unknown kernel waits for the recovery; the shortest limits of the manager are 5 s.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(4);
+/// The newest part of a container's log that is answered, in bytes (section 12, item 30).
+const LOG_BYTES: usize = 10 * 1024 * 1024;
+/// How long reading a log may take; the manager waits 5 s.
+const LOG_LIMIT: Duration = Duration::from_secs(4);
+/// How long one output file may take to S3, and all of a run; the manager waits 300 s.
+const FILE_LIMIT: Duration = Duration::from_secs(120);
+const FILES_LIMIT: Duration = Duration::from_secs(240);
+
+impl Kernels {
+    /// Makes a kernel. The same id again answers the same kernel (section 12, item 13).
+    pub async fn create(
+        &self,
+        kernel: KernelId,
+        config: KernelConfig,
+        received: Instant,
+    ) -> Result<KernelPlace, Failure> {
+        let deadline = self.node.config.create_deadline.map(|limit| received + limit);
+        self.await_recovery().await?;
+        loop {
+            if self.handle(kernel).is_none() {
+                self.node.notes.born_again(kernel);
+            }
+            let (mut handle, is_new) = self.spawn(kernel, Birth::Asked(config.clone(), deadline));
+            let was_over = !is_new && matches!(*handle.phase.borrow(), Phase::Ending | Phase::Gone(_));
+            if was_over {
+                // An earlier kernel of this id is still going; ours begins when it is gone.
+                let gone = async { while handle.phase.changed().await.is_ok() {} };
+                timeout(READY_LIMIT, gone).await.map_err(|_| KernelError::Late(READY_LIMIT))?;
+                continue;
+            }
+            return ready(&mut handle, kernel).await.map(|live| live.place.clone());
+        }
+    }
+
+    /// Ends a kernel and answers its last statistics. One that this agent does not know is told to be over, unless
+    /// it told so before (section 12, item 4).
+    pub async fn destroy(&self, kernel: KernelId, reason: EndReason) -> Result<Option<Sample>, Failure> {
+        self.await_recovery().await?;
+        timeout(DESTROY_LIMIT, self.destroy_known(kernel, reason))
+            .await
+            .map_err(|_| Arc::new(KernelError::EndLate { kernel, limit: DESTROY_LIMIT }))
+    }
+
+    async fn destroy_known(&self, kernel: KernelId, reason: EndReason) -> Option<Sample> {
+        while let Some(mut handle) = self.handle(kernel) {
+            // Fails only when the task is over; then the next look finds no handle.
+            let _ = handle.terminate.send(reason);
+            loop {
+                if let Phase::Gone(Outcome::Ended(sample)) = &*handle.phase.borrow_and_update() {
+                    return *sample;
+                }
+                if handle.phase.changed().await.is_err() {
+                    break;
+                }
+            }
+            if let Phase::Gone(Outcome::Ended(sample)) = &*handle.phase.borrow() {
+                return *sample;
+            }
+        }
+        if self.node.notes.first_end(kernel) {
+            tracing::info!(%kernel, "asked to destroy a kernel that this agent does not know; telling that it is over");
+            let reason = EndReason::AlreadyTerminated;
+            let left = self.node.events.emit(Event::KernelTerminated(kernel, reason, None));
+            let node = self.node.clone();
+            self.node.tracker.spawn(async move {
+                if left.wait().await {
+                    let ending = Ending::new(kernel, reason, None);
+                    // Only a memory against telling it twice; the next start can do without.
+                    let _ = tokio::task::spawn_blocking(move || node.notes.told(kernel, ending)).await;
+                }
+            });
+        }
+        None
+    }
+
+    /// Tells all kernels to end; how many there are.
+    #[must_use]
+    pub fn end_all(&self, reason: EndReason) -> usize {
+        let handles = self.handles();
+        for handle in handles.values() {
+            let _ = handle.terminate.send(reason);
+        }
+        handles.len()
+    }
+
+    /// Gives a kernel a new container.
+    pub async fn restart(&self, kernel: KernelId, config: ConfigPatch) -> Result<KernelPlace, Failure> {
+        let handle = self.known(kernel).await?;
+        let (answer, answered) = oneshot::channel();
+        let gone = || Arc::new(KernelError::NotRunning(kernel));
+        handle.restarts.send(Restart { config, answer }).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Runs code, or goes on with a run. `None`: cut off by a restart or destroy.
+    pub async fn execute(&self, kernel: KernelId, request: Execute) -> Result<Option<RunResult>, Failure> {
+        let live = self.live(kernel).await?;
+        let run = request.run_id.unwrap_or_else(RunId::random);
+        let entry = match request.mode {
+            Mode::Query(_) | Mode::Batch { .. } => Entry::New,
+            Mode::Input(_) | Mode::Continue => Entry::GoOn,
+        };
+        let seat = live.runner.enter(run.clone(), entry).map_err(KernelError::from)?;
+        let Some(begin) = seat.turn().await else { return Ok(None) };
+        let commands = match (request.mode, begin) {
+            (Mode::Query(code), Begin::Start) => vec![Command::Code(code)],
+            (Mode::Batch { build, exec }, Begin::Start) => vec![Command::Build(build), Command::Exec(exec)],
+            (Mode::Input(text), _) => {
+                if seat.input(text).await.is_none() {
+                    return Ok(None);
+                }
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        if !commands.is_empty() {
+            if request.upload_output_files {
+                live.remember_output(&run).await;
+            }
+            if seat.start(commands).await.is_none() {
+                return Ok(None);
+            }
+        }
+        let Some((output, status)) = seat.collect(FLUSH).await else { return Ok(None) };
+        drop(seat);
+        let files = match status {
+            RunStatus::Finished(_) => self.publish_files(&live, &run).await,
+            _ => Vec::new(),
+        };
+        Ok(Some(RunResult { run_id: run, status, output, files }))
+    }
+
+    /// Output files of the run that has just finished (PROTOCOL section 8, `files`).
+    async fn publish_files(&self, live: &Live, run: &RunId) -> Vec<ResultFile> {
+        let Some(before) = live.forget_output(run) else { return Vec::new() };
+        let changed = live.scratch.output_changes(&before).await;
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        let published = self.node.outputs.publish(&live.scratch, changed, FILE_LIMIT, FILES_LIMIT).await;
+        published.into_iter().map(|f| ResultFile { name: f.name, url: f.url }).collect()
+    }
+
+    /// Interrupts the run that goes on, if one does.
+    pub async fn interrupt(&self, kernel: KernelId) -> Result<(), Failure> {
+        self.live(kernel).await?.runner.interrupt().await;
+        Ok(())
+    }
+
+    /// Code completions.
+    pub async fn complete(&self, kernel: KernelId, ask: Completions) -> Result<serde_json::Value, Failure> {
+        let live = self.live(kernel).await?;
+        self.use_now(kernel);
+        Ok(live.runner.complete(ask).await.map_err(KernelError::from)?)
+    }
+
+    /// The newest part of the container's log.
+    pub async fn logs(&self, kernel: KernelId) -> Result<String, Failure> {
+        let live = self.live(kernel).await?;
+        let bytes = self.node.docker.logs_tail(&live.place.container, LOG_BYTES, LOG_LIMIT).await;
+        Ok(String::from_utf8_lossy(&bytes.map_err(KernelError::from)?).into_owned())
+    }
+
+    /// Puts a file into the scratch directory.
+    pub async fn upload(&self, kernel: KernelId, upload: Upload) -> Result<(), Failure> {
+        let live = self.live(kernel).await?;
+        self.use_now(kernel);
+        let size = upload.data.len();
+        let done = live.scratch.upload(&upload.filename, Bytes::from(upload.data)).await;
+        done.map_err(KernelError::from)?;
+        tracing::debug!(%kernel, bytes = size, "uploaded a file");
+        Ok(())
+    }
+
+    fn use_now(&self, kernel: KernelId) {
+        if let Some(handle) = self.handle(kernel) {
+            handle.used.send_replace(Instant::now());
+        }
+    }
+
+    async fn live(&self, kernel: KernelId) -> Result<Arc<Live>, Failure> {
+        let mut handle = self.known(kernel).await?;
+        match timeout(READY_LIMIT, ready(&mut handle, kernel)).await {
+            Ok(Ok(live)) => Ok(live),
+            Ok(Err(_)) | Err(_) => Err(Arc::new(KernelError::NotRunning(kernel))),
+        }
+    }
+
+    async fn known(&self, kernel: KernelId) -> Result<Handle, Failure> {
+        if let Some(handle) = self.handle(kernel) {
+            return Ok(handle);
+        }
+        self.await_recovery().await?;
+        self.handle(kernel).ok_or_else(|| Arc::new(KernelError::NotRunning(kernel)))
+    }
+
+    async fn await_recovery(&self) -> Result<(), Failure> {
+        let mut recovered = self.shared.recovered.subscribe();
+        let done = timeout(RECOVERY_LIMIT, recovered.wait_for(|done| *done)).await;
+        done.map(|_| ()).map_err(|_| Arc::new(KernelError::NotRecovered))
+    }
+}
+
+/// Waits until the kernel runs or never will.
+async fn ready(handle: &mut Handle, kernel: KernelId) -> Result<Arc<Live>, Failure> {
+    loop {
+        match &*handle.phase.borrow_and_update() {
+            Phase::Running(live) => return Ok(live.clone()),
+            Phase::Gone(Outcome::Failed(error)) => return Err(error.clone()),
+            Phase::Ending | Phase::Gone(Outcome::Ended(_)) => {
+                return Err(Arc::new(KernelError::NotRunning(kernel)));
+            }
+            Phase::Creating | Phase::Restarting => {}
+        }
+        if handle.phase.changed().await.is_err() {
+            return Err(Arc::new(KernelError::NotRunning(kernel)));
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The task that owns one kernel's life.
+//!
+//! Channels, all from the registry's handle: `terminate` (why it shall end), `deaths` (Docker or the reconciliation
+//! says its container ended), `restarts` (with an answer each), `used` (a use that is no run). Out of it goes the
+//! phase, a `watch`. When the task is over the phase's sender is dropped, and only then may the id be used anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::error::{Failure, KernelError};
+use super::live::Live;
+use super::make::Made;
+use super::notes::{KernelNote, NotedPhase, unix_now};
+use super::{Node, Phase};
+use crate::ids::{ContainerId, KernelId, RunId};
+use crate::resources::Allocation;
+use crate::runner::Activity;
+use crate::wire::config::{ConfigPatch, KernelConfig};
+use crate::wire::event::EndReason;
+use crate::wire::reply::KernelPlace;
+
+/// How a kernel comes into a task.
+pub(super) enum Birth {
+    /// The manager asks for it; its limit counts from when the request was received.
+    Asked(KernelConfig, Option<Instant>),
+    /// A container of an earlier life of the agent, or of the Python agent.
+    Found(ContainerId, Option<KernelNote>),
+    /// An earlier life was ending it, or noted a kernel whose container is gone.
+    Ended(EndReason, Option<crate::stats::Sample>),
+    /// An earlier life was making it, and nobody was answered.
+    HalfMade,
+}
+
+/// What the handle sends.
+pub(super) struct Inbox {
+    pub(super) terminate: mpsc::UnboundedReceiver<EndReason>,
+    pub(super) deaths: mpsc::UnboundedReceiver<ContainerId>,
+    pub(super) restarts: mpsc::UnboundedReceiver<Restart>,
+    pub(super) used: watch::Receiver<Instant>,
+}
+
+/// One request to restart.
+pub(super) struct Restart {
+    pub(super) config: ConfigPatch,
+    pub(super) answer: oneshot::Sender<Result<KernelPlace, Failure>>,
+}
+
+/// One kernel.
+pub(super) struct Kernel {
+    /// What all kernels share.
+    pub(super) node: Arc<Node>,
+    /// Which.
+    pub(super) id: KernelId,
+    /// What it is made of; a restart changes it.
+    pub(super) config: KernelConfig,
+    /// Its cores and GPUs; freed when this is dropped, whatever happens to its files.
+    pub(super) allocation: Option<Allocation>,
+    /// Tells everybody how far it is.
+    pub(super) phase: watch::Sender<Phase>,
+    /// What the agent remembers of it on disk.
+    pub(super) note: KernelNote,
+    /// When it was used last, for the idle check.
+    pub(super) last_use: Instant,
+    pub(super) inbox: Inbox,
+}
+
+/// Why serving a kernel stopped.
+enum Next {
+    End(EndReason),
+    Restart(Restart),
+    /// The agent stops; the container lives on.
+    Detach,
+}
+
+impl Kernel {
+    pub(super) fn new(node: Arc<Node>, id: KernelId, phase: watch::Sender<Phase>, inbox: Inbox) -> Self {
+        let config = KernelConfig {
+            lang: String::new(),
+            limits: crate::wire::config::Limits { mem_slot: 0.0, cpu_slot: 0.0, gpu_slot: 0.0 },
+            mounts: Vec::new(),
+            environ: std::collections::BTreeMap::default(),
+            cpu_set: None,
+            gpu_set: None,
+        };
+        let noted = KernelNote::new(id, NotedPhase::Creating);
+        Self { node, id, config, allocation: None, phase, note: noted, last_use: Instant::now(), inbox }
+    }
+
+    pub(super) async fn run(mut self, birth: Birth) {
+        let mut live = match birth {
+            Birth::Asked(config, deadline) => {
+                self.config = config;
+                match self.create(deadline).await {
+                    Some(live) => live,
+                    None => return,
+                }
+            }
+            Birth::Found(container, note) => match self.take_over(container, note).await {
+                Some(live) => live,
+                None => return,
+            },
+            Birth::Ended(reason, sample) => return self.finish(reason, sample, None).await,
+            Birth::HalfMade => {
+                tracing::warn!(kernel = %self.id, "undoing a kernel whose creation was cut off");
+                return self.undo().await;
+            }
+        };
+        loop {
+            self.phase.send_replace(Phase::Running(live.clone()));
+            match self.serve(&live).await {
+                Next::End(reason) => return self.end(&live, reason).await,
+                Next::Detach => return live.runner.detach(),
+                Next::Restart(request) => match self.restart(&live, request.config).await {
+                    Ok(made) => {
+                        live = made;
+                        // The asker may be gone; the kernel runs all the same.
+                        let _ = request.answer.send(Ok(live.place.clone()));
+                        tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
+                    }
+                    Err((reason, error)) => {
+                        tracing::warn!(kernel = %self.id, error = %error, "could not restart; ending it");
+                        let _ = request.answer.send(Err(error));
+                        return self.end(&live, reason).await;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn serve(&mut self, live: &Arc<Live>) -> Next {
+        let mut activity = live.runner.activity();
+        loop {
+            let now = activity.borrow_and_update().clone();
+            self.take_note(&now).await;
+            let expires = self.expiry(live, &now);
+            let idles = self.idle_deadline(&now);
+            tokio::select! {
+                biased;
+                // An end that was asked for goes before everything, so that nothing can prevent it.
+                Some(reason) = self.inbox.terminate.recv() => return Next::End(reason),
+                () = self.node.detach.cancelled() => return Next::Detach,
+                // A dead container can't run out of time or be restarted.
+                Some(container) = self.inbox.deaths.recv() => {
+                    if self.has_died(live, &container).await {
+                        return Next::End(EndReason::SelfTerminated);
+                    }
+                }
+                () = at(expires) => {
+                    tracing::info!(kernel = %self.id, "the run took longer than the image allows");
+                    live.runner.expire();
+                    return Next::End(EndReason::ExecTimeout);
+                }
+                () = at(idles) => {
+                    tracing::info!(kernel = %self.id, "nobody used it for the idle timeout");
+                    return Next::End(EndReason::IdleTimeout);
+                }
+                // Requests last: each is served within its caller's limit, ends are not.
+                Some(request) = self.inbox.restarts.recv() => return Next::Restart(request),
+                Ok(()) = activity.changed() => self.last_use = Instant::now(),
+                Ok(()) = self.inbox.used.changed() => self.last_use = *self.inbox.used.borrow_and_update(),
+            }
+        }
+    }
+
+    fn expiry(&self, live: &Live, activity: &Activity) -> Option<Instant> {
+        let limit = live.exec_timeout.filter(|_| self.node.config.enforce_exec_timeout)?;
+        activity.running_since.map(|since| Instant::from_std(since) + limit)
+    }
+
+    /// Last use counts from the end of the last run; a kernel whose run goes on is not idle (section 12, item 22).
+    fn idle_deadline(&self, activity: &Activity) -> Option<Instant> {
+        let timeout = self.node.config.idle_timeout?;
+        (!activity.in_use).then(|| self.last_use + timeout)
+    }
+
+    /// Keeps the note of the run that goes on, so that it goes on for the next life of the agent too.
+    async fn take_note(&mut self, activity: &Activity) {
+        let run = activity.run.as_ref().map(|run| run.as_str().to_owned());
+        if self.note.phase == NotedPhase::Running && self.note.run == run {
+            return;
+        }
+        self.note.run = run;
+        self.note_phase(NotedPhase::Running).await;
+    }
+
+    /// Writes the note; a full disk must not stop the kernel, so a failure is only logged.
+    pub(super) async fn note_phase(&mut self, phase: NotedPhase) {
+        self.note.phase = phase;
+        self.note.last_use = unix_now();
+        let (shared, id, to_write) = (self.node.clone(), self.id, self.note.clone());
+        let written = tokio::task::spawn_blocking(move || shared.notes.note(id, &to_write)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(kernel = %self.id, %error, "could not note what the kernel does; a restart of the agent may forget its run");
+        }
+    }
+
+    /// Whether the container that ended is this kernel's, and really is no more.
+    async fn has_died(&mut self, live: &Arc<Live>, container: &ContainerId) -> bool {
+        if *container != live.place.container {
+            return false;
+        }
+        match self.node.docker.inspect(container.as_str()).await {
+            Ok(Some(c)) if c.state.is_alive() && c.pid == Some(live.pid) => false,
+            Ok(Some(c)) if c.state.is_alive() => {
+                // Somebody restarted the container by hand: its state and its ports are gone.
+                tracing::warn!(kernel = %self.id, "its container was restarted behind the agent's back; ending it");
+                true
+            }
+            Ok(Some(c)) => {
+                let exit_code = c.exit_code.unwrap_or(-1);
+                if c.oom_killed {
+                    tracing::warn!(kernel = %self.id, exit_code, "killed because it used more memory than its limit");
+                } else {
+                    tracing::info!(kernel = %self.id, exit_code, "its container ended by itself");
+                }
+                true
+            }
+            Ok(None) => {
+                tracing::warn!(kernel = %self.id, "its container was removed behind the agent's back");
+                true
+            }
+            Err(error) => {
+                tracing::debug!(kernel = %self.id, %error, "can't tell whether its container ended; looking again later");
+                false
+            }
+        }
+    }
+
+    /// The restart races the termination; whoever wants the kernel gone wins.
+    async fn restart(
+        &mut self,
+        old: &Arc<Live>,
+        new: ConfigPatch,
+    ) -> Result<Arc<Live>, (EndReason, Failure)> {
+        self.phase.send_replace(Phase::Restarting);
+        old.runner.close();
+        self.note.run = None;
+        self.note_phase(NotedPhase::Restarting).await;
+        self.node.events.emit(crate::wire::event::Event::KernelCreating(self.id));
+        self.merge(new);
+        let id = self.id;
+        let (terminate, made) = {
+            let Self { node, config, allocation, inbox, .. } = self;
+            let remake = super::make::remake(node, id, config, allocation, &old.place.container);
+            tokio::select! {
+                biased;
+                Some(reason) = inbox.terminate.recv() => (Some(reason), None),
+                made = remake => (None, Some(made)),
+            }
+        };
+        match (terminate, made) {
+            (Some(reason), _) => Err((reason, Arc::new(KernelError::Cancelled(id)))),
+            (None, Some(Ok(made))) => {
+                self.connect(made, None).map_err(|e| (EndReason::SelfTerminated, Arc::new(e)))
+            }
+            (None, Some(Err(e))) => Err((EndReason::SelfTerminated, Arc::new(e))),
+            (None, None) => Err((EndReason::SelfTerminated, Arc::new(KernelError::NotRunning(id)))),
+        }
+    }
+
+    /// What the new config leaves empty stays as it was (section 12, item 18).
+    fn merge(&mut self, patch: ConfigPatch) {
+        let new = patch.apply(&self.config);
+        let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
+        let (old_limits, limits) = (self.config.limits, new.limits);
+        if !same(old_limits.cpu_slot, limits.cpu_slot) || !same(old_limits.gpu_slot, limits.gpu_slot) {
+            self.allocation = None;
+        }
+        self.config = new;
+    }
+
+    /// A made container becomes a live kernel.
+    pub(super) fn connect(&mut self, made: Made, run: Option<RunId>) -> Result<Arc<Live>, KernelError> {
+        let live = Live::connect(&self.node, self.id, made, run, self.config.clone())?;
+        self.last_use = Instant::now();
+        Ok(Arc::new(live))
+    }
+}
+
+/// Waits for the moment; for ever when there is none.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The pause before the next attempt at something that must succeed in the end: 0.2 s, doubling to 5 s.
+pub(super) fn pause(attempt: u32) -> Duration {
+    Duration::from_millis(200 * 2u64.pow(attempt.min(5))).min(Duration::from_secs(5))
+}

@@ -1,0 +1,49 @@
+//! The method table: from a typed request to the registry and back to a value.
+
+use tokio::time::Instant;
+
+use super::errors;
+use crate::kernel::{Failure, Kernels, sample_value};
+use crate::wire::answer::RemoteError;
+use crate::wire::call::Call;
+use crate::wire::event::EndReason;
+use crate::wire::reply;
+use crate::wire::request::Request;
+use crate::wire::value::Value;
+
+/// Carries a call out. `received` is when it came, from which the limit of a create counts.
+pub(super) async fn call(kernels: &Kernels, call: Call, received: Instant) -> Result<Value, RemoteError> {
+    let request = Request::parse(&call.method, call.args, call.kwargs).map_err(|e| errors::of_request(&e))?;
+    perform(kernels, request, received).await.map_err(|e| errors::of_kernel(&e))
+}
+
+async fn perform(kernels: &Kernels, request: Request, received: Instant) -> Result<Value, Failure> {
+    Ok(match request {
+        Request::Ping(text) => text.into(),
+        Request::CreateKernel(kernel, config) => kernels.create(kernel, config, received).await?.created(),
+        Request::DestroyKernel(kernel) => {
+            let sample = kernels.destroy(kernel, EndReason::UserRequested).await?;
+            sample.as_ref().map_or(Value::Nil, sample_value)
+        }
+        Request::InterruptKernel(kernel) => {
+            kernels.interrupt(kernel).await?;
+            reply::interrupted()
+        }
+        Request::GetCompletions(kernel, ask) => reply::completions(&kernels.complete(kernel, ask).await?),
+        Request::GetLogs(kernel) => reply::logs(&kernels.logs(kernel).await?),
+        Request::RestartKernel(kernel, config) => kernels.restart(kernel, config).await?.restarted(),
+        Request::Execute(kernel, execute) => {
+            let version = execute.version;
+            kernels.execute(kernel, execute).await?.map_or(Value::Nil, |result| result.to_value(version))
+        }
+        Request::UploadFile(kernel, upload) => {
+            kernels.upload(kernel, upload).await?;
+            Value::Nil
+        }
+        Request::Reset => {
+            let count = kernels.end_all(EndReason::AgentReset);
+            tracing::info!(kernels = count, "reset: ending all kernels");
+            Value::Nil
+        }
+    })
+}

@@ -1,0 +1,390 @@
+//! The run queue of one kernel: who runs, who waits, whose answer is still to be collected. Pure; time comes in
+//! as an argument.
+//!
+//! ```text
+//!            enter(New)                 promoted                finished
+//!   caller ─────────────▶ waiting ───────────────▶ current ───────────────▶ parked ──▶ collected
+//!              └─────────────────────────────────────▲ │
+//!                       nobody is current      enter(GoOn)
+//! ```
+//!
+//! A caller is known by its [`Ticket`] and leaves when that is dropped: one that waited frees its place, one
+//! whose run is current leaves the run behind for a later `continue`.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::output::{FULL, FULL_WHILE_ASKING, Output};
+use crate::ids::RunId;
+use crate::wire::record::Record;
+use crate::wire::reply::{ConsoleItem, RunStatus};
+
+/// How many finished runs nobody came back for are kept; older ones are dropped.
+const MAX_PARKED: usize = 4;
+
+/// One caller of `execute`.
+pub type Ticket = u64;
+
+/// What a caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// A run of its own, or the one with this id if that is current.
+    New,
+    /// To go on with a run that exists.
+    GoOn,
+}
+
+/// Why a caller can't go on with a run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No run of that id.
+    #[error("run {0} is not known: it has finished, was cut off, or never began in this kernel")]
+    Unknown(RunId),
+    /// The run has not begun.
+    #[error("run {0} still waits for its turn; its first call has not been answered")]
+    Waiting(RunId),
+}
+
+/// Where a caller stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Others are before it.
+    Wait,
+    /// Its run begins: send the code.
+    Start,
+    /// Its run goes on already.
+    Resume,
+    /// The kernel is being restarted or destroyed: answer nil.
+    Cut,
+}
+
+/// What a caller collects.
+#[derive(Debug, PartialEq)]
+pub enum Taken {
+    /// Nothing that ends an answer.
+    Nothing,
+    /// An answer.
+    Answer(Vec<ConsoleItem>, RunStatus),
+    /// The kernel is being restarted or destroyed: answer nil.
+    Cut,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Runs {
+    /// The run whose records arrive now.
+    current: Option<Current>,
+    /// Callers whose runs have not begun, in order.
+    waiting: VecDeque<(Ticket, RunId)>,
+    /// Finished runs whose last answer was not collected.
+    parked: VecDeque<Parked>,
+    /// Output of a run whose id is not known, because an earlier agent began it and left no record of it;
+    /// the first caller that goes on with any run gets it.
+    adrift: Option<Output>,
+    /// The kernel is being restarted or destroyed.
+    closed: bool,
+    /// Whether somebody waits for completions, which must get through a full buffer.
+    pub asking: bool,
+    /// The last ticket handed out.
+    last_ticket: Ticket,
+}
+
+#[derive(Debug)]
+struct Current {
+    run: RunId,
+    /// The caller that waits for its output; none between two calls.
+    attached: Option<Ticket>,
+    output: Output,
+    /// Since when it runs; `None` until its code was handed to the runner.
+    since: Option<Instant>,
+    /// It waits for input: nothing runs.
+    wants_input: bool,
+}
+
+#[derive(Debug)]
+struct Parked {
+    run: RunId,
+    attached: Option<Ticket>,
+    output: Output,
+}
+
+/// What the outside may know of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// The current run.
+    pub run: Option<RunId>,
+    /// Since when code runs; `None` while nothing runs or the run waits for input.
+    pub running_since: Option<Instant>,
+    /// Whether the kernel is in use: a run goes on, or a caller waits.
+    pub in_use: bool,
+}
+
+impl Runs {
+    /// A queue whose kernel an earlier agent left: with the run it recorded, or with one that may go on unrecorded.
+    #[must_use]
+    pub fn taken_over(recorded: Option<RunId>, now: Instant) -> Self {
+        let current = recorded.map(|run| Current {
+            run,
+            attached: None,
+            output: Output::default(),
+            since: Some(now),
+            wants_input: false,
+        });
+        let adrift = current.is_none().then(Output::default);
+        Self { current, adrift, ..Self::default() }
+    }
+
+    /// A caller comes.
+    pub fn enter(&mut self, run: &RunId, entry: Entry, now: Instant) -> Result<Ticket, Refusal> {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        if self.closed {
+            return Ok(ticket);
+        }
+        if let Some(current) = self.current.as_mut().filter(|c| c.run == *run) {
+            // Before its code is sent the run still belongs to the caller that will send it.
+            if current.since.is_some() {
+                current.attached = Some(ticket);
+                return Ok(ticket);
+            }
+        }
+        match entry {
+            Entry::New => {
+                self.parked.retain(|p| p.run != *run || p.attached.is_some());
+                self.waiting.push_back((ticket, run.clone()));
+                self.promote();
+                Ok(ticket)
+            }
+            Entry::GoOn => {
+                if let Some(parked) = self.parked.iter_mut().find(|p| p.run == *run) {
+                    parked.attached = Some(ticket);
+                    return Ok(ticket);
+                }
+                let is_waiting =
+                    self.waiting.iter().map(|(_, r)| r).chain(self.current.iter().map(|c| &c.run));
+                if is_waiting.into_iter().any(|r| r == run) {
+                    return Err(Refusal::Waiting(run.clone()));
+                }
+                if self.current.is_none()
+                    && let Some(output) = self.adrift.take()
+                {
+                    self.go_on_adrift(run, ticket, output, now);
+                    return Ok(ticket);
+                }
+                Err(Refusal::Unknown(run.clone()))
+            }
+        }
+    }
+
+    fn go_on_adrift(&mut self, run: &RunId, ticket: Ticket, output: Output, now: Instant) {
+        let is_over = output.has_finished();
+        let (run, attached) = (run.clone(), Some(ticket));
+        // Its start is not known; counting from now can only give it more time, never less.
+        self.current = Some(Current { run, attached, output, since: Some(now), wants_input: false });
+        if is_over {
+            self.park();
+        }
+    }
+
+    /// Where the caller stands.
+    #[must_use]
+    pub fn turn(&self, ticket: Ticket) -> Turn {
+        if self.closed {
+            return Turn::Cut;
+        }
+        if self.waiting.iter().any(|(t, _)| *t == ticket) {
+            return Turn::Wait;
+        }
+        match &self.current {
+            Some(c) if c.attached == Some(ticket) && c.since.is_none() => Turn::Start,
+            _ => Turn::Resume,
+        }
+    }
+
+    /// The caller hands its code to the runner.
+    pub fn started(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
+            current.since = Some(now);
+        }
+    }
+
+    /// The caller gives the run its input.
+    pub fn gave_input(&mut self, ticket: Ticket) {
+        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
+            current.wants_input = false;
+        }
+    }
+
+    /// What the caller can be answered by now.
+    pub fn take(&mut self, ticket: Ticket) -> Taken {
+        if let Some(at) = self.parked.iter().position(|p| p.attached == Some(ticket)) {
+            return self.take_parked(at);
+        }
+        if self.closed {
+            return Taken::Cut;
+        }
+        match self.current.as_mut() {
+            Some(c) if c.attached == Some(ticket) => {
+                if !c.output.holds_stop() && !c.output.is_full() {
+                    return Taken::Nothing;
+                }
+                let (items, status) = c.output.take();
+                c.attached = None;
+                Taken::Answer(items, status.unwrap_or(RunStatus::Continued))
+            }
+            // Another caller of the same run came and collects now.
+            _ => Taken::Answer(Vec::new(), RunStatus::Continued),
+        }
+    }
+
+    /// Whether [`Self::take`] would give the caller something.
+    #[must_use]
+    pub fn has_answer(&self, ticket: Ticket) -> bool {
+        self.closed
+            || match &self.current {
+                Some(c) if c.attached == Some(ticket) => c.output.holds_stop() || c.output.is_full(),
+                _ => true,
+            }
+    }
+
+    fn take_parked(&mut self, at: usize) -> Taken {
+        let Some(mut parked) = self.parked.remove(at) else { return Taken::Nothing };
+        let (items, status) = parked.output.take();
+        let status = status.unwrap_or(RunStatus::Continued);
+        if !matches!(status, RunStatus::Finished(_)) {
+            // An earlier stop came first; the end is still to be collected.
+            parked.attached = None;
+            self.parked.insert(at, parked);
+        }
+        Taken::Answer(items, status)
+    }
+
+    /// The caller's time is up: what there is, whether or not it ends an answer.
+    pub fn take_all(&mut self, ticket: Ticket) -> Taken {
+        match self.take(ticket) {
+            Taken::Nothing => {}
+            taken => return taken,
+        }
+        match self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
+            Some(current) => {
+                current.attached = None;
+                Taken::Answer(current.output.take().0, RunStatus::Continued)
+            }
+            None => Taken::Answer(Vec::new(), RunStatus::Continued),
+        }
+    }
+
+    /// The caller goes, answered or not.
+    pub fn leave(&mut self, ticket: Ticket) {
+        self.waiting.retain(|(t, _)| *t != ticket);
+        for parked in self.parked.iter_mut().filter(|p| p.attached == Some(ticket)) {
+            parked.attached = None;
+        }
+        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
+            current.attached = None;
+            if current.since.is_none() {
+                self.current = None;
+                self.promote();
+            }
+        }
+    }
+
+    /// A record came. Whether callers should look again.
+    pub fn record(&mut self, record: Record) -> bool {
+        let is_end = matches!(record, Record::Finished(_));
+        let wants_input = matches!(record, Record::WaitingInput(_));
+        let Some(current) = self.current.as_mut().filter(|c| c.since.is_some()) else {
+            if let Some(output) = self.adrift.as_mut().filter(|o| !o.is_full()) {
+                output.push(record);
+            }
+            return false;
+        };
+        current.wants_input = wants_input || (current.wants_input && !is_end);
+        let wake = current.output.push(record);
+        if is_end {
+            self.park();
+        }
+        wake
+    }
+
+    /// A note of the agent's own for whoever runs now.
+    pub fn note(&mut self, text: &str) {
+        if let Some(current) = self.current.as_mut() {
+            current.output.note(text);
+        }
+    }
+
+    /// The current run took too long.
+    pub fn expire(&mut self) {
+        if let Some(current) = self.current.as_mut() {
+            current.output.stop(RunStatus::ExecTimeout);
+        }
+    }
+
+    /// The kernel goes: every caller is answered, nil unless its run had ended before.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.waiting.clear();
+        // An exec-timeout that was not collected yet is still that run's answer.
+        if self.current.as_ref().is_some_and(|c| c.attached.is_some() && c.output.holds_stop()) {
+            self.park();
+        }
+        self.current = None;
+        self.adrift = None;
+    }
+
+    /// Whether another record may be read from the runner.
+    #[must_use]
+    pub fn may_read(&self) -> bool {
+        let limit = if self.asking { FULL_WHILE_ASKING } else { FULL };
+        self.current.as_ref().is_none_or(|c| c.output.bytes() < limit)
+    }
+
+    /// Whether an interrupt has something to interrupt.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        // A run that nobody recorded may be going on; the one who asks is in a position to know.
+        self.current.as_ref().is_some_and(|c| c.since.is_some())
+    }
+
+    /// For the idle check, the execution limit and the record of runs.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        let Some(current) = &self.current else {
+            return Activity {
+                in_use: self.parked.iter().any(|p| p.attached.is_some()),
+                ..Activity::default()
+            };
+        };
+        Activity {
+            run: Some(current.run.clone()),
+            running_since: current.since.filter(|_| !current.wants_input),
+            in_use: !current.wants_input || current.attached.is_some(),
+        }
+    }
+
+    fn park(&mut self) {
+        let Some(current) = self.current.take() else { return };
+        let Current { run, attached, output, .. } = current;
+        self.parked.push_back(Parked { run, attached, output });
+        if self.parked.len() > MAX_PARKED
+            && let Some(oldest) = self.parked.iter().position(|p| p.attached.is_none())
+        {
+            self.parked.remove(oldest);
+        }
+        self.promote();
+    }
+
+    fn promote(&mut self) {
+        if self.current.is_some() {
+            return;
+        }
+        let Some((ticket, run)) = self.waiting.pop_front() else { return };
+        self.adrift = None;
+        let output = Output::default();
+        self.current = Some(Current { run, attached: Some(ticket), output, since: None, wants_input: false });
+    }
+}
+
+#[cfg(test)]
+mod tests;

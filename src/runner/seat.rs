@@ -1,0 +1,114 @@
+//! One caller of `execute`: its place in the queue, and its wait for an answer.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
+
+use super::Runner;
+use super::runs::{Taken, Ticket, Turn};
+use crate::ids::RunId;
+use crate::wire::command::Command;
+use crate::wire::reply::{ConsoleItem, RunStatus};
+
+/// A place in the queue. Dropping it frees the place; a run that has begun stays for a later `continue`.
+pub struct Seat {
+    runner: Runner,
+    ticket: Ticket,
+    run: RunId,
+}
+
+/// What the caller does first when its turn has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// Send the code.
+    Start,
+    /// The run goes on already.
+    Resume,
+}
+
+/// An answer, or `None` when a restart or destroy cut the run off.
+pub type Answer = Option<(Vec<ConsoleItem>, RunStatus)>;
+
+impl Seat {
+    pub(super) fn new(runner: Runner, ticket: Ticket, run: RunId) -> Self {
+        Self { runner, ticket, run }
+    }
+
+    /// The run this seat is for.
+    #[must_use]
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// Waits for its turn, however long the runs before it take. `None`: cut off.
+    pub async fn turn(&self) -> Option<Begin> {
+        let mut changed = self.runner.shared.changed.subscribe();
+        loop {
+            // Marked as seen before looking, so that a change in between is not missed.
+            changed.borrow_and_update();
+            match self.runner.shared.runs().turn(self.ticket) {
+                Turn::Start => return Some(Begin::Start),
+                Turn::Resume => return Some(Begin::Resume),
+                Turn::Cut => return None,
+                Turn::Wait => {}
+            }
+            changed.changed().await.ok()?;
+        }
+    }
+
+    /// Begins the run with these commands. `None`: cut off.
+    pub async fn start(&self, commands: Vec<Command>) -> Option<()> {
+        let ticket = self.ticket;
+        self.runner.shared.change(|runs| runs.started(ticket, Instant::now()));
+        self.send(commands).await
+    }
+
+    /// Gives the run its input. `None`: cut off.
+    pub async fn input(&self, text: String) -> Option<()> {
+        let ticket = self.ticket;
+        self.runner.shared.change(|runs| runs.gave_input(ticket));
+        self.send(vec![Command::Input(text)]).await
+    }
+
+    async fn send(&self, commands: Vec<Command>) -> Option<()> {
+        for command in commands {
+            self.runner.commands.send(command).await.ok()?;
+        }
+        Some(())
+    }
+
+    /// Collects output until the run says something that ends an answer, the buffer is full, or `limit` is over.
+    pub async fn collect(&self, limit: Duration) -> Answer {
+        let deadline = tokio::time::Instant::now() + limit;
+        let shared = &self.runner.shared;
+        let mut changed = shared.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            // Looked at before taking: a take wakes the others, and two callers must not wake each other for ever.
+            if shared.runs().has_answer(self.ticket) {
+                return match shared.change(|runs| runs.take(self.ticket)) {
+                    Taken::Answer(items, status) => Some((items, status)),
+                    Taken::Cut | Taken::Nothing => None,
+                };
+            }
+            let is_over = match timeout_at(deadline, changed.changed()).await {
+                Ok(Ok(())) => false,
+                Ok(Err(_)) => return None,
+                Err(_) => true,
+            };
+            if is_over {
+                return match shared.change(|runs| runs.take_all(self.ticket)) {
+                    Taken::Answer(items, status) => Some((items, status)),
+                    Taken::Cut | Taken::Nothing => None,
+                };
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let ticket = self.ticket;
+        self.runner.shared.change(|runs| runs.leave(ticket));
+    }
+}

@@ -1,0 +1,41 @@
+//! Kernels' scratch directories: made, filled, watched for output, and taken away (PROTOCOL sections 7, 8 and 12).
+//!
+//! ```text
+//! {root}/{kernel id}/                the kernel's /home/work, writable by the user's code
+//! {root}/{kernel id}/.config/environ.txt
+//! {root}/{kernel id}/.output/        what a run leaves for the user
+//! {root}/.agent/                     0700, never inside a container
+//! {root}/.agent/endings/             the journal of endings (kept by the kernel room)
+//! {root}/.agent/trash/{kernel id}.*  directories on their way out
+//! ```
+//!
+//! Everything below `{root}/{kernel id}` belongs to code that may be hostile and runs *while* the agent works
+//! there: a path that was checked a moment ago may be a link, a FIFO or a device now. So nothing here trusts a
+//! path twice. Uploads go through a directory handle that can't be left (cap-std); walks, deletes and reads open
+//! one name at a time and never follow a link (`beneath`); a file is looked at before it is opened,
+//! because opening a device can already do harm.
+//!
+//! File work runs on the runtime's blocking threads, so that neither a 100 MB upload nor a slow disk delays a
+//! heartbeat. The room owns one task: [`ScratchRoot::start_sweeper`] empties the trash (`sweep`); it is woken
+//! through a `Notify` by [`ScratchRoot::discard`] and ends with its cancellation token.
+
+mod beneath;
+mod directory;
+mod environ;
+mod error;
+mod mount;
+mod output;
+mod path;
+mod remove;
+mod root;
+mod s3;
+mod sweep;
+mod upload;
+
+pub use directory::Scratch;
+pub use environ::EnvironError;
+pub use error::ScratchError;
+pub use mount::{MountError, mount_source, mount_target};
+pub use output::{OutputFile, OutputSnapshot};
+pub use root::ScratchRoot;
+pub use s3::{Acl, OutputStore, PublishedFile, S3Config, Secret, StoreError};

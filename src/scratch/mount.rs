@@ -1,0 +1,179 @@
+//! Where a virtual folder lies on the host and in the container (PROTOCOL section 12, item 15).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::path::is_component;
+
+/// Why a virtual folder can't be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// A part of the request is no plain name.
+    #[error(
+        "the {part} {given:?} of a virtual folder must be one plain name, without '/', ':' or control characters"
+    )]
+    BadName {
+        /// `host`, `id` or `name`.
+        part: &'static str,
+        /// As given.
+        given: String,
+    },
+    /// The folder's host is not mounted here.
+    #[error(
+        "the folder host {host:?} is not at {path}: {source}; mount it there or correct volumes/_mount in etcd"
+    )]
+    HostMissing {
+        /// As given.
+        host: String,
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder is not there.
+    #[error("the virtual folder {id:?} is not at {path}: {source}")]
+    Missing {
+        /// As given.
+        id: String,
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// There is something else of that name.
+    #[error("the virtual folder {id:?} at {path} is not a directory")]
+    NotDirectory {
+        /// As given.
+        id: String,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// Links lead out of the folder host.
+    #[error("the virtual folder {id:?} leads out of its host directory {host}")]
+    Escape {
+        /// As given.
+        id: String,
+        /// The host's directory.
+        host: PathBuf,
+    },
+}
+
+/// The directory `{volumes_mount}/{host}/{id}`, which must exist, with all links resolved: what was checked is
+/// what Docker will bind. The administrator may make `{volumes_mount}/{host}` itself a link.
+///
+/// Blocks, for as long as a network file system likes: call it off the runtime and with a time limit.
+pub fn mount_source(volumes_mount: &Path, folder_host: &str, folder_id: &str) -> Result<PathBuf, MountError> {
+    let host_path = volumes_mount.join(plain("host", folder_host)?);
+    let path = host_path.join(plain("id", folder_id)?);
+    let host = host_path.canonicalize().map_err(|source| MountError::HostMissing {
+        host: folder_host.to_owned(),
+        path: host_path,
+        source,
+    })?;
+    let id = || folder_id.to_owned();
+    let found =
+        path.canonicalize().map_err(|source| MountError::Missing { id: id(), path: path.clone(), source })?;
+    if found == host || !found.starts_with(&host) {
+        return Err(MountError::Escape { id: id(), host });
+    }
+    if !found.is_dir() {
+        return Err(MountError::NotDirectory { id: id(), path });
+    }
+    Ok(found)
+}
+
+/// Where the folder appears in the container: `/home/work/{name}`. Names with a leading dot are the agent's and the
+/// runner's (`.config`, `.output`).
+pub fn mount_target(folder_name: &str) -> Result<String, MountError> {
+    if folder_name.starts_with('.') {
+        return Err(MountError::BadName { part: "name", given: shortened(folder_name) });
+    }
+    Ok(format!("/home/work/{}", plain("name", folder_name)?))
+}
+
+/// Docker writes a bind as `source:target:mode`, so a colon would change its meaning.
+fn plain<'a>(part: &'static str, given: &'a str) -> Result<&'a str, MountError> {
+    if is_component(given) && !given.contains(|c: char| c == ':' || c.is_control()) {
+        Ok(given)
+    } else {
+        Err(MountError::BadName { part, given: shortened(given) })
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_exists_is_found() {
+        let mnt = tempfile::tempdir().unwrap();
+        fs::create_dir_all(mnt.path().join("local/0123abcd")).unwrap();
+        let path = mount_source(mnt.path(), "local", "0123abcd").unwrap();
+        assert_eq!(path, mnt.path().canonicalize().unwrap().join("local/0123abcd"));
+        assert_eq!(mount_target("my data").unwrap(), "/home/work/my data");
+    }
+
+    #[test]
+    fn missing_folders_and_hosts_are_errors_and_are_not_made() {
+        let mnt = tempfile::tempdir().unwrap();
+        let error = mount_source(mnt.path(), "nfs", "id").unwrap_err();
+        assert!(matches!(error, MountError::HostMissing { .. }), "{error}");
+        fs::create_dir(mnt.path().join("nfs")).unwrap();
+        let error = mount_source(mnt.path(), "nfs", "id").unwrap_err();
+        assert!(matches!(error, MountError::Missing { .. }), "{error}");
+        fs::write(mnt.path().join("nfs/id"), "").unwrap();
+        let error = mount_source(mnt.path(), "nfs", "id").unwrap_err();
+        assert!(matches!(error, MountError::NotDirectory { .. }), "{error}");
+    }
+
+    #[test]
+    fn links_may_not_lead_out_of_the_host() {
+        let mnt = tempfile::tempdir().unwrap();
+        fs::create_dir_all(mnt.path().join("local/real")).unwrap();
+        fs::create_dir_all(mnt.path().join("local2/other")).unwrap();
+        for (name, target) in [("etc", "/etc"), ("up", ".."), ("self", "."), ("near", "../local2/other")] {
+            symlink(target, mnt.path().join("local").join(name)).unwrap();
+            let error = mount_source(mnt.path(), "local", name).unwrap_err();
+            assert!(matches!(error, MountError::Escape { .. }), "{name}: {error}");
+        }
+        symlink("real", mnt.path().join("local/alias")).unwrap();
+        assert!(mount_source(mnt.path(), "local", "alias").unwrap().ends_with("local/real"));
+        symlink("local", mnt.path().join("linked-host")).unwrap();
+        assert!(mount_source(mnt.path(), "linked-host", "real").is_ok());
+    }
+
+    #[test]
+    fn names_that_are_no_names_are_refused() {
+        let mnt = tempfile::tempdir().unwrap();
+        fs::create_dir_all(mnt.path().join("local/id")).unwrap();
+        for bad in ["", ".", "..", "/", "a/b", "../local", "id\0", "id:ro", "a\nb"] {
+            let refused =
+                |result: Result<PathBuf, MountError>| matches!(result, Err(MountError::BadName { .. }));
+            assert!(refused(mount_source(mnt.path(), bad, "id")), "host {bad:?}");
+            assert!(refused(mount_source(mnt.path(), "local", bad)), "id {bad:?}");
+            assert!(mount_target(bad).is_err(), "name {bad:?}");
+        }
+        assert!(mount_target(".config").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_is_a_direct_child_of_the_home(name in "[a-z./:\\x00\\n -]{0,8}") {
+            if let Ok(target) = mount_target(&name) {
+                prop_assert_eq!(Path::new(&target).parent(), Some(Path::new("/home/work")));
+                prop_assert!(!target.contains(':'));
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The directory that holds every kernel's directory, and the agent's own below `.agent`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::ids::KernelId;
+
+use super::directory::{CONFIG_DIR, ENVIRON_FILE, Scratch};
+use super::environ;
+use super::error::{ScratchError, off_runtime};
+use super::sweep;
+
+/// The agent's own directory below the scratch root.
+const AGENT_DIR: &str = ".agent";
+
+/// The scratch root, checked to be usable. Clones mean the same one.
+///
+/// Two agents may share one root: [`list`](Self::list) then shows the kernels of both, and both empty the trash.
+#[derive(Debug, Clone)]
+pub struct ScratchRoot {
+    /// Where it is, absolute and free of links, as Docker wants a bind's source.
+    path: PathBuf,
+    /// Tells the sweeper that something was put into the trash.
+    discarded: Arc<Notify>,
+}
+
+impl ScratchRoot {
+    /// Takes the existing directory `path`, makes `{root}/.agent/{trash,endings}` and tries to write there.
+    /// Blocks; meant for the start.
+    pub fn open(path: &Path) -> Result<Self, ScratchError> {
+        let uid = rustix::process::geteuid().as_raw();
+        let path = path.canonicalize().map_err(|source| ScratchError::RootMissing {
+            path: path.to_owned(),
+            uid,
+            source,
+        })?;
+        if !path.is_dir() {
+            return Err(ScratchError::RootNotDirectory { path });
+        }
+        let not_writable = |source| ScratchError::RootNotWritable { path: path.clone(), uid, source };
+        let agent_dir = path.join(AGENT_DIR);
+        for dir in [agent_dir.clone(), agent_dir.join("trash"), agent_dir.join("endings")] {
+            match DirBuilder::new().mode(0o700).create(&dir) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(not_writable(source));
+                }
+                _ => {}
+            }
+            // In a root that others can write to, somebody may have planted a link here.
+            let found = fs::symlink_metadata(&dir).map_err(not_writable)?;
+            if !found.is_dir() || found.uid() != uid {
+                return Err(ScratchError::AgentDirForeign { path: dir, uid });
+            }
+            fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(not_writable)?;
+        }
+        try_writing(&path, &agent_dir).map_err(not_writable)?;
+        Ok(Self { path, discarded: Arc::new(Notify::new()) })
+    }
+
+    /// Where it is: absolute, free of links.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `{root}/.agent`: mode 0700, for what the agent has to remember.
+    #[must_use]
+    pub fn agent_dir(&self) -> PathBuf {
+        self.path.join(AGENT_DIR)
+    }
+
+    /// Makes `{root}/{kernel}` (0755) with `.config/environ.txt` in it. A leftover of that name is moved to the
+    /// trash first; a failure leaves nothing of that name behind.
+    ///
+    /// Dropping the future does not stop the work: [`discard`](Self::discard) afterwards may come too early.
+    pub async fn create(
+        &self,
+        kernel: KernelId,
+        environ: &BTreeMap<String, String>,
+    ) -> Result<Scratch, ScratchError> {
+        let environ = environ::render(environ)?;
+        let root = self.clone();
+        off_runtime(move || {
+            let path = root.path_of(kernel);
+            let made = match make_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    tracing::warn!(%kernel, "a scratch directory was left over from an earlier kernel of this id");
+                    root.discard_now(kernel)?;
+                    make_dir(&path)
+                }
+                made => made,
+            };
+            if let Err(source) = made.and_then(|()| fill(&path, &environ)) {
+                // The first error is the one to tell; what can't be moved now is a leftover next time.
+                let _ = root.discard_now(kernel);
+                return Err(ScratchError::Create { kernel, source });
+            }
+            Ok(Scratch::new(kernel, path))
+        })
+        .await
+    }
+
+    /// The directory of a kernel, if it is there. One `stat`.
+    #[must_use]
+    pub fn existing(&self, kernel: KernelId) -> Option<Scratch> {
+        let path = self.path_of(kernel);
+        let is_dir = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        is_dir.then(|| Scratch::new(kernel, path))
+    }
+
+    /// The kernels that have a directory here; whatever has another name is not ours. Reads one directory.
+    pub fn list(&self) -> Result<Vec<KernelId>, ScratchError> {
+        let failed = |source| ScratchError::List { path: self.path.clone(), source };
+        let mut kernels = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let Some(kernel) = name.to_str().and_then(|name| name.parse::<KernelId>().ok()) else { continue };
+            // A UUID has several spellings; the directory has one.
+            if name.to_str() == Some(&kernel.to_string()) && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            {
+                kernels.push(kernel);
+            }
+        }
+        Ok(kernels)
+    }
+
+    /// Takes the kernel's directory away, in one rename into the trash; the sweeper deletes it later. A directory
+    /// that is not there is fine.
+    pub async fn discard(&self, kernel: KernelId) -> Result<(), ScratchError> {
+        let root = self.clone();
+        off_runtime(move || root.discard_now(kernel)).await
+    }
+
+    /// Starts the task that empties the trash, what earlier lives of the agent left there included. Once per root;
+    /// it ends soon after `cancel`, in the middle of a delete if need be.
+    pub fn start_sweeper(&self, cancel: CancellationToken, tracker: &TaskTracker) {
+        tracker.spawn(sweep::run(self.trash(), Arc::clone(&self.discarded), cancel));
+    }
+
+    fn path_of(&self, kernel: KernelId) -> PathBuf {
+        self.path.join(kernel.to_string())
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.agent_dir().join("trash")
+    }
+
+    fn discard_now(&self, kernel: KernelId) -> Result<(), ScratchError> {
+        let away = self.trash().join(format!("{kernel}.{}", Uuid::new_v4().as_simple()));
+        match fs::rename(self.path_of(kernel), away) {
+            Ok(()) => {
+                self.discarded.notify_one();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(ScratchError::Discard { kernel, source }),
+        }
+    }
+}
+
+/// Permissions can't be judged by looking (read-only mounts, quotas, full disks, ACLs), so this writes.
+fn try_writing(root: &Path, agent_dir: &Path) -> io::Result<()> {
+    rustix::fs::access(root, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
+    let probe = agent_dir.join(format!("probe.{}", Uuid::new_v4().as_simple()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&probe)
+        .and_then(|mut file| file.write_all(b"writable\n"));
+    let removed = fs::remove_file(&probe);
+    written.and(removed)
+}
+
+/// A directory of mode 0755 whatever the umask says: the runner may be another user than the agent.
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+/// What a kernel finds in its directory. No other code runs there yet.
+fn fill(path: &Path, environ: &str) -> io::Result<()> {
+    let config = path.join(CONFIG_DIR);
+    make_dir(&config)?;
+    let file = config.join(ENVIRON_FILE);
+    fs::write(&file, environ)?;
+    fs::set_permissions(&file, Permissions::from_mode(0o644))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_missing_root_says_how_to_make_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = ScratchRoot::open(&dir.path().join("none")).unwrap_err();
+        assert!(error.to_string().contains("mkdir -p"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_no_root_and_makes_no_agent_dir() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = ScratchRoot::open(&dir.path().join("file")).unwrap_err();
+        assert!(matches!(error, ScratchError::RootNotDirectory { .. }), "{error}");
+        fs::write(dir.path().join(AGENT_DIR), "").unwrap();
+        let error = ScratchRoot::open(dir.path()).unwrap_err();
+        assert!(matches!(error, ScratchError::AgentDirForeign { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_planted_agent_dir_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(elsewhere.path(), dir.path().join(AGENT_DIR)).unwrap();
+        let error = ScratchRoot::open(dir.path()).unwrap_err();
+        assert!(matches!(error, ScratchError::AgentDirForeign { .. }), "{error}");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_root_that_can_not_be_written_is_found_by_trying() {
+        // sysfs takes no directories from anybody, root included.
+        let error = ScratchRoot::open(Path::new("/sys/kernel")).unwrap_err();
+        assert!(matches!(error, ScratchError::RootNotWritable { .. }), "{error}");
+    }
+
+    #[test]
+    fn opening_leaves_private_directories_and_no_probe() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        assert_eq!(mode(&root.agent_dir()), 0o700);
+        let mut names: Vec<_> =
+            fs::read_dir(root.agent_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["endings", "trash"]);
+        ScratchRoot::open(dir.path()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_kernel_gets_its_directory_and_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let kernel = KernelId::random();
+        assert!(root.existing(kernel).is_none());
+        let environ = BTreeMap::from([("MY_ENV".to_owned(), "hello=world".to_owned())]);
+        let scratch = root.create(kernel, &environ).await.unwrap();
+        assert_eq!(scratch.path(), root.path().join(kernel.to_string()));
+        assert_eq!(mode(scratch.path()), 0o755);
+        let file = scratch.path().join(".config/environ.txt");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "MY_ENV=hello=world\n");
+        assert_eq!((mode(&scratch.path().join(".config")), mode(&file)), (0o755, 0o644));
+        assert_eq!(root.existing(kernel).unwrap().read_environ().await.unwrap(), environ);
+    }
+
+    #[tokio::test]
+    async fn a_bad_environment_makes_no_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let kernel = KernelId::random();
+        let environ = BTreeMap::from([("A".to_owned(), "x\nB=y".to_owned())]);
+        let error = root.create(kernel, &environ).await.unwrap_err();
+        assert!(error.is_refusal(), "{error}");
+        assert!(root.existing(kernel).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_leftover_moves_to_the_trash_whatever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let kernel = KernelId::random();
+        let path = root.path().join(kernel.to_string());
+        for round in 1..=2 {
+            let scratch = root.create(kernel, &BTreeMap::new()).await.unwrap();
+            fs::write(scratch.path().join("old"), "").unwrap();
+            root.create(kernel, &BTreeMap::new()).await.unwrap();
+            assert!(!path.join("old").exists());
+            root.discard(kernel).await.unwrap();
+            assert_eq!(fs::read_dir(root.trash()).unwrap().count(), round * 2);
+        }
+        symlink("/etc", &path).unwrap();
+        assert!(root.existing(kernel).is_none(), "a link is no scratch directory");
+        let scratch = root.create(kernel, &BTreeMap::new()).await.unwrap();
+        assert!(fs::symlink_metadata(scratch.path()).unwrap().is_dir());
+    }
+
+    #[tokio::test]
+    async fn only_directories_named_by_an_id_are_kernels() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let kernel = KernelId::random();
+        root.create(kernel, &BTreeMap::new()).await.unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        fs::create_dir(dir.path().join("0B9E1D3A-1F0C-4A52-9A43-0C7A6F3B2F10")).unwrap();
+        fs::write(dir.path().join(KernelId::random().to_string()), "").unwrap();
+        assert_eq!(root.list().unwrap(), [kernel]);
+        root.discard(kernel).await.unwrap();
+        root.discard(kernel).await.unwrap();
+        assert!(root.list().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,152 @@
+//! All output files of a run to the store, within a time limit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use object_store::aws::AmazonS3;
+use object_store::path::Path;
+use object_store::signer::Signer;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::scratch::{OutputFile, Scratch};
+
+use super::config::{Acl, S3Config, StoreError};
+use super::object;
+use super::upload::{UploadError, upload};
+
+/// Files under way at once, over all kernels of the node: with two parts each, and one being read, the buffers take
+/// 60 MiB at most.
+pub(super) const PARALLEL_FILES: usize = 4;
+/// What stands for a URL when nothing is uploaded (PROTOCOL section 8).
+const DUMMY_URL: &str = "#dummy-upload";
+
+/// A file's entry in the answer of `execute`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedFile {
+    /// Path below `.output`.
+    pub name: String,
+    /// Where it can be fetched, or `#dummy-upload`.
+    pub url: String,
+}
+
+/// Where output files go. Clones share one client and its limits.
+#[derive(Debug, Clone)]
+pub struct OutputStore {
+    /// Nothing without keys: then nothing is uploaded.
+    bucket: Option<Arc<Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    config: S3Config,
+    client: AmazonS3,
+    /// One permit per file under way.
+    slots: Semaphore,
+    /// Files that failed since the last one that did not; keeps an outage from flooding the log.
+    failing: AtomicU64,
+}
+
+impl OutputStore {
+    /// Checks the settings; asks nobody. A rustls provider must be installed in the process. Without keys nothing is
+    /// checked and nothing will be uploaded.
+    pub fn new(config: S3Config) -> Result<Self, StoreError> {
+        if config.keys()?.is_none() {
+            tracing::info!("no AWS keys: output files are reported but not uploaded");
+            return Ok(Self { bucket: None });
+        }
+        let config = config.checked()?;
+        let Some((access, secret)) = config.keys()? else { return Ok(Self { bucket: None }) };
+        let client = config.client(access, secret)?;
+        let (slots, failing) = (Semaphore::new(PARALLEL_FILES), AtomicU64::new(0));
+        Ok(Self { bucket: Some(Arc::new(Bucket { config, client, slots, failing })) })
+    }
+
+    /// Uploads the files and tells where they are, in the order given. Never fails: a file that could not be uploaded
+    /// is logged and left out.
+    ///
+    /// `per_file_limit` runs from the moment a file's turn comes, `total_limit` from now. Dropping the future aborts
+    /// what is under way.
+    pub async fn publish(
+        &self,
+        scratch: &Scratch,
+        files: Vec<OutputFile>,
+        per_file_limit: Duration,
+        total_limit: Duration,
+    ) -> Vec<PublishedFile> {
+        let Some(bucket) = &self.bucket else {
+            let dummy = |file: OutputFile| PublishedFile { name: file.relative, url: DUMMY_URL.to_owned() };
+            return files.into_iter().map(dummy).collect();
+        };
+        let (began, asked) = (Instant::now(), files.len());
+        let results: Vec<_> = stream::iter(files)
+            .map(|file| async move {
+                let whole = bucket.put(scratch, &file.relative, per_file_limit);
+                let result = match tokio::time::timeout_at(began + total_limit, whole).await {
+                    Ok(result) => result,
+                    Err(_) => Err(UploadError::TooSlow(total_limit)),
+                };
+                (file.relative, result)
+            })
+            .buffered(PARALLEL_FILES)
+            .collect()
+            .await;
+        let mut published = Vec::with_capacity(asked);
+        let mut failures = Vec::new();
+        for (name, result) in results {
+            match result {
+                Ok(url) => published.push(PublishedFile { name, url }),
+                Err(error) => failures.push((name, error)),
+            }
+        }
+        bucket.report(scratch, published.len(), &failures);
+        published
+    }
+}
+
+impl Bucket {
+    /// One file; answers its URL.
+    async fn put(&self, scratch: &Scratch, relative: &str, limit: Duration) -> Result<String, UploadError> {
+        // The semaphore is never closed, so that this waits and does not fail.
+        let _slot = self.slots.acquire().await;
+        let key = object::key(&self.config.prefix, scratch.kernel(), relative);
+        let path = Path::parse(&key)?;
+        let upload = upload(&self.client, scratch, relative, &path);
+        tokio::time::timeout(limit, upload).await.map_err(|_| UploadError::TooSlow(limit))??;
+        match self.config.acl {
+            Acl::PublicRead => {
+                Ok(object::public_url(self.config.endpoint.as_ref(), &self.config.bucket, path.as_ref()))
+            }
+            Acl::Private => {
+                #[allow(
+                    clippy::default_trait_access,
+                    reason = "GET is the default; its type is of a crate not used here"
+                )]
+                let get = Default::default();
+                Ok(self.client.signed_url(get, &path, self.config.url_expiry).await?.into())
+            }
+        }
+    }
+
+    /// One line for a run, and none for the following ones while nothing gets through.
+    fn report(&self, scratch: &Scratch, uploaded: usize, failures: &[(String, UploadError)]) {
+        let kernel = scratch.kernel();
+        if uploaded > 0 {
+            tracing::debug!(%kernel, uploaded, "output files uploaded");
+            let missed = self.failing.swap(0, Ordering::Relaxed);
+            if missed > 0 {
+                tracing::info!(missed, "uploads of output files work again");
+            }
+        }
+        let Some((file, error)) = failures.first() else { return };
+        let before = self.failing.fetch_add(failures.len() as u64, Ordering::Relaxed);
+        let failed = failures.len();
+        if before == 0 {
+            tracing::warn!(%kernel, failed, file, %error, "output files were not uploaded and are left out of the answer");
+        } else {
+            tracing::debug!(%kernel, failed, file, %error, "output files were not uploaded");
+        }
+    }
+}

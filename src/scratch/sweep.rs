@@ -1,0 +1,279 @@
+//! The task that empties the trash.
+//!
+//! It owns: the list of what could not be deleted. Channels: a `Notify` that says that something was discarded,
+//! and its cancellation token. One tree at a time, on one blocking thread: a delete may take its time, and nobody
+//! waits for it (PROTOCOL section 12, item 5; freed cores never wait for files, item 23). What fails (an
+//! immutable file, a mount) is tried again after 1 s, 2 s, 4 s … at most [`LONGEST_WAIT`].
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::beneath;
+use super::remove::{Removal, remove_tree};
+
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// A tree that resists.
+struct Resisting {
+    attempts: u32,
+    next: Instant,
+}
+
+/// Empties `trash` until cancelled. Another agent may do the same there.
+pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: CancellationToken) {
+    let mut resisting: HashMap<CString, Resisting> = HashMap::new();
+    let mut unreadable = 0_u32;
+    while !cancel.is_cancelled() {
+        let mut wait = LONGEST_WAIT;
+        match list(trash.clone()).await {
+            Ok(names) => {
+                if unreadable > 0 {
+                    tracing::info!(attempts = unreadable, "the trash can be read again");
+                    unreadable = 0;
+                }
+                resisting.retain(|name, _| names.contains(name));
+                for name in names {
+                    sweep_one(&trash, name, &mut resisting, &cancel).await;
+                }
+            }
+            Err(error) => {
+                if unreadable == 0 {
+                    tracing::warn!(trash = %trash.display(), %error, "the trash can't be read; trying again");
+                }
+                wait = backoff(unreadable);
+                unreadable = unreadable.saturating_add(1);
+            }
+        }
+        let next = resisting.values().map(|tree| tree.next).min();
+        let wake = Instant::now() + wait;
+        tokio::select! {
+            biased;
+            // Stopping wins over work that waits.
+            () = cancel.cancelled() => {}
+            () = discarded.notified() => {}
+            () = tokio::time::sleep_until(next.map_or(wake, |next| next.min(wake))) => {}
+        }
+    }
+}
+
+/// How long a tree rests after its failed attempt number `attempts`, counted from 0.
+fn backoff(attempts: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempts)).min(LONGEST_WAIT)
+}
+
+async fn sweep_one(
+    trash: &Path,
+    name: CString,
+    resisting: &mut HashMap<CString, Resisting>,
+    cancel: &CancellationToken,
+) {
+    if cancel.is_cancelled() || resisting.get(&name).is_some_and(|tree| tree.next > Instant::now()) {
+        return;
+    }
+    let began = Instant::now();
+    let entry = name.to_string_lossy().into_owned();
+    let removal = match delete(trash.to_owned(), name.clone(), cancel.clone()).await {
+        Ok(removal) => removal,
+        Err(error) => Removal { failed: 1, first: Some((entry.clone(), error)), ..Removal::default() },
+    };
+    let deleted = removal.deleted;
+    let Some((file, error)) = removal.first else {
+        if let Some(tree) = resisting.remove(&name) {
+            tracing::info!(
+                entry,
+                deleted,
+                attempts = tree.attempts + 1,
+                "a scratch directory is deleted at last"
+            );
+        } else if !removal.stopped {
+            tracing::debug!(entry, deleted, elapsed = ?began.elapsed(), "scratch directory deleted");
+        }
+        return;
+    };
+    let attempts = resisting.get(&name).map_or(0, |tree| tree.attempts);
+    if attempts == 0 {
+        tracing::warn!(
+            entry,
+            file,
+            %error,
+            failed = removal.failed,
+            deleted,
+            "a discarded scratch directory can't be deleted entirely; trying again"
+        );
+    }
+    let next = Instant::now() + backoff(attempts);
+    resisting.insert(name, Resisting { attempts: attempts.saturating_add(1), next });
+}
+
+async fn list(trash: PathBuf) -> io::Result<Vec<CString>> {
+    let read = move || {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(trash)? {
+            names.push(CString::new(entry?.file_name().into_encoded_bytes())?);
+        }
+        Ok(names)
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+async fn delete(trash: PathBuf, name: CString, cancel: CancellationToken) -> io::Result<Removal> {
+    let delete = move || {
+        let trash = beneath::open_trusted(&trash)?;
+        Ok(remove_tree(trash.as_fd(), &name, &|| cancel.is_cancelled()))
+    };
+    tokio::task::spawn_blocking(delete).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::process::Command;
+
+    use tokio_util::task::TaskTracker;
+
+    use super::super::ScratchRoot;
+    use super::*;
+    use crate::ids::KernelId;
+
+    /// A root with its sweeper running.
+    struct Swept {
+        dir: tempfile::TempDir,
+        root: ScratchRoot,
+        cancel: CancellationToken,
+        tracker: TaskTracker,
+    }
+
+    impl Swept {
+        fn new(dir: tempfile::TempDir) -> Self {
+            let root = ScratchRoot::open(dir.path()).unwrap();
+            let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+            root.start_sweeper(cancel.clone(), &tracker);
+            Self { dir, root, cancel, tracker }
+        }
+
+        fn trash(&self) -> PathBuf {
+            self.dir.path().join(".agent/trash")
+        }
+
+        /// Waits until the trash is empty; returns how late a 1 ms timer was at worst meanwhile.
+        async fn emptied(&self) -> Duration {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let mut worst = Duration::ZERO;
+            loop {
+                let before = Instant::now();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                worst = worst.max(before.elapsed());
+                if fs::read_dir(self.trash()).unwrap().next().is_none() {
+                    return worst;
+                }
+                assert!(Instant::now() < deadline, "the trash was not emptied");
+            }
+        }
+
+        async fn stop(self) {
+            self.cancel.cancel();
+            self.tracker.close();
+            tokio::time::timeout(Duration::from_secs(5), self.tracker.wait()).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_its_limit() {
+        assert_eq!([0, 1, 2, 3].map(|n| backoff(n).as_secs()), [1, 2, 4, 8]);
+        assert_eq!(backoff(u32::MAX), LONGEST_WAIT);
+    }
+
+    #[tokio::test]
+    async fn what_is_discarded_and_what_an_earlier_life_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = ScratchRoot::open(dir.path()).unwrap();
+        let left = KernelId::random();
+        first.create(left, &BTreeMap::new()).await.unwrap();
+        first.discard(left).await.unwrap();
+        fs::write(dir.path().join(".agent/trash/stray file"), "").unwrap();
+        let swept = Swept::new(dir);
+        swept.emptied().await;
+        let kernel = KernelId::random();
+        swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        swept.root.discard(kernel).await.unwrap();
+        swept.emptied().await;
+        swept.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_immutable_file_is_tried_again_and_holds_up_nothing_else() {
+        let chattr =
+            |flag: &str, path: &Path| Command::new("chattr").arg(flag).arg(path).status().unwrap().success();
+        let swept = Swept::new(tempfile::tempdir().unwrap());
+        let kernel = KernelId::random();
+        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        let file = scratch.path().join("immutable");
+        fs::write(&file, "").unwrap();
+        assert!(
+            chattr("+i", &file),
+            "this test needs root and chattr on the temporary directory's file system"
+        );
+        swept.root.discard(kernel).await.unwrap();
+        let other = KernelId::random();
+        swept.root.create(other, &BTreeMap::new()).await.unwrap();
+        swept.root.discard(other).await.unwrap();
+        let entries =
+            || -> Vec<_> { fs::read_dir(swept.trash()).unwrap().map(|e| e.unwrap().path()).collect() };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while entries().len() > 1 || entries()[0].join(".config").exists() {
+            assert!(Instant::now() < deadline, "{:?}", entries());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(chattr("-i", &entries()[0].join("immutable")));
+        swept.emptied().await;
+        swept.stop().await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_100_000_file_delete_delays_no_other_task() {
+        let swept = Swept::new(tempfile::tempdir().unwrap());
+        let kernel = KernelId::random();
+        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        for dir in 0..100 {
+            let dir = scratch.path().join(format!("d{dir}"));
+            fs::create_dir(&dir).unwrap();
+            for file in 0..1000 {
+                fs::File::create(dir.join(format!("f{file}"))).unwrap();
+            }
+        }
+        let began = Instant::now();
+        swept.root.discard(kernel).await.unwrap();
+        let discard = began.elapsed();
+        let worst = swept.emptied().await;
+        let total = began.elapsed();
+        println!(
+            "100,000 files: discard {discard:?}, deleted in {total:?}, a 1 ms timer late by {worst:?} at worst"
+        );
+        assert!(worst < Duration::from_millis(500), "{worst:?}");
+        assert!(discard < Duration::from_millis(500), "{discard:?}");
+        swept.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_stop_breaks_off_a_long_delete() {
+        let swept = Swept::new(tempfile::tempdir().unwrap());
+        let kernel = KernelId::random();
+        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        for file in 0..20_000 {
+            fs::File::create(scratch.path().join(format!("f{file}"))).unwrap();
+        }
+        swept.root.discard(kernel).await.unwrap();
+        swept.stop().await;
+    }
+}

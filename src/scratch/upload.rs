@@ -1,0 +1,109 @@
+//! A file from the manager, put into a kernel's directory (PROTOCOL section 12, item 16).
+//!
+//! The file is written under a temporary name beside its place and renamed, so that the user's code never reads
+//! half of it, and so that whatever was planted under the real name (a FIFO, a device, a link) is replaced
+//! rather than opened. A link on the way is followed while it stays inside; a link at the very end is replaced
+//! if it stays inside and refused if it leads out.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use uuid::Uuid;
+
+use super::beneath;
+use super::directory::Scratch;
+use super::error::{ScratchError, off_runtime};
+use super::path::RelativePath;
+
+impl Scratch {
+    /// Writes `{scratch}/{filename}` (mode 0644), making directories on the way (0755). An existing file is
+    /// replaced at once or, on any error, left as it was.
+    pub async fn upload(&self, filename: &str, data: Bytes) -> Result<(), ScratchError> {
+        let target =
+            RelativePath::parse(filename).map_err(|fault| ScratchError::from_path_fault(filename, fault))?;
+        let scratch = self.clone();
+        off_runtime(move || {
+            let root = Dir::open_ambient_dir(scratch.path(), ambient_authority())
+                .map_err(|_| ScratchError::Gone { kernel: scratch.kernel() })?;
+            place(&root, &target, &data).map_err(|error| explain(error, &target, data.len()))?;
+            tracing::debug!(kernel = %scratch.kernel(), bytes = data.len(), "file uploaded");
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn place(root: &Dir, target: &RelativePath, data: &[u8]) -> io::Result<()> {
+    make_parents(root, target.parents())?;
+    let full = target.joined();
+    match root.metadata(&full) {
+        Ok(found) if found.is_dir() => return Err(Errno::ISDIR.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let dir = match target.parent() {
+        Some(parent) => root.open_dir(parent)?,
+        None => root.try_clone()?,
+    };
+    let temporary = Temporary { dir: &dir, name: format!(".{}.uploading", Uuid::new_v4().as_simple()) };
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = dir.open_with(&temporary.name, &options)?;
+    file.write_all(data)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+    dir.rename(&temporary.name, &dir, target.name())
+}
+
+/// Makes what is missing on the way. Directories that are there keep their mode.
+fn make_parents(root: &Dir, parents: &[String]) -> io::Result<()> {
+    let mut way = String::new();
+    for part in parents {
+        way.push_str(part);
+        match root.create_dir(&way) {
+            // The umask may have taken what the runner's user needs.
+            Ok(()) => beneath::chmod_opened(root.open_dir(&way)?, Mode::from_raw_mode(0o755))?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        way.push('/');
+    }
+    Ok(())
+}
+
+/// A half-written file, removed when something fails; after the rename there is nothing of its name.
+struct Temporary<'a> {
+    dir: &'a Dir,
+    name: String,
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        let _ = self.dir.remove_file(&self.name);
+    }
+}
+
+fn explain(error: io::Error, target: &RelativePath, bytes: usize) -> ScratchError {
+    let name = target.joined();
+    let Some(code) = error.raw_os_error() else {
+        // cap-std makes this one up when a path leads out; the system's own refusals carry a code.
+        return match error.kind() {
+            io::ErrorKind::PermissionDenied => ScratchError::Escape { name },
+            _ => ScratchError::Upload { name, source: error },
+        };
+    };
+    match Errno::from_raw_os_error(code) {
+        Errno::NOSPC | Errno::DQUOT => ScratchError::DiskFull { name, bytes },
+        Errno::ISDIR => ScratchError::IsDirectory { name },
+        Errno::NOTDIR => ScratchError::NotDirectory { name },
+        Errno::LOOP => ScratchError::BadName { name, reason: "its links lead in a circle" },
+        Errno::NAMETOOLONG => ScratchError::BadName { name, reason: "it is too long" },
+        _ => ScratchError::Upload { name, source: error },
+    }
+}
+
+#[cfg(test)]
+mod tests;

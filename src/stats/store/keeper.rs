@@ -1,0 +1,157 @@
+//! The task that owns the connection to Redis.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Job, StoreError};
+use crate::ids::KernelId;
+
+/// The manager takes a kernel whose key has expired for one without statistics (PROTOCOL section 6).
+const EXPIRY_S: i64 = 30;
+/// How long after a kernel's last sample an ordinary one can still turn up: the reporter gives up after its period of 5 s.
+const LATE: Duration = Duration::from_secs(10);
+
+/// Host and port.
+type Address = (String, u16);
+
+/// What the task owns.
+pub(super) struct Keeper {
+    /// The address that etcd has now.
+    wanted: watch::Receiver<Option<Address>>,
+    /// The last address that was known, used while etcd has none.
+    address: Option<Address>,
+    /// The connection to that address, once a job needed it and until it fails.
+    connection: Option<MultiplexedConnection>,
+    /// Jobs that failed since the last success, so that an outage is two log lines and not two thousand.
+    failures: u64,
+    /// When the last samples of ended kernels were stored, for as long as late ordinary ones may turn up.
+    ended: HashMap<KernelId, Instant>,
+}
+
+impl Keeper {
+    pub(super) fn new(wanted: watch::Receiver<Option<Address>>) -> Self {
+        Self { wanted, address: None, connection: None, failures: 0, ended: HashMap::new() }
+    }
+
+    /// Serves jobs one after the other until the end.
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, cancel: CancellationToken) {
+        let serve_all = async {
+            while let Some(job) = jobs.recv().await {
+                let Job { samples, last, deadline, answer } = job;
+                let pipeline = self.pipeline(&samples, last);
+                let result = self.serve(&pipeline, deadline).await;
+                self.log(&result);
+                // A caller that has given up is no reason not to have stored its samples.
+                let _ = answer.send(result);
+            }
+        };
+        // A job that is going on may be cut off: every one has a caller with a deadline of its own.
+        let _ = cancel.run_until_cancelled(serve_all).await;
+    }
+
+    /// The commands for these samples. `HMSET` and not `HSET`, which takes several fields only since Redis 4.
+    fn pipeline(&mut self, samples: &[(KernelId, super::Sample)], last: bool) -> Pipeline {
+        let now = Instant::now();
+        self.ended.retain(|_, at| now.duration_since(*at) < LATE);
+        let mut pipeline = redis::pipe();
+        for (kernel, sample) in samples {
+            if last {
+                self.ended.insert(*kernel, now);
+            } else if self.ended.contains_key(kernel) {
+                continue;
+            }
+            let key = kernel.to_string();
+            let store = pipeline.cmd("HMSET").arg(&key);
+            for (name, number) in sample.pairs() {
+                store.arg(name).arg(number.to_string());
+            }
+            pipeline.ignore().cmd("EXPIRE").arg(&key).arg(EXPIRY_S).ignore();
+        }
+        pipeline
+    }
+
+    async fn serve(&mut self, pipeline: &Pipeline, deadline: Instant) -> Result<(), StoreError> {
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        let in_time = timeout_at(deadline, self.write(pipeline)).await;
+        in_time.unwrap_or_else(|_| {
+            // Answers may still be under way; nobody could tell whose they are.
+            self.connection = None;
+            Err(StoreError::Timeout)
+        })
+    }
+
+    /// Writes over the connection there is, or over a new one. A connection that broke since the last job is only
+    /// noticed by using it, so that a failure on an old one is tried again on a new one: the commands set, they don't add.
+    async fn write(&mut self, pipeline: &Pipeline) -> Result<(), StoreError> {
+        let address = self.current_address()?;
+        if let Some(mut old) = self.connection.take() {
+            match pipeline.exec_async(&mut old).await {
+                Ok(()) => {
+                    self.connection = Some(old);
+                    return Ok(());
+                }
+                Err(error) => debug!(%error, "the connection to Redis failed, making a new one"),
+            }
+        }
+        let text = || format!("{}:{}", address.0, address.1);
+        let mut new =
+            connect(&address).await.map_err(|source| StoreError::Connect { address: text(), source })?;
+        pipeline
+            .exec_async(&mut new)
+            .await
+            .map_err(|source| StoreError::Write { address: text(), source })?;
+        self.connection = Some(new);
+        Ok(())
+    }
+
+    /// Follows etcd; a connection to an earlier address is dropped.
+    fn current_address(&mut self) -> Result<Address, StoreError> {
+        let wanted = self.wanted.borrow_and_update().clone();
+        if let Some(wanted) = wanted.filter(|wanted| self.address.as_ref() != Some(wanted)) {
+            info!(host = wanted.0, port = wanted.1, "statistics go to this Redis");
+            self.connection = None;
+            self.address = Some(wanted);
+        }
+        self.address.clone().ok_or(StoreError::NoAddress)
+    }
+
+    fn log(&mut self, result: &Result<(), StoreError>) {
+        match result {
+            Ok(()) if self.failures > 0 => {
+                info!(failures = self.failures, "statistics reach Redis again");
+                self.failures = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.failures += 1;
+                let cause = error.source().map(ToString::to_string);
+                if self.failures == 1 {
+                    let address = self.address.as_ref().map(|(host, port)| format!("{host}:{port}"));
+                    warn!(%error, cause, address, "statistics don't reach Redis");
+                } else {
+                    debug!(%error, cause, failures = self.failures, "statistics still don't reach Redis");
+                }
+            }
+        }
+    }
+}
+
+/// Connects to database 0. The limits are the job's, not the library's.
+async fn connect((host, port): &Address) -> redis::RedisResult<MultiplexedConnection> {
+    let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+    let info = ConnectionAddr::Tcp(host.clone(), *port).into_connection_info()?.set_redis_settings(settings);
+    let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    Client::open(info)?.get_multiplexed_async_connection_with_config(&limits).await
+}

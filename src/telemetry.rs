@@ -1,0 +1,176 @@
+//! What an operator sees of the agent: log lines, error reports, figures and health.
+//!
+//! Nothing here may hold the agent up. Lines and reports leave through threads with bounded queues (`lines`,
+//! `error_reports`), figures are set in memory or sent over UDP, and pages are served by tasks
+//! that only read. Knows no other room: the others log with plain `tracing`, and what they count reaches
+//! [`Meters::record`] through the composition root.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sentry::Hub;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::util::SubscriberInitExt;
+
+mod config;
+mod error_reports;
+mod filter;
+mod http;
+mod lines;
+mod log;
+mod logfile;
+mod meters;
+mod panics;
+
+pub use config::{LogFile, Rotation, TelemetryConfig, Verbosity};
+pub use error_reports::{BadSentryDsn, SentryDsn};
+pub use filter::{BadLogFilter, LogFilter};
+pub use http::Readiness;
+pub use meters::{Meters, NodeGauges};
+
+use error_reports::ErrorReports;
+use lines::LineSink;
+use logfile::RotatingFile;
+
+/// How long the end of the process waits for the Sentry server.
+const REPORTS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the end of the process waits for stderr, and then for the log file.
+const LINES_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why the agent can't be observed; each is a reason not to start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The log file can't be opened or made.
+    #[error(
+        "cannot open the log file {path}: give a file in an existing directory that the agent may write to"
+    )]
+    LogFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The system gives no thread for writing log lines.
+    #[error(
+        "cannot start the thread that writes log lines: raise the limit of threads (ulimit -u, TasksMax=)"
+    )]
+    Thread(#[source] io::Error),
+    /// No UDP socket for `DogStatsD`.
+    #[error("cannot open a UDP socket towards the Datadog agent at {server}")]
+    Statsd {
+        /// Where the figures should go.
+        server: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something in this process records figures already.
+    #[error("cannot record figures: a recorder is installed already")]
+    Recorder,
+    /// Something in this process logs already.
+    #[error("cannot start logging: a logger is installed already")]
+    Logger(#[source] tracing_subscriber::util::TryInitError),
+    /// The address for monitoring is taken, not ours, or not allowed.
+    #[error("cannot serve metrics at {addr}: choose a free address of this machine with --metrics-addr")]
+    Serve {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Keeps logging and reporting alive. Dropping it writes and sends what waits, with a limit on each
+/// (together at most 4 s): let it live in `main`, and drop it last.
+#[must_use = "log lines are lost when this goes out of scope"]
+pub struct Telemetry {
+    /// `None` without a DSN.
+    reports: Option<ErrorReports>,
+    /// Lines for people.
+    stderr: LineSink,
+    /// JSON lines, with `--log-file`.
+    file: Option<LineSink>,
+    /// Renders `/metrics`.
+    prometheus: PrometheusHandle,
+    /// Handed out to the one who samples.
+    meters: Meters,
+}
+
+/// Starts logging, error reports and figures for the whole process. Once per process, before anything logs.
+pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
+    let stderr = LineSink::start("stderr", io::stderr(), |trouble| log::tell("stderr", &trouble))
+        .map_err(TelemetryError::Thread)?;
+    let file = config.log_file.clone().map(file_sink).transpose()?;
+    let meters = meters(config.statsd)?;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let prometheus = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
+    let style = log::Style::of_stderr(&config);
+    log::subscriber(&config, style, stderr.sender(), file.as_ref().map(LineSink::sender))
+        .try_init()
+        .map_err(TelemetryError::Logger)?;
+    panics::log_panics();
+    let reports = config.sentry.map(ErrorReports::start);
+    if let Some(reports) = &reports {
+        reports.bind(&Hub::main());
+    }
+    Ok(Telemetry { reports, stderr, file, prometheus, meters })
+}
+
+fn file_sink(config: LogFile) -> Result<LineSink, TelemetryError> {
+    let path = config.path.clone();
+    let file = RotatingFile::open(config).map_err(|source| TelemetryError::LogFile { path, source })?;
+    LineSink::start("file", file, |trouble| log::tell("log file", &trouble)).map_err(TelemetryError::Thread)
+}
+
+fn meters(statsd: Option<SocketAddr>) -> Result<Meters, TelemetryError> {
+    let Some(server) = statsd else { return Ok(Meters::without_statsd()) };
+    Meters::with_statsd(server).map_err(|source| TelemetryError::Statsd { server, source })
+}
+
+impl Telemetry {
+    /// Where the composition root puts the node's figures.
+    #[must_use]
+    pub fn meters(&self) -> Meters {
+        self.meters.clone()
+    }
+
+    /// Serves `/metrics`, `/healthz` and `/readyz` from tasks on `tracker` until `cancel`. Returns once it
+    /// listens, with the address: another one than `addr` when that has port 0.
+    pub async fn serve_metrics(
+        &self,
+        addr: SocketAddr,
+        readiness: watch::Receiver<Readiness>,
+        cancel: CancellationToken,
+        tracker: &TaskTracker,
+    ) -> Result<SocketAddr, TelemetryError> {
+        let bound = http::serve(addr, self.prometheus.clone(), readiness, cancel, tracker)
+            .await
+            .map_err(|source| TelemetryError::Serve { addr, source })?;
+        tracing::info!(addr = %bound, "serving metrics and health");
+        Ok(bound)
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // First the reports: when they don't leave in time, that is worth a line.
+        if let Some(reports) = &self.reports
+            && !reports.close(REPORTS_LIMIT)
+        {
+            tracing::warn!("error reports were lost: the Sentry server did not take them in time");
+        }
+        if let Some(file) = &self.file {
+            file.close(LINES_LIMIT);
+        }
+        self.stderr.close(LINES_LIMIT);
+    }
+}

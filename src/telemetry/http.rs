@@ -1,0 +1,274 @@
+//! The small HTTP server for monitoring: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! Tasks, all on the given tracker: one that accepts, until the token is cancelled; one per connection, at most
+//! [`CONNECTIONS`] of them and each for [`CONNECTION_LIMIT`] at most. They read a `watch` and the metrics
+//! registry, so that no scraper, however slow or hostile, reaches the agent's work.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Scrapers and probes are few; more than this at once is an accident or an attack.
+const CONNECTIONS: usize = 32;
+
+/// From the accept to the last byte of the answer; there is one request per connection.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// Within which a request's head must be here.
+const HEAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes of a request's head; the least that the library takes.
+const HEAD_BYTES: usize = 8 * 1024;
+
+/// How long to wait after a failed accept: it fails when the process is out of files, until some are closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Whether the agent can do its work, as its parts see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// Everything that is needed for taking sessions works.
+    pub ready: bool,
+    /// What does not work, a line each, for an operator's eyes; may name a part that is not vital while ready.
+    pub reasons: Vec<String>,
+}
+
+impl Readiness {
+    /// Everything works.
+    #[must_use]
+    pub fn ready() -> Self {
+        Self { ready: true, reasons: Vec::new() }
+    }
+
+    /// Something does not.
+    #[must_use]
+    pub fn not_ready(reasons: Vec<String>) -> Self {
+        Self { ready: false, reasons }
+    }
+}
+
+/// What the answers are made of.
+struct Pages {
+    metrics: PrometheusHandle,
+    readiness: watch::Receiver<Readiness>,
+}
+
+/// Serves until `cancel`; returns the address, which differs from the given one when that had port 0.
+pub(super) async fn serve(
+    addr: SocketAddr,
+    metrics: PrometheusHandle,
+    readiness: watch::Receiver<Readiness>,
+    cancel: CancellationToken,
+    tracker: &TaskTracker,
+) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(addr).await?;
+    let addr = listener.local_addr()?;
+    let pages = Arc::new(Pages { metrics, readiness });
+    tracker.spawn(accept(listener, pages, cancel, tracker.clone()));
+    Ok(addr)
+}
+
+async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationToken, tracker: TaskTracker) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut failures = 0_u64;
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = cancel.cancelled() => return,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _peer)) => {
+                if failures > 0 {
+                    tracing::info!(failures, "monitoring connections are accepted again");
+                    failures = 0;
+                }
+                let (pages, cancel) = (Arc::clone(&pages), cancel.clone());
+                tracker.spawn(async move {
+                    let _place = place;
+                    tokio::select! {
+                        () = cancel.cancelled() => {}
+                        // A scraper that is late or breaks off is its own concern.
+                        _ = tokio::time::timeout(CONNECTION_LIMIT, answer(stream, pages)) => {}
+                    }
+                });
+            }
+            Err(error) => {
+                if failures == 0 {
+                    tracing::warn!(%error, "cannot accept monitoring connections; trying on");
+                }
+                failures += 1;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, pages: Arc<Pages>) -> hyper::Result<()> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = pages.page(request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(HEAD_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+impl Pages {
+    fn page(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+            response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match path {
+            "/metrics" => text(StatusCode::OK, self.metrics.render()),
+            // That this is answered at all shows that the loop takes turns.
+            "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => readiness_page(&self.readiness.borrow()),
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
+        }
+    }
+}
+
+fn readiness_page(readiness: &Readiness) -> Response<Full<Bytes>> {
+    let (status, word) = if readiness.ready {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+    };
+    let mut body = format!("{word}\n");
+    for reason in &readiness.reasons {
+        body.push_str(reason);
+        body.push('\n');
+    }
+    text(status, body)
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    struct Server {
+        addr: SocketAddr,
+        readiness: watch::Sender<Readiness>,
+        cancel: CancellationToken,
+        tracker: TaskTracker,
+    }
+
+    impl Server {
+        async fn start() -> Self {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            metrics::with_local_recorder(&recorder, || metrics::gauge!("kernels").set(7.0));
+            let (readiness, watched) = watch::channel(Readiness::default());
+            let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+            let any = "127.0.0.1:0".parse().unwrap();
+            let addr = serve(any, recorder.handle(), watched, cancel.clone(), &tracker).await.unwrap();
+            Self { addr, readiness, cancel, tracker }
+        }
+
+        async fn ask(&self, request: &str) -> String {
+            let mut stream = TcpStream::connect(self.addr).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+            String::from_utf8(answer).unwrap()
+        }
+
+        async fn check(&self, request: &str, status: &str, body: &str) {
+            let answer = self.ask(&format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {answer}");
+            assert!(answer.ends_with(body), "{request}: {answer}");
+        }
+
+        async fn stop(self) {
+            self.cancel.cancel();
+            self.tracker.close();
+            tokio::time::timeout(LIMIT, self.tracker.wait()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pages() {
+        let server = Server::start().await;
+        server.check("GET /metrics", "200", "\nkernels 7\n\n").await;
+        server.check("GET /healthz", "200", "\r\n\r\nok\n").await;
+        server.check("HEAD /healthz", "200", "\r\n\r\n").await;
+        server.check("GET /readyz", "503", "not ready\n").await;
+        server.readiness.send_replace(Readiness::not_ready(vec!["Docker does not answer".to_owned()]));
+        server.check("GET /readyz?verbose", "503", "not ready\nDocker does not answer\n").await;
+        server.readiness.send_replace(Readiness::ready());
+        server.check("GET /readyz", "200", "\r\n\r\nready\n").await;
+        server.check("GET /", "404", "there are /metrics, /healthz and /readyz\n").await;
+        server.check("POST /metrics", "405", "only GET and HEAD\n").await;
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_cut_off() {
+        let server = Server::start().await;
+        let mut stream = TcpStream::connect(server.addr).await.unwrap();
+        let long = format!("GET /healthz HTTP/1.1\r\nA: {}", "a".repeat(10 * HEAD_BYTES));
+        // The server may close while this is being written; that is as good an end.
+        let _ = stream.write_all(long.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        server.check("GET /healthz", "200", "ok\n").await;
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn silent_connections_do_not_hold_the_end_up() {
+        let server = Server::start().await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(server.addr).await.unwrap());
+        }
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_an_error() {
+        let server = Server::start().await;
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let readiness = server.readiness.subscribe();
+        let second = serve(server.addr, handle, readiness, server.cancel.clone(), &server.tracker).await;
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        server.stop().await;
+    }
+}

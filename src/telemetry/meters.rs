@@ -1,0 +1,192 @@
+//! The node's figures: gauges for Prometheus and, over UDP, for a `DogStatsD` server; a counter of the lines that
+//! say that something is wrong.
+//!
+//! No room records figures of its own. Each leaves its state in a `watch`, and the composition root samples
+//! those into a [`NodeGauges`] every few seconds.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cadence::{Gauged, StatsdClient, UdpMetricSink};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// What the node looks like at one moment. `None` is a figure that isn't known (yet); it is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct NodeGauges {
+    /// Kernels that this agent holds, starting and ending ones included.
+    pub kernels: u64,
+    /// Runs that are going on or queue up.
+    pub runs: u64,
+    /// Cores that can be given to kernels.
+    pub cpu_cores: u64,
+    /// Cores given to kernels, each counted once per kernel that has it: above `cpu_cores` when overbooked.
+    pub cpu_shares: u64,
+    /// Devices that can be given to kernels.
+    pub gpus: u64,
+    /// Devices given to kernels.
+    pub gpus_used: u64,
+    /// Memory limits of all kernels together, in bytes.
+    pub memory_given_bytes: u64,
+    /// Events that wait for the manager.
+    pub events_waiting: u64,
+    /// Endings that are not finished: reported, removed and cleaned up.
+    pub endings_waiting: u64,
+    /// Since the last heartbeat left; the manager gives the agent up after 5 s.
+    pub last_heartbeat_age: Option<Duration>,
+    /// Whether `/readyz` says yes.
+    pub ready: bool,
+}
+
+struct Gauge {
+    /// The name at Prometheus.
+    name: &'static str,
+    /// The name at `DogStatsD`, after the prefix.
+    statsd: &'static str,
+    help: &'static str,
+    value: Option<f64>,
+}
+
+/// `gauge!(kernels, "Kernels.", value)`: one name, spelt in both manners.
+macro_rules! gauge {
+    ($name:literal, $help:literal, $value:expr) => {
+        Gauge { name: concat!("backendai_agent_", $name), statsd: $name, help: $help, value: $value }
+    };
+}
+
+impl NodeGauges {
+    fn list(&self) -> [Gauge; 11] {
+        let age = self.last_heartbeat_age.map(|age| age.as_secs_f64());
+        [
+            gauge!("kernels", "Kernels that this agent holds.", exact(self.kernels)),
+            gauge!("runs", "Runs that are going on or queue up.", exact(self.runs)),
+            gauge!("cpu_cores", "Cores that can be given to kernels.", exact(self.cpu_cores)),
+            gauge!("cpu_shares", "Cores given to kernels, once per kernel.", exact(self.cpu_shares)),
+            gauge!("gpus", "GPUs that can be given to kernels.", exact(self.gpus)),
+            gauge!("gpus_used", "GPUs given to kernels.", exact(self.gpus_used)),
+            gauge!("memory_given_bytes", "Memory limits of all kernels.", exact(self.memory_given_bytes)),
+            gauge!("events_waiting", "Events that wait for the manager.", exact(self.events_waiting)),
+            gauge!("endings_waiting", "Ends of kernels not finished yet.", exact(self.endings_waiting)),
+            gauge!("last_heartbeat_age_seconds", "Time since the last heartbeat left.", age),
+            gauge!("ready", "1 when the agent can take sessions, else 0.", exact(self.ready.into())),
+        ]
+    }
+}
+
+/// Figures of a node stay far below 2^53, where floating point would begin to round.
+#[allow(clippy::cast_precision_loss, clippy::unnecessary_wraps)]
+fn exact(value: u64) -> Option<f64> {
+    Some(value as f64)
+}
+
+/// Where the figures go. Cheap to clone.
+#[derive(Clone)]
+pub struct Meters {
+    /// `None` when no Datadog keys were given.
+    statsd: Option<Arc<StatsdClient>>,
+}
+
+impl Meters {
+    /// Figures for the `metrics` recorder only.
+    pub(super) fn without_statsd() -> Self {
+        Self { statsd: None }
+    }
+
+    /// Figures for the `metrics` recorder and for the `DogStatsD` server at `server`.
+    pub(super) fn with_statsd(server: SocketAddr) -> io::Result<Self> {
+        Ok(Self { statsd: Some(Arc::new(statsd_client(server)?)) })
+    }
+
+    /// Publishes the figures; never waits.
+    pub fn record(&self, node: &NodeGauges) {
+        for Gauge { name, statsd, help, value } in node.list() {
+            let Some(value) = value else { continue };
+            metrics::describe_gauge!(name, help);
+            metrics::gauge!(name).set(value);
+            if let Some(client) = &self.statsd {
+                // UDP to a local server that may not run: there is nothing to do about it, and nothing to say.
+                let _ = client.gauge(statsd, value);
+            }
+        }
+    }
+}
+
+fn statsd_client(server: SocketAddr) -> io::Result<StatsdClient> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_nonblocking(true)?;
+    let sink = UdpMetricSink::from(server, socket).map_err(io::Error::other)?;
+    Ok(StatsdClient::from_sink("backendai.agent", sink))
+}
+
+/// Counts warnings and errors by level, so that an alert needs no log search.
+pub(super) struct CountLines;
+
+impl<S: Subscriber> Layer<S> for CountLines {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            _ => return,
+        };
+        metrics::counter!("backendai_agent_log_lines_total", "level" => level).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    fn rendered(run: impl FnOnce()) -> String {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, run);
+        recorder.handle().render()
+    }
+
+    #[test]
+    fn every_known_gauge_is_rendered_with_its_help() {
+        let meters = Meters::without_statsd();
+        let mut node = NodeGauges { kernels: 3, cpu_shares: 12, ..NodeGauges::default() };
+        let text = rendered(|| meters.record(&node));
+        assert!(text.contains("\nbackendai_agent_kernels 3\n"), "{text}");
+        assert!(text.contains("# HELP backendai_agent_cpu_shares Cores given"), "{text}");
+        assert!(!text.contains("heartbeat"), "an unknown figure must not look like 0: {text}");
+        node.last_heartbeat_age = Some(Duration::from_millis(1500));
+        let text = rendered(|| meters.record(&node));
+        assert!(text.contains("\nbackendai_agent_last_heartbeat_age_seconds 1.5\n"), "{text}");
+    }
+
+    #[test]
+    fn statsd_gets_the_same_gauges() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let meters = Meters::with_statsd(server.local_addr().unwrap()).unwrap();
+        meters.record(&NodeGauges { kernels: 2, ..NodeGauges::default() });
+        let mut packet = [0; 256];
+        let length = server.recv(&mut packet).unwrap();
+        assert_eq!(std::str::from_utf8(&packet[..length]).unwrap(), "backendai.agent.kernels:2|g");
+    }
+
+    #[test]
+    fn warnings_and_errors_are_counted() {
+        let text = rendered(|| {
+            let subscriber = tracing_subscriber::registry().with(CountLines);
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!("fine");
+                tracing::warn!("hm");
+                tracing::warn!("hm");
+            });
+        });
+        assert!(text.contains("backendai_agent_log_lines_total{level=\"warn\"} 2"), "{text}");
+        assert!(!text.contains("info"), "{text}");
+    }
+}

@@ -1,0 +1,41 @@
+//! ZeroMQ sockets over tokio: libzmq does the protocol in its own I/O thread, this room makes its sockets
+//! awaitable, bounded and safe to cancel.
+//!
+//! - [`Context`] owns the libzmq contexts; [`Limits`] says how much a peer may cost us.
+//! - [`Router`], [`Push`], [`Pull`] and [`Dealer`] each wrap one libzmq socket and one task owns each. No task
+//!   and no thread is started here; the only exception is the short-lived thread in which a libzmq context
+//!   ends, because that call blocks (`engine.rs`).
+//! - How a socket waits without missing a wake-up is explained in `socket.rs`, and only there.
+//! - Waiting on every method here may be cancelled: a message is taken or handed over whole, in one poll.
+//!
+//! What ZeroMQ does not promise, this room does not either: a message that [`Push::send`] accepted is lost
+//! when its connection breaks before the bytes are out.
+//!
+//! Binding and connecting need a running tokio runtime and panic outside of one, as tokio's own sockets do.
+
+mod closing;
+mod context;
+mod dealer;
+mod endpoint;
+mod engine;
+mod error;
+mod inbox;
+mod limits;
+mod pull;
+mod push;
+mod router;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use context::Context;
+pub use dealer::Dealer;
+pub use endpoint::BadEndpoint;
+pub use error::ZmqError;
+pub use limits::Limits;
+pub use pull::Pull;
+pub use push::Push;
+pub use router::{Delivery, Router};
+
+/// One ZeroMQ message: its frames in order, never empty when it was received.
+pub type Multipart = Vec<bytes::Bytes>;

@@ -1,0 +1,99 @@
+//! Kernels that nobody asked to end.
+
+use serde_json::{Value as Json, json};
+
+use crate::support::docker::docker;
+use crate::support::{Bed, docker, secs, until};
+
+/// Kills a kernel's container with a `docker` command and follows what the agent makes of it.
+async fn dies_by(command: &[&str]) {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    docker(&[command, &[kernel.container()]].concat()).await;
+    let end = bed.wait_end(&kernel.id, secs(12)).await;
+    assert_eq!((&end.args[0], &end.args[1]), (&json!(kernel.id), &json!("self-terminated")));
+    assert_eq!(end.args.as_array().map(Vec::len), Some(3));
+    docker::gone(&kernel.id).await;
+    until("the removal of its directory", secs(3), async || bed.scratch_dirs().is_empty().then_some(()))
+        .await;
+    assert_eq!(kernel.destroy().await, Json::Null);
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_killed_container_is_told_once() {
+    dies_by(&["kill"]).await;
+}
+
+#[tokio::test]
+async fn a_removed_container_is_told_once() {
+    dies_by(&["rm", "-f"]).await;
+}
+
+#[tokio::test]
+async fn a_container_stopped_by_hand_is_told_once() {
+    dies_by(&["stop", "-t", "0"]).await;
+}
+
+/// Docker's events and the comparison every 10 s are two witnesses of one death.
+#[tokio::test]
+async fn a_death_is_not_told_again_by_the_comparison_with_docker() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    docker(&["kill", kernel.container()]).await;
+    bed.wait_end(&kernel.id, secs(12)).await;
+    let beats = bed.manager.all("instance_heartbeat", |_| true).len();
+    // Four heartbeats take long enough for one comparison.
+    bed.manager.wait("instance_heartbeat", beats + 4, |_| true, secs(15)).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_kernel_out_of_memory_ends_with_its_run() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    // Written to, so that the pages are really taken.
+    let mut answer = kernel.execute("r", "query", "x = b'x' * (900 << 20)", json!({})).await;
+    while answer.as_ref().is_ok_and(|answer| answer["status"] == "continued") {
+        answer = kernel.execute("r", "continue", "", json!({})).await;
+    }
+    match answer {
+        Ok(answer) => assert_eq!(answer, Json::Null),
+        Err(gone) => assert!(gone.text().contains(&kernel.id), "{gone:?}"),
+    }
+    let end = bed.wait_end(&kernel.id, secs(12)).await;
+    assert_eq!(end.args[1], "self-terminated");
+    docker::gone(&kernel.id).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_kernel_ends_and_a_busy_one_does_not() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--idle-timeout", "2"]).await;
+    let busy = agent.create_python().await;
+    let idle = agent.create_tiny().await;
+    let follow = busy.run("import time\nfor i in range(12):\n    time.sleep(0.5)\nprint('done')");
+    let (run, end) = tokio::join!(follow, bed.wait_end(&idle.id, secs(15)));
+    assert_eq!(run.stdout(), "done\n");
+    assert_eq!(end.args[1], "idle-timeout");
+    assert!(end.at.duration_since(idle.created_at).unwrap() >= secs(1), "it was given no time at all");
+    docker::gone(&idle.id).await;
+    // Idle from the end of its run on, it ends as well.
+    let end = bed.wait_end(&busy.id, secs(15)).await;
+    assert_eq!(end.args[1], "idle-timeout");
+    assert_eq!(bed.ends(&agent, &idle.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_idle_timeout_of_zero_means_never() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--idle-timeout", "0"]).await;
+    let kernel = agent.create_tiny().await;
+    // Long enough for one idle check (10 s).
+    bed.manager.wait("instance_heartbeat", 5, |_| true, secs(16)).await;
+    assert!(bed.ends(&agent, &kernel.id).await.is_empty());
+}

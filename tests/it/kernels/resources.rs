@@ -1,0 +1,74 @@
+//! Cores and memory handed out and taken back (PROTOCOL section 9).
+
+use serde_json::{Value as Json, json};
+
+use crate::support::docker::{self, image};
+use crate::support::{Bed, Kernel, kernel};
+
+fn with_cpus(slots: &Json) -> Json {
+    let mut config = kernel::config(&image::tiny());
+    config["limits"]["mem_slot"] = json!(64);
+    config["limits"]["cpu_slot"] = slots.clone();
+    config
+}
+
+fn cpu_set(kernel: &Kernel) -> Vec<u64> {
+    kernel.created["cpu_set"].as_array().unwrap().iter().map(|cpu| cpu.as_u64().unwrap()).collect()
+}
+
+async fn cores_of_this_machine() -> usize {
+    docker::docker(&["info", "--format", "{{.NCPU}}"]).await.parse().unwrap()
+}
+
+#[tokio::test]
+async fn kernels_get_the_least_shared_cores_and_give_them_back() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    if cores_of_this_machine().await < 2 {
+        // Nothing to choose between.
+        return;
+    }
+    let one = agent.create_with(with_cpus(&json!(1))).await;
+    let two = agent.create_with(with_cpus(&json!(1.0))).await;
+    assert_ne!(cpu_set(&one), cpu_set(&two), "the second core was free");
+    one.destroy().await;
+    docker::gone(&one.id).await;
+    let three = agent.create_with(with_cpus(&json!(1))).await;
+    assert_ne!(cpu_set(&three), cpu_set(&two), "the freed core has fewer shares");
+}
+
+#[tokio::test]
+async fn more_cores_than_there_are_is_all_of_a_node() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_with(with_cpus(&json!(1000))).await;
+    let set = cpu_set(&kernel);
+    assert!(!set.is_empty() && set.len() <= cores_of_this_machine().await, "{set:?}");
+    let container = docker::inspect(kernel.container()).await;
+    let listed: Vec<String> = set.iter().map(u64::to_string).collect();
+    assert_eq!(container["HostConfig"]["CpusetCpus"], listed.join(","));
+    let environment = container["Config"]["Env"].as_array().unwrap();
+    assert!(environment.contains(&json!(format!("NPROC={}", set.len()))), "{environment:?}");
+}
+
+#[tokio::test]
+async fn a_fraction_of_a_core_is_one_core_and_a_quota() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_with(with_cpus(&json!(0.5))).await;
+    assert_eq!(cpu_set(&kernel).len(), 1);
+    let host = docker::inspect(kernel.container()).await["HostConfig"].clone();
+    let nanos = host["NanoCpus"].as_i64().unwrap();
+    let (period, quota) = (host["CpuPeriod"].as_i64().unwrap(), host["CpuQuota"].as_i64().unwrap());
+    assert!(nanos == 500_000_000 || (period > 0 && quota * 2 == period), "{nanos} {quota}/{period}");
+}
+
+#[tokio::test]
+async fn no_core_at_all_is_one_core() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_with(with_cpus(&json!(0))).await;
+    assert_eq!(cpu_set(&kernel).len(), 1);
+    kernel.destroy().await;
+    docker::gone(&kernel.id).await;
+}

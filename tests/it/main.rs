@@ -1,0 +1,22 @@
+//! Black-box tests: the real binary against a real etcd, Redis and Docker, with a fake manager that speaks the
+//! manager's own protocols.
+//!
+//! Nothing here imports the crate: every codec that a test needs is written a second time in `support`, so that
+//! a mistake in the agent's codecs can't hide behind the same mistake in the tests.
+//!
+//! Each test owns a [`support::Bed`]; any number of tests may run at once, as threads of one process or as
+//! processes of their own. Docker is shared and is never stopped from here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that can't go on should panic where it stands"
+)]
+#![allow(clippy::panic, reason = "waits that run out end the test with a text of their own")]
+
+mod execute;
+mod harness;
+mod kernels;
+mod manager_client;
+mod pairing;
+mod rpc;
+mod support;

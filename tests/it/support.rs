@@ -1,0 +1,45 @@
+//! The test bed and its parts.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `bed` | one test's world: services, manager, directories, ids; removes what its agents left in Docker |
+//! | `services` | a private etcd and a private Redis that can be killed, paused and started again |
+//! | `manager` | the PULL socket that collects the agent's events |
+//! | `agent` | a running agent process |
+//! | `rpc` | the manager's RPC client |
+//! | `kernel` | kernels as the manager sees them: create, run to the end, destroy |
+//! | `docker` | the `docker` command, asked for facts |
+//! | `zmtp` | ZeroMQ's wire protocol, as far as PULL and DEALER need it |
+//! | `msgpack` | JSON to msgpack and back |
+//! | `process`, `ports`, `wait` | children that never outlive the test, free ports, bounded waits |
+
+pub(crate) mod agent;
+pub(crate) mod bed;
+pub(crate) mod docker;
+pub(crate) mod kernel;
+pub(crate) mod manager;
+pub(crate) mod msgpack;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod rpc;
+pub(crate) mod services;
+pub(crate) mod wait;
+pub(crate) mod zmtp;
+
+pub(crate) use agent::Agent;
+pub(crate) use bed::Bed;
+pub(crate) use kernel::Kernel;
+pub(crate) use rpc::{RemoteError, Rpc};
+pub(crate) use wait::until;
+
+use std::time::Duration;
+
+/// `n` seconds; limits are written as numbers all over the tests.
+pub(crate) const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// A new kernel id, made up as the manager does.
+pub(crate) fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

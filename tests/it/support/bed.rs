@@ -1,0 +1,183 @@
+//! One test's world.
+//!
+//! Drop order matters: a test's [`Agent`](super::Agent) is declared after its bed and so ends before it; the bed
+//! then removes containers, stops the services and deletes its directory.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::manager::{Event, Manager};
+use super::ports::Port;
+use super::process::Process;
+use super::services::Service;
+use super::{Agent, Rpc, docker, new_id, secs};
+
+/// Services, a fake manager, directories and ids that no other test shares.
+pub(crate) struct Bed {
+    pub(crate) etcd: Service,
+    pub(crate) redis: Service,
+    pub(crate) manager: Manager,
+    pub(crate) namespace: String,
+    /// The agent's instance id.
+    pub(crate) instance: String,
+    agent_port: Port,
+    /// Holds everything on disk; removed last.
+    dir: TempDir,
+}
+
+impl Bed {
+    /// A bed whose manager is up: its keys are in etcd.
+    pub(crate) async fn start() -> Self {
+        let bed = Self::without_manager().await;
+        bed.publish(&["nodes/redis", "nodes/manager/event_addr", "nodes/manager"]).await;
+        bed
+    }
+
+    /// A bed whose manager has not written its keys yet; see [`Bed::publish`].
+    pub(crate) async fn without_manager() -> Self {
+        let dir = tempfile::Builder::new().prefix("backendai-it-").tempdir().unwrap();
+        for part in ["scratch", "folders"] {
+            std::fs::create_dir(dir.path().join(part)).unwrap();
+        }
+        let unique = &new_id()[..8];
+        let bed = Self {
+            etcd: Service::etcd(dir.path()),
+            redis: Service::redis(dir.path()),
+            manager: Manager::start(),
+            namespace: format!("it-{unique}"),
+            instance: format!("i-it-{unique}"),
+            agent_port: Port::lease(),
+            dir,
+        };
+        bed.etcd.ready().await;
+        bed.redis.ready().await;
+        bed.etcd.etcdctl(&["put", &bed.key("volumes/_mount"), &bed.folders().display().to_string()]).await;
+        bed
+    }
+
+    /// Writes manager keys, in this order, with the values they should have.
+    pub(crate) async fn publish(&self, keys: &[&str]) {
+        for &key in keys {
+            let value = match key {
+                "nodes/redis" => format!("127.0.0.1:{}", self.redis.port()),
+                "nodes/manager/event_addr" => self.manager.address(),
+                "nodes/manager" => "i-the-manager".to_owned(),
+                _ => panic!("the manager does not write {key}"),
+            };
+            self.etcd.etcdctl(&["put", &self.key(key), &value]).await;
+        }
+    }
+
+    /// A key as etcd knows it.
+    pub(crate) fn key(&self, key: &str) -> String {
+        format!("/sorna/{}/{key}", self.namespace)
+    }
+
+    /// The key of the agent's presence.
+    pub(crate) fn presence_key(&self) -> String {
+        self.key(&format!("nodes/agents/{}", self.instance))
+    }
+
+    /// Keys and values below `nodes/agents`, as lines.
+    pub(crate) async fn presence(&self) -> Vec<String> {
+        let all = self.etcd.etcdctl(&["get", "--prefix", &self.key("nodes/agents")]).await;
+        all.lines().map(str::to_owned).collect()
+    }
+
+    /// The root of the scratch directories.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.dir.path().join("scratch")
+    }
+
+    /// What `volumes/_mount` names.
+    pub(crate) fn folders(&self) -> PathBuf {
+        self.dir.path().join("folders")
+    }
+
+    /// A directory for whatever a test wants outside the other two.
+    pub(crate) fn outside(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Names of the kernels' directories below the scratch root; the agent's own are hidden.
+    pub(crate) fn scratch_dirs(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.scratch()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    }
+
+    /// The RPC port that this bed's agent gets.
+    pub(crate) fn rpc(&self) -> Rpc {
+        Rpc::at(self.agent_port.number())
+    }
+
+    /// Starts an agent and waits until it says that it serves.
+    pub(crate) async fn agent(&self, args: &[&str]) -> Agent {
+        let before = self.manager.all("instance_started", |_| true).len();
+        let agent = self.spawn_agent(args);
+        self.manager.wait("instance_started", before + 1, |_| true, secs(10)).await;
+        agent
+    }
+
+    /// Starts an agent and does not wait for anything.
+    pub(crate) fn spawn_agent(&self, args: &[&str]) -> Agent {
+        let mut all = vec!["--namespace".to_owned(), self.namespace.clone()];
+        all.extend(["--instance-id".to_owned(), self.instance.clone()]);
+        // A name and not an address: clients that try ::1 only would fail here.
+        all.extend(["--etcd-addr".to_owned(), format!("localhost:{}", self.etcd.port())]);
+        all.extend(["--agent-port".to_owned(), self.agent_port.number().to_string()]);
+        all.extend(["--scratch-root".to_owned(), self.scratch().display().to_string()]);
+        for flag in ["--agent-host-override", "--kernel-host-override"] {
+            all.extend([flag.to_owned(), "127.0.0.1".to_owned()]);
+        }
+        all.extend(args.iter().map(|&arg| arg.to_owned()));
+        self.spawn_agent_as(&all)
+    }
+
+    /// Starts an agent with these arguments only.
+    pub(crate) fn spawn_agent_as(&self, args: &[String]) -> Agent {
+        let program = std::env::var("BACKENDAI_TEST_AGENT_CMD")
+            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_backendai-agent").to_owned());
+        let command: Vec<String> =
+            program.split_whitespace().map(str::to_owned).chain(args.iter().cloned()).collect();
+        let log = self.dir.path().join(format!("agent-{}.log", new_id()));
+        Agent::new(Process::spawn("the agent", &command, &[], &log).talkative(), self.rpc())
+    }
+
+    /// Waits for an event, however early it came.
+    pub(crate) async fn wait_event(
+        &self,
+        name: &str,
+        fits: impl Fn(&Event) -> bool,
+        limit: Duration,
+    ) -> Event {
+        self.manager.wait(name, 1, fits, limit).await.remove(0)
+    }
+
+    /// Waits for the one `kernel_terminated` of a kernel.
+    pub(crate) async fn wait_end(&self, kernel: &str, limit: Duration) -> Event {
+        self.wait_event("kernel_terminated", |event| event.args[0] == kernel, limit).await
+    }
+
+    /// All `kernel_terminated` of a kernel that came, or were under way when this was called.
+    ///
+    /// Events for the manager keep their order, so one that was caused now comes after all of them: the end of a
+    /// kernel that nobody knows.
+    pub(crate) async fn ends(&self, agent: &Agent, kernel: &str) -> Vec<Event> {
+        let marker = new_id();
+        agent.call("destroy_kernel", json!([marker])).await.expect("destroy an unknown kernel");
+        self.wait_end(&marker, secs(5)).await;
+        self.manager.all("kernel_terminated", |event| event.args[0] == kernel)
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        docker::remove_leftovers(&self.namespace, &self.scratch());
+    }
+}

@@ -1,0 +1,88 @@
+//! Docker through its own command, the independent witness of what the agent did.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+use tokio::process::Command;
+
+use super::services::output;
+use super::{secs, until};
+
+/// The label by which an agent's containers are found.
+pub(crate) const NAMESPACE_LABEL: &str = "ai.backend.namespace";
+
+/// Names of kernel images without `lablup/kernel-`: `scripts/test` builds them.
+pub(crate) mod image {
+    /// Runs Python with the real runner.
+    pub(crate) fn python() -> String {
+        named("BACKENDAI_TEST_KERNEL", "python:demo")
+    }
+
+    /// The same, with an execution limit of 5 s in its label.
+    pub(crate) fn python_t5() -> String {
+        named("BACKENDAI_TEST_KERNEL_T5", "python:demo-t5")
+    }
+
+    /// Sleeps for ever; starts fast.
+    pub(crate) fn tiny() -> String {
+        named("BACKENDAI_TEST_TINY", "tiny:demo")
+    }
+
+    fn named(variable: &str, default: &str) -> String {
+        std::env::var(variable).unwrap_or_else(|_| default.to_owned())
+    }
+}
+
+/// Runs `docker` and gives its output.
+pub(crate) async fn docker(args: &[&str]) -> String {
+    let mut command = Command::new("docker");
+    command.args(args);
+    output(command).await.trim_end().to_owned()
+}
+
+/// What `docker inspect` says of a container or an image.
+pub(crate) async fn inspect(id: &str) -> Json {
+    let all: Json = serde_json::from_str(&docker(&["inspect", id]).await).unwrap();
+    all[0].clone()
+}
+
+/// The ids of containers, dead ones included, whose name holds `part`.
+pub(crate) async fn containers_named(part: &str) -> Vec<String> {
+    let filter = format!("name={part}");
+    let ids = docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]).await;
+    ids.lines().map(str::to_owned).collect()
+}
+
+/// Waits until no container's name holds `part`.
+pub(crate) async fn gone(part: &str) {
+    let what = format!("the removal of the container of {part}");
+    until(&what, secs(10), async || containers_named(part).await.is_empty().then_some(())).await;
+}
+
+/// Removes what agents of this namespace left behind, and containers without labels (other agents can be tried
+/// in these tests) that work below `scratch`. Blocking: it is called while a test is being torn down.
+pub(crate) fn remove_leftovers(namespace: &str, scratch: &Path) {
+    let label = format!("label={NAMESPACE_LABEL}={namespace}");
+    let mut ids = lines(&["ps", "-aq", "--filter", &label]);
+    let sources = "{{.Id}} {{range .Mounts}}{{.Source}} {{end}}";
+    let below = format!("{}/", scratch.display());
+    for id in lines(&["ps", "-aq", "--filter", "name=kernel."]) {
+        let inspected = lines(&["inspect", "--format", sources, &id]);
+        if inspected.iter().any(|line| line.split(' ').any(|source| source.starts_with(&below))) {
+            ids.push(id);
+        }
+    }
+    ids.sort();
+    ids.dedup();
+    if !ids.is_empty() {
+        let remove: Vec<&str> = ["rm", "-fv"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+        lines(&remove);
+    }
+}
+
+/// Output lines of a `docker` command that may fail: another test may remove its containers at the same time.
+fn lines(args: &[&str]) -> Vec<String> {
+    let ended = std::process::Command::new("docker").args(args).output();
+    let stdout = ended.map(|ended| ended.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&stdout).lines().map(str::to_owned).collect()
+}

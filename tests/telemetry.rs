@@ -1,0 +1,65 @@
+//! Logging, figures and reports as a process has them: once, for all of it. Hence one test in a file of its own.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use backendai_agent::telemetry::{self, LogFile, NodeGauges, Readiness, TelemetryConfig, TelemetryError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+#[tokio::test]
+async fn a_process_is_observed_to_its_end() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("agent.log");
+    // Takes connections, as the kernel does for it, and never says a word.
+    let sentry = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dsn = format!("http://secretkey@{}/1", sentry.local_addr().unwrap());
+    let config = TelemetryConfig {
+        log_file: Some(LogFile { path: path.clone(), rotation: None }),
+        sentry: Some(dsn.parse().unwrap()),
+        ..TelemetryConfig::default()
+    };
+    let observed = telemetry::init(config.clone()).unwrap();
+
+    tracing::info!(target: "backendai_agent", kernels = 2, "started");
+    let panicked = std::thread::spawn(|| panic!("out of cheese")).join();
+    assert!(panicked.is_err());
+    observed.meters().record(&NodeGauges { kernels: 2, ..NodeGauges::default() });
+
+    let (_readiness, watched) = watch::channel(Readiness::ready());
+    let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let any = "127.0.0.1:0".parse().unwrap();
+    let addr = observed.serve_metrics(any, watched, cancel.clone(), &tracker).await.unwrap();
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    assert!(page.contains("\nbackendai_agent_kernels 2\n"), "{page}");
+    assert!(page.contains("backendai_agent_log_lines_total{level=\"error\"} 1"), "{page}");
+    cancel.cancel();
+    tracker.close();
+    tracker.wait().await;
+
+    assert!(matches!(telemetry::init(config), Err(TelemetryError::Recorder)), "once per process");
+
+    let start = Instant::now();
+    tokio::task::spawn_blocking(move || drop(observed)).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    let log = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let messages: Vec<&str> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    assert_eq!(
+        messages,
+        [
+            "started",
+            "panic: out of cheese",
+            "serving metrics and health",
+            "error reports were lost: the Sentry server did not take them in time",
+        ]
+    );
+    assert!(lines[1]["location"].as_str().unwrap().contains("tests/telemetry.rs"), "{log}");
+    assert!(!log.contains("secretkey"));
+}
