@@ -63,6 +63,8 @@ pub enum StartError {
 }
 
 /// Runs the agent until `stop`, then stops it in order. An error is one of the start.
+// One straight line on purpose: the order of the start is the thing to read here.
+#[allow(clippy::too_many_lines)]
 pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken) -> Result<(), StartError> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
     for warning in config.warnings() {

@@ -1,4 +1,33 @@
-//! The Backend.AI agent.
+//! The Backend.AI agent: runs kernels (Docker containers) on a worker machine for a Backend.AI manager.
+//!
+//! # The map
+//!
+//! Rooms from the ground up; each may use those above it in this list, and none below (`tests/tidy.rs`).
+//!
+//! | room | what lives there | look here to change |
+//! | --- | --- | --- |
+//! | [`ids`] | kernel, container, run and instance ids | what counts as an id |
+//! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
+//! | [`zmq`] | ZeroMQ sockets over tokio | socket options, limits |
+//! | [`docker`] | the engine, each call with a deadline; knows no kernels | how Docker is asked |
+//! | [`cluster`] | etcd: the manager's settings, our presence, the image catalogue | keys in etcd |
+//! | [`resources`] | CPU map, GPUs; an allocation frees itself | who gets which cores |
+//! | [`stats`] | cgroups and Docker → a sample; the Redis store | a figure in Redis |
+//! | [`scratch`] | scratch directories, uploads, output files, S3, virtual folders | a path on the host |
+//! | [`identity`] | instance id, address and region; the clouds | how a machine names itself |
+//! | [`events`] | the one queue to the manager | what waits when the manager is away |
+//! | [`runner`] | one kernel's REPL: run queue, output, completions | how a run behaves |
+//! | [`images`] | the list of kernel images, their labels, updates | which images the manager sees |
+//! | [`kernel`] | a kernel's life: create, restart, end, recover, reconcile | when a kernel begins or ends |
+//! | [`heartbeat`] | the 3 s beat | what a heartbeat says |
+//! | [`rpc`] | the server, the method table, exception names | what a method does |
+//! | [`telemetry`] | log, metrics, health, Sentry, `DogStatsD`; knows no other room | a log line's form |
+//! | [`agent`] | the composition root: start and stop as straight lines | the order of the start |
+//! | [`client`], [`cli`] | the operator's commands and settings | a flag |
+//!
+//! "PROTOCOL section N" in the docs is the protocol text that the project was built from; ARCHITECTURE.md tells
+//! what holds it together and why.
+
 pub mod agent;
 pub mod cli;
 pub mod client;

@@ -51,6 +51,7 @@ fn run_agent(config: Config) -> Exit {
             return Exit::Failed;
         }
     };
+    raise_descriptor_limit();
     let exit = runtime.block_on(async {
         let stop = CancellationToken::new();
         if let Err(error) = stop_on_signals(stop.clone()) {
@@ -68,6 +69,16 @@ fn run_agent(config: Config) -> Exit {
     // Threads that hang in a system call (a dead network file system) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     exit
+}
+
+/// Every kernel takes a handful of descriptors, and libzmq ends the process when it gets none.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "could not raise the limit of open files");
+    }
 }
 
 /// The first signal stops in order, the second at once.

@@ -64,7 +64,7 @@ async fn the_images_of_this_machine_are_listed_and_looked_up() {
     assert!(id.starts_with("sha256:"));
     assert!(list.entries.is_sorted());
 
-    let tiny = images.lookup("tiny").await.unwrap().unwrap();
+    let tiny = images.lookup("tiny:demo").await.unwrap().unwrap();
     assert_eq!(tiny.id, id);
     assert!(tiny.features.contains(&Feature::Batch));
     assert_eq!(images.lookup("tiny:demo").await.unwrap(), Some(tiny));

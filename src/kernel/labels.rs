@@ -49,14 +49,15 @@ pub fn write(
     cpus: &[u32],
     gpus: &[u32],
 ) -> BTreeMap<String, String> {
-    let limits = [config.limits.mem_slot, config.limits.cpu_slot, config.limits.gpu_slot];
+    // As text, which comes back to the same number; JSON parsers may round.
+    let Limits { mem_slot, cpu_slot, gpu_slot } = config.limits;
     let mounts: Vec<_> = config.mounts.iter().map(|m| [&m.name, &m.host, &m.id]).collect();
     let mut labels: BTreeMap<String, String> = owner.filter().into_iter().collect();
     labels.extend([
         (SCHEMA.to_owned(), VERSION.to_owned()),
         (KERNEL.to_owned(), kernel.to_string()),
         (LANG.to_owned(), config.lang.clone()),
-        (LIMITS.to_owned(), json!(limits).to_string()),
+        (LIMITS.to_owned(), format!("{mem_slot},{cpu_slot},{gpu_slot}")),
         (MOUNTS.to_owned(), json!(mounts).to_string()),
         (CPU_SET.to_owned(), json!(cpus).to_string()),
         (GPU_SET.to_owned(), json!(gpus).to_string()),
@@ -83,7 +84,8 @@ pub fn read(labels: &BTreeMap<String, String>) -> Option<(KernelId, KernelConfig
         return None;
     }
     let kernel = kernel(labels)?;
-    let [mem_slot, cpu_slot, gpu_slot]: [f64; 3] = serde_json::from_str(labels.get(LIMITS)?).ok()?;
+    let slots = labels.get(LIMITS)?.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>().ok()?;
+    let [mem_slot, cpu_slot, gpu_slot] = slots.try_into().ok()?;
     let mounts: Vec<[String; 3]> = serde_json::from_str(labels.get(MOUNTS)?).ok()?;
     let set = |key| serde_json::from_str::<Vec<u32>>(labels.get(key)?).ok();
     let config = KernelConfig {

@@ -176,7 +176,10 @@ pub(super) async fn remake(
     let held = allocate(node, config, allocation)?;
     node.docker.remove(old).await?;
     let scratch = match node.scratch.existing(kernel) {
-        Some(scratch) => scratch,
+        Some(scratch) => {
+            scratch.write_environ(&config.environ).await?;
+            scratch
+        }
         // Somebody deleted it; the kernel is better off with an empty one than not at all.
         None => node.scratch.create(kernel, &config.environ).await?,
     };

@@ -42,6 +42,12 @@ impl Scratch {
         &self.path
     }
 
+    /// Writes another environment, for a restart; the old one stays when this can't be carried.
+    pub async fn write_environ(&self, environ: &BTreeMap<String, String>) -> Result<(), ScratchError> {
+        let text = environ::render(environ)?;
+        self.upload(&format!("{CONFIG_DIR}/{ENVIRON_FILE}"), text.into()).await
+    }
+
     /// The environment written at the kernel's creation, for a restart or a recovery; empty when the file is gone.
     ///
     /// The kernel's user can write to this file. It decides about nothing but their own kernel.

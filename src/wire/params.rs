@@ -96,11 +96,10 @@ impl Bound<'_> {
         value.as_i64().ok_or_else(|| wrong(name, "a whole number", &value))
     }
 
-    /// Bytes; text is taken as its UTF-8, since older Python clients pack both alike.
+    /// Bytes.
     pub fn bytes(&mut self, name: &str) -> Result<Vec<u8>, BadParameters> {
         match self.value(name) {
             Value::Binary(bytes) => Ok(bytes),
-            Value::String(text) => Ok(text.into_bytes()),
             value => Err(wrong(name, "bytes", &value)),
         }
     }

@@ -63,7 +63,8 @@ impl Limits {
     pub fn events() -> Self {
         Self {
             max_message: MIB,
-            send_hwm: 8,
+            // What libzmq holds when a connection breaks is lost, so it holds next to nothing.
+            send_hwm: 1,
             recv_hwm: 8,
             heartbeat: Some(Duration::from_secs(2)),
             immediate: true,

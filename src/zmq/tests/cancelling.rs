@@ -19,6 +19,10 @@ async fn cancelled_sends_and_receives_neither_lose_nor_double() {
         for n in 0..COUNT {
             let mut out = number(n);
             out.push(body.clone());
+            if n % 97 == 0 {
+                // Lets the receiver run dry, so that it is cancelled too.
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
             while timeout(Duration::from_micros(50), push.send(out.clone())).await.is_err() {
                 cancelled += 1;
             }
@@ -28,6 +32,10 @@ async fn cancelled_sends_and_receives_neither_lose_nor_double() {
     let mut cancelled = 0;
     within(async {
         for n in 0..COUNT {
+            if n % 101 == 100 {
+                // Lets the queues fill, so that the sender is cancelled too.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             let got = loop {
                 match timeout(Duration::from_micros(50), pull.recv()).await {
                     Ok(got) => break got.unwrap(),

@@ -28,18 +28,14 @@ async fn completions_are_answered_in_both_forms() {
     assert_eq!(completions(&answer), Vec::<&str>::new());
 }
 
-/// This runner answers nothing at all to a request without `line`.
+/// This runner answers nothing at all to a request without `line`, so the agent fills it in.
 #[tokio::test]
-async fn a_completion_that_is_never_answered_ends_in_time_and_spoils_nothing() {
+async fn a_completion_without_a_line_is_answered_and_spoils_nothing() {
     let bed = Bed::start().await;
     let agent = bed.agent(&[]).await;
     let kernel = agent.create_python().await.warm().await;
-    let begin = std::time::Instant::now();
-    match kernel.call("get_completions", json!(["impo", {}])).await {
-        Ok(answer) => assert_eq!(completions(&answer), Vec::<&str>::new()),
-        Err(error) => assert!(error.name.contains("TimeoutError"), "{error:?}"),
-    }
-    assert!(begin.elapsed().as_secs_f64() < 4.9, "the manager gives up after 5 s");
+    let answer = kernel.call("get_completions", json!(["impo", {}])).await.unwrap();
+    assert_eq!(completions(&answer), ["import"]);
     assert_eq!(kernel.run("print(1)").await.stdout(), "1\n");
     let opts = json!({ "row": 0, "col": 8, "line": "sys.stdo", "post": "" });
     kernel.run("import sys").await;

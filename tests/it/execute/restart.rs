@@ -14,6 +14,7 @@ async fn a_restart_keeps_the_session_and_forgets_the_interpreter() {
     let mut config = kernel::config(&image::python());
     config["environ"] = json!({ "GREETING": "hello" });
     config["mounts"] = json!([["data", "local", "data"]]);
+    std::fs::write(bed.folders().join("local/data/of-the-folder"), "").unwrap();
     let kernel = agent.create_with(config).await.warm().await;
     kernel.run("x = 1\nopen('kept.txt', 'w').write('kept')").await;
 
@@ -36,7 +37,7 @@ async fn a_restart_keeps_the_session_and_forgets_the_interpreter() {
     assert_eq!(docker::containers_named(&kernel.id).await, [answer["container_id"].as_str().unwrap()]);
 
     let code = "import os\nprint('x' in globals(), open('kept.txt').read(), os.environ.get('GREETING'), \
-                os.path.ismount('/home/work/data'))";
+                os.path.exists('/home/work/data/of-the-folder'))";
     assert_eq!(kernel.run(code).await.stdout(), "False kept hello True\n");
     let creating = bed.manager.all("kernel_creating", |event| event.args == json!([kernel.id]));
     assert_eq!(creating.len(), 2, "told at the restart, too");

@@ -40,13 +40,11 @@ async fn folders_that_are_not_there_or_lead_elsewhere_are_refused() {
     fs::create_dir_all(bed.outside().join("secret")).unwrap();
     fs::write(host.join("file"), "not a folder").unwrap();
     symlink(bed.outside().join("secret"), host.join("link")).unwrap();
-    symlink(bed.outside(), bed.folders().join("linked-host")).unwrap();
     let cases = [
         ["name", "local", "missing"],
         ["name", "missing", "good"],
         ["name", "local", "file"],
         ["name", "local", "link"],
-        ["name", "linked-host", "secret"],
         ["name", "local", "../../secret"],
         ["name", "local", ".."],
         ["name", "..", "secret"],

@@ -1,0 +1,227 @@
+//! The walls of the house, checked: see ARCHITECTURE.md.
+
+// Helpers of an integration test may unwrap like the tests themselves.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the ground up; a room may use what stands before it.
+const ROOMS: [&str; 19] = [
+    "ids",
+    "wire",
+    "zmq",
+    "docker",
+    "cluster",
+    "resources",
+    "stats",
+    "scratch",
+    "identity",
+    "events",
+    "runner",
+    "images",
+    "kernel",
+    "heartbeat",
+    "rpc",
+    "telemetry",
+    "agent",
+    "client",
+    "cli",
+];
+
+/// Each outside crate's one home.
+const HOMES: [(&str, &[&str]); 18] = [
+    ("rmpv", &["wire"]),
+    ("snap", &["wire"]),
+    ("zmq", &["zmq"]),
+    ("bollard", &["docker"]),
+    ("etcd_client", &["cluster"]),
+    ("nvml_wrapper", &["resources"]),
+    ("redis", &["stats"]),
+    ("cap_std", &["scratch"]),
+    ("object_store", &["scratch"]),
+    ("reqwest", &["identity"]),
+    // Each installs the TLS provider that its own library asks for.
+    ("rustls", &["scratch", "identity", "cli"]),
+    ("tracing_subscriber", &["telemetry"]),
+    ("sentry", &["telemetry"]),
+    ("cadence", &["telemetry"]),
+    ("metrics_exporter_prometheus", &["telemetry"]),
+    ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("sd_notify", &["agent"]),
+];
+
+/// Files whose decisions are pure.
+const PURE: [&str; 24] = [
+    "wire/value.rs",
+    "wire/header.rs",
+    "wire/call.rs",
+    "wire/answer.rs",
+    "wire/params.rs",
+    "wire/config.rs",
+    "wire/request.rs",
+    "wire/reply.rs",
+    "wire/event.rs",
+    "wire/command.rs",
+    "wire/record.rs",
+    "runner/utf8.rs",
+    "runner/output.rs",
+    "kernel/labels.rs",
+    "resources/cpu_map.rs",
+    "resources/gpu_map.rs",
+    "resources/cpuset.rs",
+    "resources/topology.rs",
+    "resources/limits.rs",
+    "cluster/catalogue.rs",
+    "cluster/settings.rs",
+    "cluster/presence.rs",
+    "docker/spec.rs",
+    "images/labels.rs",
+];
+
+struct Source {
+    /// Relative to `src`.
+    path: String,
+    room: String,
+    text: String,
+}
+
+impl Source {
+    /// Without comments and without what only tests see.
+    fn code(&self) -> String {
+        let is_test_file = self.path.contains("test");
+        let end = if is_test_file {
+            0
+        } else {
+            self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len())
+        };
+        let lines = self.text[..end].lines();
+        lines.filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut dirs = vec![root.clone()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(source(&root, &path));
+            }
+        }
+    }
+    assert!(found.len() > 50, "the sources were not found");
+    found
+}
+
+fn source(src: &Path, path: &PathBuf) -> Source {
+    let relative = path.strip_prefix(src).unwrap().to_str().unwrap().to_owned();
+    let room = relative.split(['/', '.']).next().unwrap().to_owned();
+    Source { path: relative, room, text: fs::read_to_string(path).unwrap() }
+}
+
+fn rank(room: &str) -> Option<usize> {
+    ROOMS.iter().position(|r| *r == room)
+}
+
+#[test]
+fn every_file_belongs_to_a_room_and_says_what_it_is_for() {
+    for source in sources() {
+        assert!(source.text.starts_with("//! "), "{}: begins without a module doc", source.path);
+        let is_root = ["lib", "main"].contains(&source.room.as_str());
+        assert!(is_root || rank(&source.room).is_some(), "{}: no room of that name", source.path);
+        assert!(!source.path.ends_with("mod.rs"), "{}: rooms are name.rs beside name/", source.path);
+    }
+}
+
+#[test]
+fn imports_go_up_the_list_only() {
+    for source in sources() {
+        let Some(own) = rank(&source.room) else { continue };
+        let code = source.code();
+        for part in code.split("crate::").skip(1) {
+            let other: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let Some(theirs) = rank(&other) else { continue };
+            // The settings are data that the command line makes, and name the kinds of telemetry's own.
+            assert!(theirs <= own, "{}: uses crate::{other}, which stands below it", source.path);
+            if other == "telemetry" {
+                assert!(
+                    ["telemetry", "agent", "cli"].contains(&source.room.as_str()),
+                    "{}: logs through tracing",
+                    source.path
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn each_outside_crate_has_one_home() {
+    for source in sources() {
+        let code = source.code();
+        for (name, homes) in HOMES {
+            if homes.contains(&source.room.as_str()) {
+                continue;
+            }
+            let uses = code.lines().any(|line| {
+                line.match_indices(&format!("{name}::")).any(|(at, _)| {
+                    let before = line[..at].chars().next_back();
+                    // `crate::zmq::` is the room, `zmq::` the crate.
+                    !before.is_some_and(|c| c == ':' || c == '_' || c.is_alphanumeric())
+                        && !line.contains(&format!("self::{name}::"))
+                })
+            });
+            assert!(!uses, "{}: uses {name}, whose home is {homes:?}", source.path);
+        }
+    }
+}
+
+#[test]
+fn pure_files_touch_nothing() {
+    let sources: BTreeMap<_, _> = sources().into_iter().map(|s| (s.path.clone(), s)).collect();
+    for path in PURE {
+        let code = sources.get(path).unwrap_or_else(|| panic!("{path} is gone; change the list")).code();
+        for effect in
+            ["tokio::", "std::fs", "std::env", "Instant::now", "SystemTime", "rand::", "std::net::Tcp"]
+        {
+            assert!(!code.contains(effect), "{path}: is pure, but uses {effect}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_unsafe_or_panics_on_purpose() {
+    for source in sources() {
+        let code = source.code();
+        assert!(!code.contains("unsafe {"), "{}: unsafe", source.path);
+        for word in ["todo!(", "unimplemented!(", "dbg!("] {
+            assert!(!code.contains(word), "{}: {word}", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_kernel_room_knows_no_python_and_docker_no_kernel() {
+    for source in sources() {
+        let code = source.code();
+        if source.room == "kernel" {
+            assert!(!code.contains("builtins.") && !code.contains("aiozmq"), "{}: names Python", source.path);
+        }
+        if source.room == "docker" {
+            assert!(!code.contains("KernelId"), "{}: knows kernels", source.path);
+        }
+        if source.room == "heartbeat" {
+            assert!(
+                !code.contains("Docker::") && !code.contains("Cluster"),
+                "{}: calls somebody",
+                source.path
+            );
+        }
+    }
+}
