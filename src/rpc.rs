@@ -1,11 +1,12 @@
 //! The RPC server: calls in, answers out, in whatever order they are ready (PROTOCOL sections 2 and 3).
 //!
 //! One task owns the ROUTER socket; each call runs in a task of its own and hands its answer back through a bounded
-//! channel. When the server stops, no call is taken any more, and those under way are still answered.
+//! channel. A caller whose connection closes is gone: its place in a run queue is freed. When the server stops, no call is taken any more, and those under way are still answered.
 
 mod errors;
 mod methods;
 
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::wire::answer::{Answer, RemoteError};
 use crate::wire::call::Call;
 use crate::wire::header::AnswerHeader;
 use crate::wire::value::Value;
-use crate::zmq::{Delivery, Multipart, Router, ZmqError};
+use crate::zmq::{Delivery, Heard, Multipart, Peer, Router, ZmqError};
 
 /// Answers that wait for the socket.
 const ANSWERS: usize = 256;
@@ -41,6 +42,7 @@ pub async fn serve(mut router: Router, kernels: Kernels, stop: CancellationToken
     let (answers, mut ready) = mpsc::channel::<Multipart>(ANSWERS);
     let mut answers = Some(answers);
     let mut dropped: u64 = 0;
+    let mut callers: HashMap<Peer, CancellationToken> = HashMap::new();
     let failed: ZmqError = loop {
         tokio::select! {
             // Answers first: they make room for calls.
@@ -55,10 +57,17 @@ pub async fn serve(mut router: Router, kernels: Kernels, stop: CancellationToken
                 None => return,
             },
             () = stop.cancelled(), if answers.is_some() => answers = None,
-            received = router.recv(), if answers.is_some() => match received {
-                Ok(frames) => {
+            heard = router.hear(), if answers.is_some() => match heard {
+                Ok(Heard::Message(frames, peer)) => {
                     let Some(answers) = &answers else { continue };
-                    accept(frames, me, &kernels, answers, &tracker, &mut dropped);
+                    // A caller that is gone already is served as one that can't be told apart: to the end.
+                    let gone = peer.map(|p| callers.entry(p).or_default().clone()).unwrap_or_default();
+                    accept(frames, me, &kernels, answers, &tracker, &mut dropped, gone);
+                }
+                Ok(Heard::Departed(peer)) => {
+                    if let Some(gone) = callers.remove(&peer) {
+                        gone.cancel();
+                    }
                 }
                 Err(e) => break e,
             },
@@ -74,6 +83,7 @@ fn accept(
     answers: &mpsc::Sender<Multipart>,
     tracker: &TaskTracker,
     dropped: &mut u64,
+    gone: CancellationToken,
 ) {
     if frames.is_empty() {
         return;
@@ -93,7 +103,7 @@ fn accept(
     let (kernels, answers, received) = (kernels.clone(), answers.clone(), Instant::now());
     tracker.spawn(async move {
         let (header, method) = (call.header, call.method.clone());
-        let body = methods::call(&kernels, call, received).await;
+        let body = methods::call(&kernels, call, received, &gone).await;
         let millis = received.elapsed().as_millis();
         match &body {
             Ok(_) => tracing::debug!(method, millis, "answered"),

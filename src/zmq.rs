@@ -16,6 +16,7 @@
 mod closing;
 mod context;
 mod dealer;
+mod departures;
 mod endpoint;
 mod engine;
 mod error;
@@ -30,12 +31,13 @@ mod tests;
 
 pub use context::Context;
 pub use dealer::Dealer;
+pub use departures::Peer;
 pub use endpoint::BadEndpoint;
 pub use error::ZmqError;
 pub use limits::Limits;
 pub use pull::Pull;
 pub use push::Push;
-pub use router::{Delivery, Router};
+pub use router::{Delivery, Heard, Router};
 
 /// One ZeroMQ message: its frames in order, never empty when it was received.
 pub type Multipart = Vec<bytes::Bytes>;

@@ -1,6 +1,7 @@
 //! The method table: from a typed request to the registry and back to a value.
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::errors;
 use crate::kernel::{Failure, Kernels, sample_value};
@@ -12,12 +13,23 @@ use crate::wire::request::Request;
 use crate::wire::value::Value;
 
 /// Carries a call out. `received` is when it came, from which the limit of a create counts.
-pub(super) async fn call(kernels: &Kernels, call: Call, received: Instant) -> Result<Value, RemoteError> {
+/// `gone` is cancelled when the caller's connection closes; only what costs nothing to leave undone heeds it.
+pub(super) async fn call(
+    kernels: &Kernels,
+    call: Call,
+    received: Instant,
+    gone: &CancellationToken,
+) -> Result<Value, RemoteError> {
     let request = Request::parse(&call.method, call.args, call.kwargs).map_err(|e| errors::of_request(&e))?;
-    perform(kernels, request, received).await.map_err(|e| errors::of_kernel(&e))
+    perform(kernels, request, received, gone).await.map_err(|e| errors::of_kernel(&e))
 }
 
-async fn perform(kernels: &Kernels, request: Request, received: Instant) -> Result<Value, Failure> {
+async fn perform(
+    kernels: &Kernels,
+    request: Request,
+    received: Instant,
+    gone: &CancellationToken,
+) -> Result<Value, Failure> {
     Ok(match request {
         Request::Ping(text) => text.into(),
         Request::CreateKernel(kernel, config) => kernels.create(kernel, config, received).await?.created(),
@@ -34,7 +46,12 @@ async fn perform(kernels: &Kernels, request: Request, received: Instant) -> Resu
         Request::RestartKernel(kernel, config) => kernels.restart(kernel, config).await?.restarted(),
         Request::Execute(kernel, execute) => {
             let version = execute.version;
-            kernels.execute(kernel, execute).await?.map_or(Value::Nil, |result| result.to_value(version))
+            // Leaving frees the caller's place; a run that has begun stays for a later `continue`.
+            let Some(done) = gone.run_until_cancelled(kernels.execute(kernel, execute)).await else {
+                tracing::debug!(%kernel, "the caller of a run went away");
+                return Ok(Value::Nil);
+            };
+            done?.map_or(Value::Nil, |result| result.to_value(version))
         }
         Request::UploadFile(kernel, upload) => {
             kernels.upload(kernel, upload).await?;

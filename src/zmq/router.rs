@@ -1,7 +1,11 @@
 //! The ROUTER socket: the RPC server's side, many peers at once.
 
-use tokio::task::coop;
+use std::collections::VecDeque;
 
+use tokio::task::coop;
+use zmq::PollEvents;
+
+use super::departures::{Departures, Peer};
 use super::endpoint::Direction;
 use super::socket::{Attempt, Socket};
 use super::{Context, Limits, Multipart, ZmqError};
@@ -12,6 +16,19 @@ pub struct Router {
     socket: Socket,
     /// Asked for once: it can't change.
     port: u16,
+    /// Tells when connections come and go.
+    departures: Departures,
+    /// Peers that have left, in order, not told yet.
+    departed: VecDeque<Peer>,
+}
+
+/// What a router hears.
+#[derive(Debug)]
+pub enum Heard {
+    /// A message, and through which connection; `None` if that has closed since.
+    Message(Multipart, Option<Peer>),
+    /// A connection has closed: whoever waits for an answer through it is gone.
+    Departed(Peer),
 }
 
 /// What became of a message to one peer.
@@ -35,7 +52,8 @@ impl Router {
             raw.set_router_handover(true)
         })?;
         let port = socket.local_port()?;
-        Ok(Self { socket, port })
+        let departures = Departures::watch(&socket, endpoint)?;
+        Ok(Self { socket, port, departures, departed: VecDeque::new() })
     }
 
     /// The port that it listens on.
@@ -48,6 +66,29 @@ impl Router {
     /// frame count. Safe to cancel.
     pub async fn recv(&mut self) -> Result<Multipart, ZmqError> {
         self.socket.recv().await
+    }
+
+    /// The next message or departure. Safe to cancel.
+    pub async fn hear(&mut self) -> Result<Heard, ZmqError> {
+        loop {
+            coop::consume_budget().await;
+            if let Some(peer) = self.departed.pop_front() {
+                return Ok(Heard::Departed(peer));
+            }
+            let message = self.socket.take_message()?;
+            // After taking: the news of the connection that a message came through was posted before the message.
+            self.departures.read(&mut self.departed)?;
+            if let Some(message) = message {
+                let peer = self.socket.last_source.and_then(|source| self.departures.peer(source));
+                return Ok(Heard::Message(message, peer));
+            }
+            if self.departed.is_empty() {
+                tokio::select! {
+                    ready = self.socket.wait(PollEvents::POLLIN) => ready?,
+                    ready = self.departures.wait() => ready?,
+                }
+            }
+        }
     }
 
     /// Sends to the peer named by the first frame, without waiting for anyone.

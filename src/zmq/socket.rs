@@ -51,6 +51,8 @@ pub(super) struct Socket {
     inbox: Inbox,
     /// How many messages were too large; the first one is worth a warning.
     dropped: u64,
+    /// The descriptor of the connection that the last frame came through; what a router tells peers apart by.
+    pub(super) last_source: Option<u32>,
 }
 
 /// The descriptor, which libzmq owns.
@@ -100,9 +102,19 @@ impl Socket {
                 .connect(endpoint)
                 .map_err(|source| ZmqError::Connect { endpoint: endpoint.to_owned(), source })?,
         }
+        Self::around(raw, engine, endpoint, limits)
+    }
+
+    /// A socket that is bound or connected already.
+    pub(super) fn around(
+        raw: zmq::Socket,
+        engine: Arc<Engine>,
+        endpoint: &str,
+        limits: &Limits,
+    ) -> Result<Self, ZmqError> {
         let signal = watch(&raw, endpoint)?;
         let inbox = Inbox::new(limits.max_message);
-        Ok(Self { signal, raw, engine, endpoint: endpoint.into(), inbox, dropped: 0 })
+        Ok(Self { signal, raw, engine, endpoint: endpoint.into(), inbox, dropped: 0, last_source: None })
     }
 
     /// The port that a bound socket listens on.
@@ -137,7 +149,7 @@ impl Socket {
     }
 
     /// Waits until the socket is ready for one of `wanted`; the module's doc says why it is written this way.
-    async fn wait(&mut self, wanted: PollEvents) -> Result<(), ZmqError> {
+    pub(super) async fn wait(&mut self, wanted: PollEvents) -> Result<(), ZmqError> {
         loop {
             if self.events()?.intersects(wanted) {
                 return Ok(());
@@ -163,11 +175,13 @@ impl Socket {
 
     /// The next message, if all of it is there. libzmq hands a message on whole, so this can't stop in the
     /// middle of one but for [`FRAMES_PER_TURN`].
-    fn take_message(&mut self) -> Result<Option<Multipart>, ZmqError> {
+    pub(super) fn take_message(&mut self) -> Result<Option<Multipart>, ZmqError> {
         for _ in 0..FRAMES_PER_TURN {
             match self.raw.recv_msg(DONTWAIT) {
-                Ok(frame) => {
+                Ok(mut frame) => {
                     let more = frame.get_more();
+                    // libzmq's own name for it, behind the deprecated ZMQ_SRCFD.
+                    self.last_source = frame.gets("__fd").and_then(|text| text.parse().ok());
                     match self.inbox.push(into_bytes(frame), more) {
                         Step::More => {}
                         Step::Whole(message) => return Ok(Some(message)),

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use zeromq::{DealerSocket, Socket, SocketRecv, SocketSend};
 
 use super::*;
-use crate::zmq::{Dealer, Delivery, Router, ZmqError};
+use crate::zmq::{Dealer, Delivery, Heard, Router, ZmqError};
 
 fn router(limits: Limits) -> Router {
     Router::bind(&context(), "tcp://127.0.0.1:*", limits).unwrap()
@@ -205,4 +205,32 @@ async fn ipv6_addresses_work_where_the_machine_has_them() {
     let mut dealer = Dealer::connect(&context(), &endpoint, quick()).unwrap();
     dealer.send(message(&["six"])).await.unwrap();
     assert_eq!(within(router.recv()).await.unwrap()[1], "six");
+}
+
+#[tokio::test]
+async fn a_departure_names_the_connection_that_the_message_came_through() {
+    let mut router = Router::bind(&context(), "tcp://127.0.0.1:*", quick()).unwrap();
+    let endpoint = local(router.local_port());
+    let mut seen = Vec::new();
+    for round in 0..20 {
+        // Descriptors are used again, connections are not.
+        let mut stays = Dealer::connect(&context(), &endpoint, quick()).unwrap();
+        let mut leaves = Dealer::connect(&context(), &endpoint, quick()).unwrap();
+        leaves.send(message(&["bye"])).await.unwrap();
+        let Heard::Message(_, Some(leaving)) = within(router.hear()).await.unwrap() else {
+            panic!("round {round}")
+        };
+        stays.send(message(&["here"])).await.unwrap();
+        let Heard::Message(_, staying) = within(router.hear()).await.unwrap() else {
+            panic!("round {round}")
+        };
+        drop(leaves);
+        let Heard::Departed(gone) = within(router.hear()).await.unwrap() else { panic!("round {round}") };
+        assert_eq!(gone, leaving, "round {round}");
+        assert_ne!(Some(gone), staying);
+        drop(stays);
+        assert!(matches!(within(router.hear()).await.unwrap(), Heard::Departed(p) if Some(p) == staying));
+        assert!(!seen.contains(&gone), "a connection's number came twice");
+        seen.push(gone);
+    }
 }

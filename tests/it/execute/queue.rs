@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{BEGIN, begun};
-use crate::support::{Bed, docker, secs};
+use crate::support::{Bed, Kernel, docker, secs};
 
 const ASSERTION: &str = "builtins.AssertionError";
 
@@ -70,8 +70,12 @@ async fn a_destroy_makes_a_pending_execute_answer_nil() {
     let code = format!("import time\n{BEGIN}time.sleep(60)");
     let queued = async {
         begun(&bed, &kernel).await;
-        // One call that waits for its turn, and the destroy.
-        tokio::join!(kernel.execute("waits", "query", "1", json!({})), kernel.destroy())
+        // One call that waits for its turn, and the destroy once it does.
+        let destroy = async {
+            has_its_place(&kernel, "waits").await;
+            kernel.destroy().await
+        };
+        tokio::join!(kernel.execute("waits", "query", "1", json!({})), destroy)
     };
     let (running, (waiting, statistics)) =
         tokio::join!(kernel.execute("r", "query", &code, json!({})), queued);
@@ -99,4 +103,38 @@ async fn a_restart_makes_a_pending_execute_answer_nil() {
     assert!(restarted.unwrap().is_object());
     assert_eq!(kernel.run("print('again')").await.stdout(), "again\n");
     assert!(bed.ends(&agent, &kernel.id).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_frees_its_place() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let first = format!("import time\nseen = ['first']\n{BEGIN}time.sleep(3)");
+    let later = async {
+        begun(&bed, &kernel).await;
+        // Its connection closes while it waits for its turn.
+        let given_up = kernel.execute("given-up", "query", "seen.append('given up')", json!({}));
+        tokio::select! {
+            answer = given_up => panic!("it came to its turn: {answer:?}"),
+            () = has_its_place(&kernel, "given-up") => {}
+        }
+        kernel.run("seen.append('last')\nprint(seen)").await
+    };
+    let (_, last) = tokio::join!(kernel.run(&first), later);
+    assert_eq!(last.stdout(), "['first', 'last']\n");
+    let error = kernel.execute("given-up", "continue", "", json!({})).await.unwrap_err();
+    assert_eq!(error.name, ASSERTION);
+}
+
+/// A run that waits for its turn can't be gone on with, and the refusal says so.
+async fn has_its_place(kernel: &Kernel, run: &str) {
+    let deadline = std::time::Instant::now() + secs(5);
+    loop {
+        let refused = kernel.execute(run, "continue", "", json!({})).await.expect_err("it has not begun");
+        if refused.text().contains("waits for its turn") {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{refused:?}");
+    }
 }
