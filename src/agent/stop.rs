@@ -85,6 +85,10 @@ pub(super) async fn stop(running: Running, stop_kernels: bool) {
     if unsent > 0 {
         tracing::warn!(unsent, "events did not leave; those of ended kernels are told at the next start");
     }
+    // The journal learns which ends were told; without it they would be told again.
+    if timeout(REST, kernel_tasks.wait()).await.is_err() {
+        tracing::debug!(tasks = kernel_tasks.len(), "not everything was noted in time");
+    }
     end.cancel();
     tracker.close();
     if timeout(REST, tracker.wait()).await.is_err() {

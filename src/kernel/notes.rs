@@ -5,6 +5,8 @@
 //! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event left it is
 //!   kept for an hour, marked as told, so that a second destroy is not told again (section 12, items 1 and 4).
 //!
+//! - `samples.json`: the last statistics of all kernels, for those that die while no agent runs.
+//!
 //! Files are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
 //! is renamed to `*.set-aside` with a warning and never stops a start.
@@ -25,6 +27,9 @@ use crate::wire::event::EndReason;
 
 /// The version of both kinds of files.
 const VERSION: u32 = 1;
+
+/// The file of statistics.
+const SAMPLES: &str = "samples.json";
 
 /// How long a told ending is remembered, in seconds (section 12, item 4).
 const REMEMBER_SECS: u64 = 3600;
@@ -94,6 +99,8 @@ impl Ending {
 pub struct Notes {
     kernels: PathBuf,
     endings: PathBuf,
+    /// Holds both, and the samples.
+    root: PathBuf,
     /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
     /// look-up and never over an await.
     ended: Mutex<HashMap<KernelId, Option<u64>>>,
@@ -106,6 +113,8 @@ pub struct Found {
     pub kernels: HashMap<KernelId, KernelNote>,
     /// Endings whose event has not left.
     pub untold: HashMap<KernelId, Ending>,
+    /// Each kernel's last statistics.
+    pub samples: HashMap<KernelId, Sample>,
 }
 
 impl Notes {
@@ -115,7 +124,7 @@ impl Notes {
         for dir in [&kernels, &endings] {
             fs::create_dir_all(dir)?;
         }
-        Ok(Self { kernels, endings, ended: Mutex::default() })
+        Ok(Self { kernels, endings, root: agent_dir.to_owned(), ended: Mutex::default() })
     }
 
     /// Reads everything an earlier life left.
@@ -130,7 +139,28 @@ impl Notes {
                 found.untold.insert(id, ending);
             }
         }
+        found.samples = self.samples();
         Ok(found)
+    }
+
+    /// Keeps the last statistics; a file that is lost costs figures, never a kernel.
+    pub fn keep_samples(&self, samples: &[(KernelId, Sample)]) -> io::Result<()> {
+        let by_text: HashMap<String, &Sample> = samples.iter().map(|(k, s)| (k.to_string(), s)).collect();
+        let temporary = self.root.join("samples.tmp");
+        fs::write(&temporary, serde_json::to_vec(&by_text)?)?;
+        fs::rename(&temporary, self.root.join(SAMPLES))
+    }
+
+    fn samples(&self) -> HashMap<KernelId, Sample> {
+        let path = self.root.join(SAMPLES);
+        let Ok(bytes) = fs::read(&path) else { return HashMap::new() };
+        match serde_json::from_slice::<HashMap<String, Sample>>(&bytes) {
+            Ok(found) => found.into_iter().filter_map(|(k, s)| Some((k.parse().ok()?, s))).collect(),
+            Err(error) => {
+                set_aside(&path, &error.to_string());
+                HashMap::new()
+            }
+        }
     }
 
     /// Writes a kernel's note.

@@ -1,7 +1,8 @@
 //! Noticing what happens to kernels without the agent (section 12, items 19 and 24).
 //!
-//! Three tasks: [`Kernels::follow_events`] hears of deaths from Docker's event stream at once, [`Kernels::reconcile`]
-//! compares with Docker's list, dead containers included, and [`Kernels::probe`] asks whether Docker answers at all.
+//! Four tasks: [`Kernels::follow_events`] hears of deaths from Docker's event stream at once, [`Kernels::reconcile`]
+//! compares with Docker's list, dead containers included, [`Kernels::probe`] asks
+//! whether Docker answers at all, and [`Kernels::keep_samples`] keeps statistics for kernels that die unseen.
 //! Each tells the kernel's own task, which looks for itself before it believes.
 
 use std::collections::HashSet;
@@ -141,6 +142,28 @@ impl Kernels {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the kernels' last statistics on disk for ever, one file for all.
+    pub async fn keep_samples(&self, every: Duration) {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_failing = false;
+        loop {
+            ticks.tick().await;
+            let targets = self.targets().borrow().clone();
+            let sample = |k| Some((k, self.node.collector.last_seen(k)?));
+            let samples: Vec<_> = targets.iter().filter_map(|t| sample(t.kernel)).collect();
+            let node = self.node.clone();
+            let kept = tokio::task::spawn_blocking(move || node.notes.keep_samples(&samples)).await;
+            let Ok(kept) = kept else { continue };
+            if let Err(error) = &kept
+                && !is_failing
+            {
+                tracing::warn!(%error, "can't keep statistics below the scratch root; check the disk");
+            }
+            is_failing = kept.is_err();
+        }
     }
 
     /// Asks Docker for ever whether it answers.

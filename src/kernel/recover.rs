@@ -18,6 +18,7 @@ use super::{Kernels, Live};
 use crate::docker::{Container, ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::parse_cpuset;
+use crate::stats::Sample;
 use crate::wire::config::{KernelConfig, Limits};
 use crate::wire::event::EndReason;
 use crate::wire::reply::KernelPlace;
@@ -38,7 +39,7 @@ pub struct Candidate {
 /// What becomes of a kernel that an earlier life left.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
-    /// It runs: take it back.
+    /// Look at its container: take the kernel back if that runs, else end it with the reason that Docker knows.
     TakeBack(ContainerId),
     /// Its end had begun, or it died meanwhile: end it, and tell.
     End(EndReason),
@@ -52,12 +53,10 @@ pub fn decide(found: &Found, candidates: &[Candidate], told: &[KernelId]) -> Has
     let mut fates = HashMap::new();
     for candidate in candidates {
         // A restart that was cut off may leave two; the newest that runs is the kernel.
-        let newest = candidates
-            .iter()
-            .filter(|c| c.kernel == candidate.kernel && c.alive)
-            .max_by_key(|c| c.created)
-            .map(|c| Fate::TakeBack(c.container.clone()));
-        fates.insert(candidate.kernel, newest.unwrap_or(Fate::End(EndReason::SelfTerminated)));
+        let same = candidates.iter().filter(|c| c.kernel == candidate.kernel);
+        if let Some(best) = same.max_by_key(|c| (c.alive, c.created)) {
+            fates.insert(candidate.kernel, Fate::TakeBack(best.container.clone()));
+        }
     }
     for (kernel, note) in &found.kernels {
         fates.entry(*kernel).or_insert(Fate::End(EndReason::SelfTerminated));
@@ -117,11 +116,13 @@ impl Kernels {
             let birth = match fate {
                 Fate::TakeBack(container) => {
                     taken += 1;
-                    Birth::Found(container, found.kernels.get(&kernel).cloned())
+                    let sample = found.samples.get(&kernel).copied();
+                    Birth::Found(container, found.kernels.get(&kernel).cloned(), sample)
                 }
                 Fate::End(reason) => {
                     ended += 1;
-                    Birth::Ended(reason, found.untold.get(&kernel).and_then(|e| e.sample))
+                    let noted = found.untold.get(&kernel).and_then(|e| e.sample);
+                    Birth::Ended(reason, noted.or_else(|| found.samples.get(&kernel).copied()))
                 }
                 Fate::Undo => {
                     undone += 1;
@@ -199,11 +200,11 @@ impl Kernel {
         &mut self,
         container: ContainerId,
         note: Option<KernelNote>,
+        sample: Option<Sample>,
     ) -> Option<std::sync::Arc<Live>> {
         let found = self.look_at(&container).await;
-        let Some(found) = found.filter(|c| c.state.is_alive()) else {
-            tracing::info!(kernel = %self.id, "its container ended while no agent ran");
-            self.finish(EndReason::SelfTerminated, None, None).await;
+        let Some(found) = found.filter(|c| self.is_alive(c)) else {
+            self.finish(EndReason::SelfTerminated, sample, None).await;
             return None;
         };
         match self.taken_back(&found, note).await {
@@ -219,6 +220,15 @@ impl Kernel {
                 None
             }
         }
+    }
+
+    fn is_alive(&self, found: &Container) -> bool {
+        if found.state.is_alive() {
+            return true;
+        }
+        let (exit_code, out_of_memory) = (found.exit_code.unwrap_or(-1), found.oom_killed);
+        tracing::info!(kernel = %self.id, exit_code, out_of_memory, "its container ended while no agent ran");
+        false
     }
 
     async fn look_at(&self, container: &ContainerId) -> Option<Container> {
@@ -332,7 +342,7 @@ mod tests {
 
         assert_eq!(fate(&noted(NotedPhase::Running), std::slice::from_ref(&alive), k, false), back("a"));
         assert_eq!(fate(&nothing, std::slice::from_ref(&alive), k, false), back("a"), "a note may be lost");
-        assert_eq!(fate(&noted(NotedPhase::Running), std::slice::from_ref(&dead), k, false), died);
+        assert_eq!(fate(&noted(NotedPhase::Running), std::slice::from_ref(&dead), k, false), back("d"));
         assert_eq!(fate(&noted(NotedPhase::Running), &[], k, false), died, "removed behind our back");
         assert_eq!(fate(&noted(NotedPhase::Restarting), &[], k, false), died);
         assert_eq!(fate(&noted(NotedPhase::Restarting), &[dead.clone(), alive.clone()], k, false), back("a"));

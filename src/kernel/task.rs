@@ -27,7 +27,8 @@ pub(super) enum Birth {
     /// The manager asks for it; its limit counts from when the request was received.
     Asked(KernelConfig, Option<Instant>),
     /// A container of an earlier life of the agent, or of the Python agent.
-    Found(ContainerId, Option<KernelNote>),
+    /// With its note, and its last statistics if it turns out to be dead.
+    Found(ContainerId, Option<KernelNote>, Option<crate::stats::Sample>),
     /// An earlier life was ending it, or noted a kernel whose container is gone.
     Ended(EndReason, Option<crate::stats::Sample>),
     /// An earlier life was making it, and nobody was answered.
@@ -98,7 +99,7 @@ impl Kernel {
                     None => return,
                 }
             }
-            Birth::Found(container, note) => match self.take_over(container, note).await {
+            Birth::Found(container, note, sample) => match self.take_over(container, note, sample).await {
                 Some(live) => live,
                 None => return,
             },

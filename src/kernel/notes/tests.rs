@@ -26,6 +26,18 @@ fn kernels_and_untold_endings_come_back() {
 }
 
 #[test]
+fn samples_come_back_and_a_damaged_file_of_them_is_set_aside() {
+    let (dir, notes) = notes();
+    let kernel = KernelId::random();
+    let sample = Sample { mem_max_bytes: 7, ..Sample::default() };
+    notes.keep_samples(&[(kernel, sample)]).unwrap();
+    assert_eq!(notes.load().unwrap().samples[&kernel], sample);
+    fs::write(dir.path().join("samples.json"), "{half").unwrap();
+    assert!(notes.load().unwrap().samples.is_empty());
+    assert!(dir.path().join("samples.json.set-aside").exists());
+}
+
+#[test]
 fn a_told_ending_is_remembered_but_not_told_again() {
     let (dir, notes) = notes();
     let kernel = KernelId::random();
