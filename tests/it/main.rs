@@ -13,10 +13,13 @@
 )]
 #![allow(clippy::panic, reason = "waits that run out end the test with a text of their own")]
 
+mod adoption;
 mod execute;
 mod harness;
 mod kernels;
 mod manager_client;
 mod pairing;
+mod recovery;
 mod rpc;
+mod stopping;
 mod support;

@@ -1,0 +1,253 @@
+//! Sessions outlive the agent (PROTOCOL section 12, items 1, 20 and 21).
+
+use serde_json::{Value as Json, json};
+
+use crate::support::docker::{self, docker, image};
+use crate::support::{Agent, Bed, Kernel, kernel, new_id, secs, until};
+
+const BEGIN: &str = "open('/home/work/begun', 'w').close()\n";
+
+async fn begun(bed: &Bed, kernel: &Kernel) {
+    let marker = bed.scratch().join(&kernel.id).join("begun");
+    until("the run's begin", secs(10), async || marker.exists().then_some(())).await;
+}
+
+/// The kernel's end is told once, with this reason, over all lives of the agent.
+async fn ends_once(bed: &Bed, agent: &Agent, kernel: &str, reason: &str) {
+    let end = bed.wait_end(kernel, secs(15)).await;
+    assert_eq!(end.args[1], reason);
+    docker::gone(kernel).await;
+    until("the removal of its directory", secs(5), async || {
+        (!bed.scratch_dirs().contains(&kernel.to_owned())).then_some(())
+    })
+    .await;
+    assert_eq!(bed.ends(agent, kernel).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_kernel_is_taken_back_after_kill_9_with_all_it_had() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    std::fs::create_dir_all(bed.folders().join("local/data")).unwrap();
+    std::fs::write(bed.folders().join("local/data/of-the-folder"), "").unwrap();
+    let mut config = kernel::config(&image::python());
+    config["environ"] = json!({ "GREETING": "hello" });
+    config["mounts"] = json!([["data", "local", "data"]]);
+    let kernel = agent.create_with(config).await.warm().await;
+    kernel.run("x = 41").await;
+    agent.kill9();
+
+    let mut agent = bed.agent(&[]).await;
+    assert_eq!(kernel.run("print(x + 1)").await.stdout(), "42\n");
+    let error = kernel.execute("no-such-run", "continue", "", json!({})).await.unwrap_err();
+    assert!(error.text().contains("not known"), "{error:?}");
+    let again = agent.call("create_kernel", json!([kernel.id, kernel.config])).await.unwrap();
+    assert_eq!(again, kernel.created, "ports, cores and container are the same");
+
+    // A third life, and a restart that names neither mounts nor environment.
+    agent.stop().await;
+    let agent = bed.agent(&[]).await;
+    let mut bare = kernel::config(&image::python());
+    bare["mounts"] = json!([]);
+    bare["environ"] = json!({});
+    kernel.call("restart_kernel", json!([bare])).await.expect("restart_kernel");
+    let code =
+        "import os\nprint(os.environ.get('GREETING'), os.path.exists('/home/work/data/of-the-folder'))";
+    assert_eq!(kernel.run(code).await.stdout(), "hello True\n");
+    kernel.destroy().await;
+    ends_once(&bed, &agent, &kernel.id, "user-requested").await;
+}
+
+#[tokio::test]
+async fn a_run_goes_on_without_the_agent_and_its_output_is_found() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let code = format!("import time\n{BEGIN}for i in range(6):\n  time.sleep(1)\n  print('step', i)");
+    let first = kernel.execute("long", "query", &code, json!({})).await.unwrap();
+    assert_eq!(first["status"], "continued");
+    begun(&bed, &kernel).await;
+    agent.kill9();
+
+    let _agent = bed.agent(&[]).await;
+    // Another run queues behind it, as before.
+    let queued = kernel.run("print('after')");
+    let followed = async {
+        let mut text = String::new();
+        loop {
+            let answer = kernel.execute("long", "continue", "", json!({})).await.expect("continue");
+            for item in answer["console"].as_array().unwrap() {
+                text += item[1].as_str().unwrap();
+            }
+            if answer["status"] == "finished" {
+                return text;
+            }
+            assert_eq!(answer["status"], "continued");
+        }
+    };
+    let (text, after) = tokio::join!(followed, queued);
+    assert!(text.ends_with("step 5\n"), "{text:?}");
+    assert!(text.contains("step 4\n"), "{text:?}");
+    assert_eq!(after.stdout(), "after\n");
+}
+
+#[tokio::test]
+async fn kernels_that_died_while_no_agent_ran_are_told_once() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&["--stats-interval", "1"]).await;
+    let (killed, removed) = (agent.create_tiny().await, agent.create_tiny().await);
+    let samples = bed.scratch().join(".agent/samples.json");
+    until("their first statistics", secs(10), async || {
+        let text = std::fs::read_to_string(&samples).unwrap_or_default();
+        (text.contains(&killed.id) && text.contains(&removed.id)).then_some(())
+    })
+    .await;
+    agent.kill9();
+    docker(&["kill", killed.container()]).await;
+    docker(&["rm", "-f", removed.container()]).await;
+
+    let mut agent = bed.agent(&[]).await;
+    for kernel in [&killed, &removed] {
+        ends_once(&bed, &agent, &kernel.id, "self-terminated").await;
+        let end = bed.wait_end(&kernel.id, secs(1)).await;
+        assert!(end.args[2]["cpu_used"].is_number(), "the last statistics are told: {:?}", end.args);
+    }
+    agent.stop().await;
+    let agent = bed.agent(&[]).await;
+    assert_eq!(bed.ends(&agent, &killed.id).await.len(), 1, "told again by the next life");
+    assert_eq!(killed.destroy().await, Json::Null);
+    assert_eq!(bed.ends(&agent, &killed.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_destroy_that_was_cut_off_is_finished_with_its_own_reason() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    let ending = bed.scratch().join(format!(".agent/endings/{}.json", kernel.id));
+    {
+        // The call is given up as soon as the end is in the journal: that is when the agent is killed.
+        let destroy = kernel.call("destroy_kernel", json!([]));
+        tokio::select! {
+            _ = destroy => {}
+            () = until("the journal entry", secs(5), async || ending.exists().then_some(())) => {}
+        }
+    }
+    agent.kill9();
+    let agent = bed.agent(&[]).await;
+    let end = bed.wait_end(&kernel.id, secs(10)).await;
+    assert_eq!(end.args[1], "user-requested");
+    docker::gone(&kernel.id).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_create_that_was_cut_off_leaves_nothing_and_is_not_told() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let id = new_id();
+    let mut config = kernel::config(&image::tiny());
+    config["limits"]["mem_slot"] = json!(64);
+    {
+        let create = agent.call("create_kernel", json!([id, config]));
+        tokio::select! {
+            answer = create => panic!("it was too quick to cut off: {answer:?}"),
+            () = until("its container", secs(5), async || {
+                (!docker::containers_named(&id).await.is_empty()).then_some(())
+            }) => {}
+        }
+    }
+    agent.kill9();
+    let agent = bed.agent(&[]).await;
+    docker::gone(&id).await;
+    until("the removal of its directory", secs(5), async || bed.scratch_dirs().is_empty().then_some(()))
+        .await;
+    until("the removal of its note", secs(5), async || {
+        std::fs::read_dir(bed.scratch().join(".agent/kernels")).unwrap().next().is_none().then_some(())
+    })
+    .await;
+    let told = bed.manager.all("kernel_terminated", |event| event.args[0] == id);
+    assert!(told.is_empty(), "the manager has no such session: {told:?}");
+    agent.call("ping", json!(["alive"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn ends_wait_for_a_manager_that_is_away_over_a_restart_of_the_agent() {
+    let mut bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernels = [agent.create_tiny().await, agent.create_tiny().await];
+    bed.manager.down();
+    for kernel in &kernels {
+        kernel.destroy().await;
+    }
+    agent.kill9();
+    // Nobody hears `instance_started`, so there is nothing to wait for but the port.
+    let agent = bed.spawn_agent(&[]);
+    until("the agent", secs(10), async || {
+        agent.rpc().call("ping", json!(["?"]), secs(1)).await.is_ok().then_some(())
+    })
+    .await;
+    bed.manager.up();
+    for kernel in &kernels {
+        let end = bed.wait_end(&kernel.id, secs(10)).await;
+        assert_eq!(end.args[1], "user-requested");
+        assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn damaged_notes_do_not_stop_the_start() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    agent.kill9();
+    let put =
+        |file: String, text: &str| std::fs::write(bed.scratch().join(".agent").join(file), text).unwrap();
+    put(format!("kernels/{}.json", kernel.id), "{\"version\": 1, \"ker");
+    put(format!("endings/{}.json", new_id()), "\u{0}\u{0}\u{0}");
+    put("endings/x.json".to_owned(), "{}");
+    let agent = bed.agent(&[]).await;
+    // The labels are enough to take it back.
+    let again = agent.call("create_kernel", json!([kernel.id, kernel.config])).await.unwrap();
+    assert_eq!(again["container_id"], kernel.created["container_id"]);
+    assert!(agent.output().contains("set a note aside"), "{}", agent.output());
+    kernel.destroy().await;
+    ends_once(&bed, &agent, &kernel.id, "user-requested").await;
+}
+
+#[tokio::test]
+async fn idle_time_counts_over_a_restart() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    agent.kill9();
+    // Long enough that it can't run out at once, short enough to run out in this test.
+    let agent = bed.agent(&["--idle-timeout", "3"]).await;
+    ends_once(&bed, &agent, &kernel.id, "idle-timeout").await;
+}
+
+#[tokio::test]
+async fn the_agent_serves_while_it_takes_kernels_back() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let mut kernels = Vec::new();
+    for _ in 0..12 {
+        kernels.push(agent.create_tiny().await);
+    }
+    agent.kill9();
+    let begin = std::time::Instant::now();
+    let agent = bed.spawn_agent(&[]);
+    until("an answer", secs(5), async || {
+        agent.rpc().call("ping", json!(["?"]), secs(1)).await.is_ok().then_some(())
+    })
+    .await;
+    println!("serving {:?} after the start, with {} running kernels", begin.elapsed(), kernels.len());
+    for kernel in &kernels {
+        let again = agent.call("create_kernel", json!([kernel.id, kernel.config])).await.unwrap();
+        assert_eq!(again["container_id"], kernel.created["container_id"]);
+    }
+    agent.call("reset", json!([])).await.unwrap();
+    for kernel in &kernels {
+        assert_eq!(bed.wait_end(&kernel.id, secs(15)).await.args[1], "agent-reset");
+    }
+}

@@ -1,0 +1,92 @@
+//! The end of the agent, in any state (PROTOCOL sections 4 and 10, section 12 item 37).
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::support::{Bed, docker, secs, until};
+
+#[tokio::test]
+async fn a_stop_during_a_run_answers_nil_and_leaves_the_kernel() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let first =
+        kernel.execute("r", "query", "import time\nfor i in range(100): time.sleep(0.1)", json!({})).await;
+    assert_eq!(first.unwrap()["status"], "continued");
+    let (waiting, status) = tokio::join!(kernel.execute("r", "continue", "", json!({})), async {
+        // The call is under way when the signal comes.
+        until("the run", secs(5), async || Some(())).await;
+        agent.stop().await
+    });
+    assert!(status.success());
+    assert!(waiting.is_ok_and(|answer| answer.is_null() || answer["status"] == "continued"));
+    let last = bed.wait_event("instance_terminated", |_| true, secs(5)).await;
+    assert_eq!(last.args, json!(["agent-restart"]));
+    assert_eq!(docker::containers_named(&kernel.id).await, [kernel.container()]);
+}
+
+#[tokio::test]
+async fn stopping_the_kernels_too_ends_each_and_says_shutdown_last() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&["--stop-kernels-on-exit"]).await;
+    let kernels = [agent.create_tiny().await, agent.create_tiny().await];
+    assert!(agent.stop().await.success());
+    let goodbye = bed.wait_event("instance_terminated", |_| true, secs(5)).await;
+    assert_eq!(goodbye.args, json!(["shutdown"]));
+    for kernel in &kernels {
+        let ends = bed.manager.all("kernel_terminated", |event| event.args[0] == kernel.id);
+        assert_eq!(ends.len(), 1);
+        assert_eq!(ends[0].args[1], "agent-termination");
+        docker::gone(&kernel.id).await;
+    }
+    assert!(bed.scratch_dirs().is_empty());
+}
+
+#[tokio::test]
+async fn a_stop_takes_less_than_5_s_whatever_is_away() {
+    let mut bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    bed.redis.pause();
+    bed.etcd.pause();
+    bed.manager.down();
+    let begin = Instant::now();
+    assert!(agent.stop().await.success());
+    println!("stopped in {:?} with Redis, etcd and the manager away", begin.elapsed());
+    bed.redis.resume();
+    bed.etcd.resume();
+    assert_eq!(docker::containers_named(&kernel.id).await, [kernel.container()]);
+}
+
+#[tokio::test]
+async fn a_stop_while_waiting_for_the_manager_is_quick() {
+    let bed = Bed::without_manager().await;
+    let mut agent = bed.spawn_agent(&[]);
+    until("the wait", secs(5), async || agent.output().contains("waiting for the manager").then_some(()))
+        .await;
+    assert!(agent.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let mut bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    bed.etcd.pause();
+    bed.manager.down();
+    let begin = Instant::now();
+    let pid = agent.pid().to_string();
+    for _ in 0..2 {
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+        // Two signals of a kind that come together are one.
+        until("the first to be heard", secs(5), async || {
+            agent.output().contains("asked to stop").then_some(())
+        })
+        .await;
+    }
+    agent.wait(secs(2)).await;
+    println!("ended {:?} after the first signal", begin.elapsed());
+    assert!(begin.elapsed() < secs(2));
+    bed.etcd.resume();
+}
