@@ -18,6 +18,7 @@ mod execute;
 mod harness;
 mod kernels;
 mod manager_client;
+mod output;
 mod pairing;
 mod recovery;
 mod rpc;
