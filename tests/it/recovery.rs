@@ -231,7 +231,9 @@ async fn the_agent_serves_while_it_takes_kernels_back() {
     let bed = Bed::start().await;
     let mut agent = bed.agent(&[]).await;
     let mut kernels = Vec::new();
-    for _ in 0..12 {
+    // BACKENDAI_TEST_KERNELS=100 is what the promise is about; it takes a minute to make them.
+    let count = std::env::var("BACKENDAI_TEST_KERNELS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
+    for _ in 0..count {
         kernels.push(agent.create_tiny().await);
     }
     agent.kill9();
@@ -248,6 +250,6 @@ async fn the_agent_serves_while_it_takes_kernels_back() {
     }
     agent.call("reset", json!([])).await.unwrap();
     for kernel in &kernels {
-        assert_eq!(bed.wait_end(&kernel.id, secs(15)).await.args[1], "agent-reset");
+        assert_eq!(bed.wait_end(&kernel.id, secs(60)).await.args[1], "agent-reset");
     }
 }
