@@ -10,6 +10,9 @@
 //!        Ending ◀──────┴──────────────┘ ────────────────▶ Gone(Ended)   one kernel_terminated
 //! ```
 //!
+//! After a start of the agent a kernel is `Creating` until its container was looked at; one that can't be taken back is
+//! left alone (`LeftAlone`) until its end is asked for or noticed.
+//!
 //! One task per kernel owns its life ([`task`]); everybody else holds a handle: channels into the task, and a
 //! `watch` of its [`Phase`] out of it. [`Kernels`] is the registry of handles. Ends race whatever else goes on, and
 //! an end is in the journal ([`notes`]) before anything is done about it. Waiting for output happens in the
@@ -132,10 +135,24 @@ pub enum Phase {
     Running(Arc<Live>),
     /// Between two containers.
     Restarting,
+    /// Its container runs, but an agent that started found it odd and can't work with it: until its end is wanted
+    /// or noticed (section 12, item 20).
+    LeftAlone(ContainerId, Failure),
     /// It is being ended.
     Ending,
     /// It is over; files may still be going.
     Gone(Outcome),
+}
+
+impl Phase {
+    /// The container whose end would be the kernel's.
+    fn container(&self) -> Option<&ContainerId> {
+        match self {
+            Self::Running(live) => Some(&live.place.container),
+            Self::LeftAlone(container, _) => Some(container),
+            Self::Creating | Self::Restarting | Self::Ending | Self::Gone(_) => None,
+        }
+    }
 }
 
 /// How it came to be over.
@@ -227,7 +244,7 @@ impl Kernels {
                         .unwrap_or(0);
                 }
                 Phase::Ending | Phase::Gone(_) => figures.ending += 1,
-                Phase::Creating | Phase::Restarting => {}
+                Phase::Creating | Phase::Restarting | Phase::LeftAlone(..) => {}
             }
         }
         figures

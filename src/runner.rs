@@ -12,9 +12,11 @@ pub mod output;
 pub mod runs;
 mod seat;
 mod task;
+#[cfg(test)]
+mod tests;
 pub mod utf8;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,8 +35,8 @@ use crate::zmq::{Context, Limits, Pull, Push, ZmqError};
 /// How long completions may take (section 12, item 28).
 const COMPLETION_LIMIT: Duration = Duration::from_secs(4);
 
-/// After completions that were not answered in time, how long the next ask waits for a second answer, because the
-/// first may belong to the ask before.
+/// After completions that were not answered in time, how long the next ask waits for one more answer, because the
+/// one that came may belong to an ask before.
 const STALE_ANSWER_LIMIT: Duration = Duration::from_millis(150);
 
 /// Where the runner's sockets are published.
@@ -69,8 +71,8 @@ struct Shared {
     asker: Mutex<Option<mpsc::UnboundedSender<serde_json::Value>>>,
     /// One ask at a time: answers carry nothing that tells them apart.
     asking: Semaphore,
-    /// An answer to an ask that was given up may still come.
-    stale_answer: AtomicBool,
+    /// How many asks were given up whose answers may still come: a busy runner answers all of them later, in order.
+    stale_answers: AtomicUsize,
 }
 
 /// Completions that did not come.
@@ -106,7 +108,7 @@ impl Runner {
             space: Notify::new(),
             asker: Mutex::new(None),
             asking: Semaphore::new(1),
-            stale_answer: AtomicBool::new(false),
+            stale_answers: AtomicUsize::new(0),
         });
         let cancel = CancellationToken::new();
         tracker.spawn(task::serve(push, pull, commands_rx, shared.clone(), cancel.clone()));
@@ -145,15 +147,18 @@ impl Runner {
             () = self.cancel.cancelled() => return Err(AskError::Closed),
             received = timeout_at(deadline, answers.recv()) => received,
         };
-        let Ok(Some(first)) = received else {
-            self.shared.stale_answer.store(true, Ordering::Relaxed);
+        let Ok(Some(mut newest)) = received else {
+            self.shared.stale_answers.fetch_add(1, Ordering::Relaxed);
             return Err(AskError::Late);
         };
-        if !self.shared.stale_answer.swap(false, Ordering::Relaxed) {
-            return Ok(first);
+        // Answers come in the order of the asks, so the last one is ours.
+        for _ in 0..self.shared.stale_answers.swap(0, Ordering::Relaxed) {
+            match tokio::time::timeout(STALE_ANSWER_LIMIT, answers.recv()).await {
+                Ok(Some(next)) => newest = next,
+                Ok(None) | Err(_) => break,
+            }
         }
-        let second = tokio::time::timeout(STALE_ANSWER_LIMIT, answers.recv()).await;
-        Ok(second.ok().flatten().unwrap_or(first))
+        Ok(newest)
     }
 
     /// What the queue does, for the idle check, the execution limit and the record of runs.
@@ -188,22 +193,31 @@ impl Shared {
 
     /// Changes the queue, then tells everybody who may care.
     fn change<T>(&self, f: impl FnOnce(&mut Runs) -> T) -> T {
-        let (result, activity) = {
+        let result = {
             let mut runs = self.runs();
-            (f(&mut runs), runs.activity())
+            let result = f(&mut runs);
+            self.publish(&runs);
+            result
         };
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
-        self.publish(activity);
         self.space.notify_one();
         result
     }
 
-    fn publish(&self, activity: Activity) {
+    /// Called with the queue still locked, so that of two changes at once the later one is published last.
+    fn publish(&self, runs: &Runs) {
+        let activity = runs.activity();
         self.activity.send_if_modified(|old| {
             let differs = *old != activity;
             *old = activity;
             differs
         });
+    }
+
+    /// Takes completions that nobody waits for: whether they answer an ask that was given up.
+    fn is_stale_answer(&self) -> bool {
+        let one_less = |count: usize| count.checked_sub(1);
+        self.stale_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
     fn asker(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<serde_json::Value>>> {

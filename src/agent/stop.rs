@@ -85,14 +85,13 @@ pub(super) async fn stop(running: Running, stop_kernels: bool) {
     if unsent > 0 {
         tracing::warn!(unsent, "events did not leave; those of ended kernels are told at the next start");
     }
-    // The journal learns which ends were told; without it they would be told again.
-    if timeout(REST, kernel_tasks.wait()).await.is_err() {
-        tracing::debug!(tasks = kernel_tasks.len(), "not everything was noted in time");
-    }
     end.cancel();
     tracker.close();
-    if timeout(REST, tracker.wait()).await.is_err() {
-        tracing::debug!(tasks = tracker.len(), "tasks did not end in time");
+    // Of the kernels' tasks those that note which ends have just been told.
+    let rest = async { tokio::join!(tracker.wait(), kernel_tasks.wait()) };
+    if timeout(REST, rest).await.is_err() {
+        let tasks = tracker.len() + kernel_tasks.len();
+        tracing::debug!(tasks, "tasks did not end in time");
     }
     tracing::info!(reason = reason.as_str(), "stopped");
 }

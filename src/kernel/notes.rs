@@ -183,7 +183,11 @@ impl Notes {
     /// Its event has left.
     pub fn told(&self, kernel: KernelId, mut ending: Ending) -> io::Result<()> {
         ending.told_at = Some(unix_now());
-        self.ending(kernel, &ending)
+        self.ended().insert(kernel, ending.told_at);
+        // Renamed before it is synced: a kill of the agent in between must not tell it again, and syncing takes
+        // a hundred times as long.
+        write(&self.endings, kernel, &ending, false)?;
+        File::open(file(&self.endings, kernel))?.sync_all()
     }
 
     /// A kernel of this id was made again.
@@ -196,7 +200,11 @@ impl Notes {
     /// Whether this is the first that is heard of the kernel's end; from now on it is not.
     #[must_use]
     pub fn first_end(&self, kernel: KernelId) -> bool {
-        self.ended().insert(kernel, None).is_none()
+        let mut ended = self.ended();
+        let is_first = !ended.contains_key(&kernel);
+        // When an earlier end was told stays known, or it would never be forgotten.
+        ended.entry(kernel).or_insert(None);
+        is_first
     }
 
     /// Whether this agent ends or has ended the kernel, within the last hour.

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::task::pause;
-use super::{Kernels, Phase, labels};
+use super::{Kernels, labels};
 use crate::docker::{ContainerState, ContainerSummary, DockerError, DockerEventKind, ListFilter};
 use crate::ids::ContainerId;
 
@@ -61,11 +61,7 @@ impl Kernels {
 
     fn tell_death(&self, container: &ContainerId) {
         for handle in self.handles().values() {
-            let is_its = match &*handle.phase.borrow() {
-                Phase::Running(live) => live.place.container == *container,
-                _ => false,
-            };
-            if is_its {
+            if handle.phase.borrow().container() == Some(container) {
                 // Fails only when the kernel is over already.
                 let _ = handle.deaths.send(container.clone());
             }
@@ -95,14 +91,8 @@ impl Kernels {
 
     async fn compare(&self, paused: &mut HashSet<ContainerId>) -> Result<(), DockerError> {
         // Taken before the list: a kernel that is made in between is in neither or in the list only.
-        let running: Vec<ContainerId> = self
-            .handles()
-            .values()
-            .filter_map(|h| match &*h.phase.borrow() {
-                Phase::Running(live) => Some(live.place.container.clone()),
-                _ => None,
-            })
-            .collect();
+        let running: Vec<ContainerId> =
+            self.handles().values().filter_map(|h| h.phase.borrow().container().cloned()).collect();
         let filter = ListFilter { all: true, labels: self.node.owner.filter(), name: None };
         let mut list = self.node.docker.list(filter).await?;
         let named = ListFilter { all: true, labels: Vec::new(), name: Some("kernel.".to_owned()) };

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::KernelError;
+use super::error::{Failure, KernelError};
 use super::labels;
 use super::make::{Made, ports};
 use super::notes::{Found, KernelNote, NotedPhase, unix_now};
 use super::task::{Birth, Kernel, pause};
-use super::{Kernels, Live};
+use super::{Kernels, Live, Phase};
 use crate::docker::{Container, ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::parse_cpuset;
@@ -217,6 +217,7 @@ impl Kernel {
                 // Odd, but somebody's session: it keeps running for a better agent to look at.
                 tracing::error!(kernel = %self.id, container = container.short(), %error,
                     "left alone: can't take back this running kernel");
+                self.leave_alone(container, std::sync::Arc::new(error)).await;
                 None
             }
         }
@@ -229,6 +230,30 @@ impl Kernel {
         let (exit_code, out_of_memory) = (found.exit_code.unwrap_or(-1), found.oom_killed);
         tracing::info!(kernel = %self.id, exit_code, out_of_memory, "its container ended while no agent ran");
         false
+    }
+
+    /// Keeps the kernel's place in the registry, so that its container is no orphan and its end is told.
+    async fn leave_alone(&mut self, container: ContainerId, failure: Failure) {
+        self.phase.send_replace(Phase::LeftAlone(container.clone(), failure.clone()));
+        let reason = loop {
+            tokio::select! {
+                biased;
+                Some(reason) = self.inbox.terminate.recv() => break reason,
+                () = self.node.detach.cancelled() => return,
+                Some(_) = self.inbox.deaths.recv() => {
+                    let found = self.node.docker.inspect(container.as_str()).await;
+                    // When Docker can't say, the next comparison asks again.
+                    if found.is_ok_and(|found| found.is_none_or(|c| !c.state.is_alive())) {
+                        break EndReason::SelfTerminated;
+                    }
+                }
+                Some(request) = self.inbox.restarts.recv() => {
+                    // The asker may be gone.
+                    let _ = request.answer.send(Err(failure.clone()));
+                }
+            }
+        };
+        self.finish(reason, None, None).await;
     }
 
     async fn look_at(&self, container: &ContainerId) -> Option<Container> {

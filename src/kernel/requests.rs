@@ -89,12 +89,17 @@ impl Kernels {
         }
         if self.node.notes.first_end(kernel) {
             tracing::info!(%kernel, "asked to destroy a kernel that this agent does not know; telling that it is over");
-            let reason = EndReason::AlreadyTerminated;
-            let left = self.node.events.emit(Event::KernelTerminated(kernel, reason, None));
+            let ending = Ending::new(kernel, EndReason::AlreadyTerminated, None);
+            let (journal, entry) = (self.node.clone(), ending.clone());
+            let written = tokio::task::spawn_blocking(move || journal.notes.ending(kernel, &entry)).await;
+            if let Ok(Err(error)) = written {
+                tracing::warn!(%kernel, %error, "could not note the end on disk; a crash of the agent now may lose it");
+            }
+            let event = Event::KernelTerminated(kernel, EndReason::AlreadyTerminated, None);
+            let left = self.node.events.emit(event);
             let node = self.node.clone();
             self.node.tracker.spawn(async move {
                 if left.wait().await {
-                    let ending = Ending::new(kernel, reason, None);
                     // Only a memory against telling it twice; the next start can do without.
                     let _ = tokio::task::spawn_blocking(move || node.notes.told(kernel, ending)).await;
                 }
@@ -236,7 +241,7 @@ async fn ready(handle: &mut Handle, kernel: KernelId) -> Result<Arc<Live>, Failu
     loop {
         match &*handle.phase.borrow_and_update() {
             Phase::Running(live) => return Ok(live.clone()),
-            Phase::Gone(Outcome::Failed(error)) => return Err(error.clone()),
+            Phase::Gone(Outcome::Failed(error)) | Phase::LeftAlone(_, error) => return Err(error.clone()),
             Phase::Ending | Phase::Gone(Outcome::Ended(_)) => {
                 return Err(Arc::new(KernelError::NotRunning(kernel)));
             }

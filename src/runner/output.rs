@@ -49,7 +49,7 @@ impl Output {
             Record::Media(mime, data) => self.item(mime.len() + data.len(), ConsoleItem::Media(mime, data)),
             Record::Html(text) => self.item(text.len(), ConsoleItem::Html(text)),
             Record::Log(text) => self.item(text.len(), ConsoleItem::Log(text)),
-            Record::Completion(json) => self.item(json.to_string().len(), ConsoleItem::Completion(json)),
+            Record::Completion(json) => self.item(json_weight(&json), ConsoleItem::Completion(json)),
             Record::WaitingInput(options) => self.stop(RunStatus::WaitingInput(options)),
             Record::BuildFinished(code) => {
                 self.end_streams();
@@ -71,8 +71,9 @@ impl Output {
 
     /// Ends the answer here with this status.
     pub fn stop(&mut self, status: RunStatus) {
-        self.bytes += ITEM_COST;
-        self.pieces.push_back(Piece::Stop(status));
+        let piece = Piece::Stop(status);
+        self.bytes += cost(&piece);
+        self.pieces.push_back(piece);
     }
 
     /// Everything up to the next end of an answer, or all there is.
@@ -156,8 +157,23 @@ fn cost(piece: &Piece) -> usize {
                 ConsoleItem::Stdout(t) | ConsoleItem::Stderr(t) | ConsoleItem::Html(t) | ConsoleItem::Log(t),
             ) => t.len(),
             Piece::Item(ConsoleItem::Media(a, b)) => a.len() + b.len(),
-            Piece::Item(ConsoleItem::Completion(json)) => json.to_string().len(),
+            Piece::Item(ConsoleItem::Completion(json)) | Piece::Stop(RunStatus::WaitingInput(json)) => {
+                json_weight(json)
+            }
             Piece::Stop(_) => 0,
+        }
+}
+
+/// What JSON takes in memory, roughly: `[0,0,0,…]` takes many times the bytes it was sent in.
+fn json_weight(json: &serde_json::Value) -> usize {
+    size_of::<serde_json::Value>()
+        + match json {
+            serde_json::Value::String(text) => text.len(),
+            serde_json::Value::Array(items) => items.iter().map(json_weight).sum(),
+            serde_json::Value::Object(pairs) => {
+                pairs.iter().map(|(key, item)| size_of::<String>() + key.len() + json_weight(item)).sum()
+            }
+            _ => 0,
         }
 }
 
@@ -236,5 +252,22 @@ mod tests {
             output.push(Record::Html(String::new()));
         }
         assert!(output.is_full());
+    }
+
+    /// User code can ask for input as often and at such length as it likes.
+    #[test]
+    fn options_of_a_stop_fill_the_buffer_by_what_they_take_in_memory() {
+        let mut output = Output::default();
+        let options = serde_json::json!({ "prompt": "x".repeat(FULL / 2), "list": vec![0; 1000] });
+        output.push(Record::WaitingInput(options.clone()));
+        assert!(!output.is_full());
+        assert!(output.bytes() > FULL / 2 + 1000 * size_of::<serde_json::Value>());
+        let one = output.bytes();
+        output.push(Record::WaitingInput(options));
+        assert!(output.is_full());
+        output.take();
+        assert_eq!(output.bytes(), one);
+        output.take();
+        assert_eq!(output.bytes(), 0);
     }
 }

@@ -340,6 +340,12 @@ impl Runs {
         self.current.as_ref().is_none_or(|c| c.output.bytes() < limit)
     }
 
+    /// Roughly what the current run's output holds, in bytes.
+    #[cfg(test)]
+    pub(super) fn current_bytes(&self) -> usize {
+        self.current.as_ref().map_or(0, |c| c.output.bytes())
+    }
+
     /// Whether an interrupt has something to interrupt.
     #[must_use]
     pub fn is_running(&self) -> bool {

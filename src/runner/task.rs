@@ -52,21 +52,22 @@ fn handle(shared: &Shared, frames: &[bytes::Bytes], skipped: &mut u64) {
         Ok(record) => record,
         Err(bad) => return skip(shared, &bad, skipped),
     };
-    if let Record::Completion(found) = &record
-        && let Some(asker) = &*shared.asker()
-        && asker.send(found.clone()).is_ok()
-    {
-        return;
+    if let Record::Completion(found) = &record {
+        let taken = shared.asker().as_ref().is_some_and(|asker| asker.send(found.clone()).is_ok());
+        if taken || shared.is_stale_answer() {
+            return;
+        }
     }
-    let (wake, activity) = {
+    let wake = {
         let mut runs = shared.runs();
-        (runs.record(record), runs.activity())
+        let wake = runs.record(record);
+        shared.publish(&runs);
+        wake
     };
     if wake {
         // Ordinary output wakes nobody: answers go out at a stop, a full buffer, or when time is up.
         shared.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
-    shared.publish(activity);
 }
 
 fn skip(shared: &Shared, bad: &BadRecord, skipped: &mut u64) {

@@ -14,10 +14,12 @@
 #![allow(clippy::panic, reason = "waits that run out end the test with a text of their own")]
 
 mod adoption;
+mod chaos;
 mod execute;
 mod harness;
 mod kernels;
 mod manager_client;
+mod outages;
 mod output;
 mod pairing;
 mod recovery;

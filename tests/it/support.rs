@@ -9,6 +9,8 @@
 //! | `rpc` | the manager's RPC client |
 //! | `kernel` | kernels as the manager sees them: create, run to the end, destroy |
 //! | `docker` | the `docker` command, asked for facts |
+//! | `engine` | a socket in front of Docker's that hangs, refuses and fails on request |
+//! | `vitals` | what an agent costs and how regular its heartbeats are |
 //! | `zmtp` | ZeroMQ's wire protocol, as far as PULL and DEALER need it |
 //! | `msgpack` | JSON to msgpack and back |
 //! | `process`, `ports`, `wait` | children that never outlive the test, free ports, bounded waits |
@@ -16,6 +18,7 @@
 pub(crate) mod agent;
 pub(crate) mod bed;
 pub(crate) mod docker;
+pub(crate) mod engine;
 pub(crate) mod kernel;
 pub(crate) mod manager;
 pub(crate) mod msgpack;
@@ -23,6 +26,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod rpc;
 pub(crate) mod services;
+pub(crate) mod vitals;
 pub(crate) mod wait;
 pub(crate) mod zmtp;
 

@@ -1,0 +1,119 @@
+//! A seeded random life: kernels come and go while the agent is killed and what it needs is taken away; then a
+//! model says what must be true (PROTOCOL section 12, items 1 to 6, 13, 18 to 20, 23 and 32).
+//!
+//! `BACKENDAI_CHAOS_SEED` repeats a sequence (which acts on what; the machine's own timing stays its own),
+//! `BACKENDAI_CHAOS_STEPS` makes it longer.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use self::world::World;
+
+mod world;
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// What can happen, as often as it stands here.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Create,
+    /// A destroy while the kernel is being made.
+    CreateAndDestroy,
+    Destroy,
+    Restart,
+    /// A restart and a destroy of the same kernel at once.
+    RestartAndDestroy,
+    /// `docker kill`.
+    KillContainer,
+    /// `docker rm -f`.
+    RemoveContainer,
+    /// SIGTERM, and a new agent.
+    StopAgent,
+    /// SIGKILL, and a new agent.
+    KillAgent,
+    /// SIGKILL a moment after a request that was not answered yet.
+    KillAgentAmid(Request),
+    /// SIGSTOP and SIGCONT.
+    PauseAgent,
+    /// Takes it away, or gives it back.
+    Toggle(Part),
+}
+
+/// A request that a crash cuts off.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Create,
+    Destroy,
+    Restart,
+}
+
+/// What an agent depends on.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Etcd,
+    Redis,
+    Manager,
+}
+
+const ACTS: [(Act, u32); 16] = [
+    (Act::Create, 30),
+    (Act::CreateAndDestroy, 4),
+    (Act::Destroy, 14),
+    (Act::Restart, 6),
+    (Act::RestartAndDestroy, 4),
+    (Act::KillContainer, 5),
+    (Act::RemoveContainer, 4),
+    (Act::StopAgent, 3),
+    (Act::KillAgent, 4),
+    (Act::KillAgentAmid(Request::Create), 3),
+    (Act::KillAgentAmid(Request::Destroy), 3),
+    (Act::KillAgentAmid(Request::Restart), 3),
+    (Act::PauseAgent, 2),
+    (Act::Toggle(Part::Etcd), 7),
+    (Act::Toggle(Part::Redis), 7),
+    (Act::Toggle(Part::Manager), 8),
+];
+
+fn choose(random: &mut StdRng) -> Act {
+    let mut ticket = random.random_range(0..ACTS.iter().map(|(_, weight)| weight).sum());
+    for (act, weight) in ACTS {
+        if ticket < weight {
+            return act;
+        }
+        ticket -= weight;
+    }
+    unreachable!("the ticket is below the sum of all weights")
+}
+
+#[tokio::test]
+async fn after_any_sequence_every_end_was_told_once_and_nothing_is_left() {
+    let seed = setting("BACKENDAI_CHAOS_SEED").unwrap_or_else(rand::random);
+    let steps = setting("BACKENDAI_CHAOS_STEPS").unwrap_or(60);
+    println!("BACKENDAI_CHAOS_SEED={seed} BACKENDAI_CHAOS_STEPS={steps}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut world = World::new().await;
+    for step in 0..steps {
+        let act = choose(&mut random);
+        let target = random.random_range(0..usize::MAX);
+        let millis = random.random_range(0..150);
+        println!("{step}: {act:?}, {}", world.summary());
+        match act {
+            Act::Create => world.create().await,
+            Act::CreateAndDestroy => world.create_and_destroy(millis * 2).await,
+            Act::Destroy => world.destroy(target).await,
+            Act::Restart => world.restart(target).await,
+            Act::RestartAndDestroy => world.restart_and_destroy(target).await,
+            Act::KillContainer => world.end_container(target, &["kill"]).await,
+            Act::RemoveContainer => world.end_container(target, &["rm", "-f"]).await,
+            Act::StopAgent => world.stop_agent().await,
+            Act::KillAgent => world.kill_agent().await,
+            Act::KillAgentAmid(request) => world.kill_agent_amid(request, target, millis).await,
+            Act::PauseAgent => world.pause_agent(millis * 4).await,
+            Act::Toggle(part) => world.toggle(part).await,
+        }
+    }
+    world.settle().await;
+}
