@@ -107,8 +107,15 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
         ))
     };
     let images = Images::start(docker.clone(), images_config, end.clone(), &tracker);
-    if let Err(error) = images.first_scan(FIRST_SCAN).await {
-        tracing::warn!(%error, "going on without a list of images; kernels are refused until there is one");
+    match stop.run_until_cancelled(images.first_scan(FIRST_SCAN)).await {
+        None => {
+            end.cancel();
+            return Ok(());
+        }
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            tracing::warn!(%error, "going on without a list of images; kernels are refused until there is one");
+        }
     }
 
     let endpoint = parts::map_watch(&cluster.settings(), &tracker, &end, |s| {

@@ -172,16 +172,11 @@ impl Runner {
         self.shared.change(Runs::expire);
     }
 
-    /// Answers every caller nil, and disconnects.
+    /// Answers every caller nil, and disconnects; the runner does not notice.
     pub fn close(&self) {
         self.shared.change(Runs::close);
         self.shared.asking.close();
         self.cancel.cancel();
-    }
-
-    /// Disconnects without touching the queue: the agent stops, the kernel lives on.
-    pub fn detach(&self) {
-        self.close();
     }
 }
 

@@ -138,6 +138,8 @@ impl Kernels {
     pub async fn keep_samples(&self, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The recovery reads what this replaces. The sender lives as long as the registry.
+        let _ = self.recovered().wait_for(|done| *done).await;
         let mut is_failing = false;
         loop {
             ticks.tick().await;

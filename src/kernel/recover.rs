@@ -307,9 +307,6 @@ impl Kernel {
         self.note.run = run.map(|r| r.as_str().to_owned());
         self.note.adopted = is_adopted.then(|| found.id.to_string());
         self.note_phase(NotedPhase::Running).await;
-        if let Some(note) = note {
-            self.note.last_use = note.last_use;
-        }
         live.remember_if_running(&self.note.run).await;
         Ok(live)
     }

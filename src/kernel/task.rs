@@ -78,14 +78,8 @@ enum Next {
 
 impl Kernel {
     pub(super) fn new(node: Arc<Node>, id: KernelId, phase: watch::Sender<Phase>, inbox: Inbox) -> Self {
-        let config = KernelConfig {
-            lang: String::new(),
-            limits: crate::wire::config::Limits { mem_slot: 0.0, cpu_slot: 0.0, gpu_slot: 0.0 },
-            mounts: Vec::new(),
-            environ: std::collections::BTreeMap::default(),
-            cpu_set: None,
-            gpu_set: None,
-        };
+        // Until its birth says what it is made of.
+        let config = KernelConfig::default();
         let noted = KernelNote::new(id, NotedPhase::Creating);
         Self { node, id, config, allocation: None, phase, note: noted, last_use: Instant::now(), inbox }
     }
@@ -113,7 +107,7 @@ impl Kernel {
             self.phase.send_replace(Phase::Running(live.clone()));
             match self.serve(&live).await {
                 Next::End(reason) => return self.end(&live, reason).await,
-                Next::Detach => return live.runner.detach(),
+                Next::Detach => return live.runner.close(),
                 Next::Restart(request) => match self.restart(&live, request.config).await {
                     Ok(made) => {
                         live = made;
@@ -161,7 +155,10 @@ impl Kernel {
                 // Requests last: each is served within its caller's limit, ends are not.
                 Some(request) = self.inbox.restarts.recv() => return Next::Restart(request),
                 Ok(()) = activity.changed() => self.last_use = Instant::now(),
-                Ok(()) = self.inbox.used.changed() => self.last_use = *self.inbox.used.borrow_and_update(),
+                Ok(()) = self.inbox.used.changed() => {
+                    self.last_use = *self.inbox.used.borrow_and_update();
+                    self.note_phase(NotedPhase::Running).await;
+                }
             }
         }
     }
@@ -190,7 +187,8 @@ impl Kernel {
     /// Writes the note; a full disk must not stop the kernel, so a failure is only logged.
     pub(super) async fn note_phase(&mut self, phase: NotedPhase) {
         self.note.phase = phase;
-        self.note.last_use = unix_now();
+        // Not of now: taking a kernel back, for one, is no use of it.
+        self.note.last_use = unix_now().saturating_sub(self.last_use.elapsed().as_secs());
         let (shared, id, to_write) = (self.node.clone(), self.id, self.note.clone());
         let written = tokio::task::spawn_blocking(move || shared.notes.note(id, &to_write)).await;
         if let Ok(Err(error)) = written {

@@ -9,7 +9,7 @@ use super::params::kind;
 use super::value::{self, Value};
 
 /// What a kernel is made of, as the manager asks for it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct KernelConfig {
     /// The image without the prefix `lablup/kernel-`, e.g. `python:3.6-debian`.
     pub lang: String,
@@ -26,7 +26,7 @@ pub struct KernelConfig {
 }
 
 /// The three slots that the manager schedules by.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Limits {
     /// Memory in MiB.
     pub mem_slot: f64,

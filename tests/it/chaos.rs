@@ -20,6 +20,8 @@ fn setting(name: &str) -> Option<u64> {
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Create,
+    /// A run in the one kernel that lives through everything.
+    Execute,
     /// A destroy while the kernel is being made.
     CreateAndDestroy,
     Destroy,
@@ -58,8 +60,9 @@ enum Part {
     Manager,
 }
 
-const ACTS: [(Act, u32); 16] = [
+const ACTS: [(Act, u32); 17] = [
     (Act::Create, 30),
+    (Act::Execute, 14),
     (Act::CreateAndDestroy, 4),
     (Act::Destroy, 14),
     (Act::Restart, 6),
@@ -102,6 +105,7 @@ async fn after_any_sequence_every_end_was_told_once_and_nothing_is_left() {
         println!("{step}: {act:?}, {}", world.summary());
         match act {
             Act::Create => world.create().await,
+            Act::Execute => world.execute().await,
             Act::CreateAndDestroy => world.create_and_destroy(millis * 2).await,
             Act::Destroy => world.destroy(target).await,
             Act::Restart => world.restart(target).await,

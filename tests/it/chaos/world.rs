@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use super::{Part, Request};
 use crate::support::docker::{self, NAMESPACE_LABEL, image};
 use crate::support::msgpack::from_json;
-use crate::support::{Agent, Bed, kernel, new_id, secs, until};
+use crate::support::{Agent, Bed, Kernel, kernel, new_id, secs, until};
 
 /// The most kernels at a time.
 const MOST: usize = 6;
@@ -25,6 +25,10 @@ pub(super) struct World {
     // First, so that the agent ends before its bed.
     agent: Agent,
     bed: Bed,
+    /// Code runs in it through everything: nothing that happens to the agent may be felt there.
+    session: Kernel,
+    /// How often it has counted.
+    counted: u64,
     /// They run, and no end of theirs may have been told.
     alive: Vec<Alive>,
     /// Every id that the agent was ever asked for.
@@ -59,10 +63,25 @@ impl World {
         let first = agent.create_tiny().await;
         first.destroy().await;
         let cores = first.created["cpu_set"].clone();
-        let all = BTreeSet::from([first.id]);
+        let session = agent.create_python().await.warm().await;
+        session.run("n = 0").await;
+        let all = BTreeSet::from([first.id, session.id.clone()]);
         let (alive, raced) = (Vec::new(), BTreeSet::new());
         let (etcd_paused, redis_killed, manager_down) = (false, false, false);
-        Self { agent, bed, alive, all, raced, etcd_paused, redis_killed, manager_down, descriptors, cores }
+        Self {
+            agent,
+            bed,
+            session,
+            counted: 0,
+            alive,
+            all,
+            raced,
+            etcd_paused,
+            redis_killed,
+            manager_down,
+            descriptors,
+            cores,
+        }
     }
 
     pub(super) fn summary(&self) -> String {
@@ -86,6 +105,13 @@ impl World {
         let created = self.agent.create_with(config()).await;
         self.all.insert(created.id.clone());
         self.alive.push(Alive { container: created.container().to_owned(), id: created.id });
+    }
+
+    /// One more run of the session; what it knows shows that none was lost, and none was done twice.
+    pub(super) async fn execute(&mut self) {
+        self.counted += 1;
+        let run = self.session.run("n += 1\nprint(n)").await;
+        assert_eq!(run.stdout(), format!("{}\n", self.counted));
     }
 
     pub(super) async fn create_and_destroy(&mut self, millis: u64) {
@@ -223,7 +249,8 @@ impl World {
 
     /// Makes sure of the end of every kernel that is not alive, and waits until all were told.
     async fn all_ends_told(&self) {
-        let alive: Vec<&str> = self.alive.iter().map(|kernel| kernel.id.as_str()).collect();
+        let mut alive: Vec<&str> = self.alive.iter().map(|kernel| kernel.id.as_str()).collect();
+        alive.push(&self.session.id);
         for id in self.all.iter().filter(|id| !alive.contains(&id.as_str()) && self.ends(id) == 0) {
             self.agent.call("destroy_kernel", json!([id])).await.expect("destroy_kernel");
             self.bed.wait_end(id, secs(10)).await;
@@ -242,6 +269,9 @@ impl World {
             }
         }
         self.all_ends_told().await;
+        self.execute().await;
+        let session = Alive { id: self.session.id.clone(), container: self.session.container().to_owned() };
+        self.alive.push(session);
         for kernel in std::mem::take(&mut self.alive) {
             assert_eq!(self.ends(&kernel.id), 0, "the end of {} was told while it ran", kernel.id);
             let last = self.agent.call("destroy_kernel", json!([kernel.id])).await.expect("destroy_kernel");

@@ -97,3 +97,45 @@ async fn an_idle_timeout_of_zero_means_never() {
     bed.manager.wait("instance_heartbeat", 5, |_| true, secs(16)).await;
     assert!(bed.ends(&agent, &kernel.id).await.is_empty());
 }
+
+#[tokio::test]
+async fn a_renamed_container_is_still_its_kernels() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--reconcile-interval", "1"]).await;
+    let kernel = agent.create_tiny().await;
+    docker(&["rename", kernel.container(), &format!("baitest-{}", kernel.id)]).await;
+    // Two heartbeats are time enough for several comparisons with Docker's list.
+    let beats = bed.manager.all("instance_heartbeat", |_| true).len();
+    bed.manager.wait("instance_heartbeat", beats + 2, |_| true, secs(10)).await;
+    assert!(bed.ends(&agent, &kernel.id).await.is_empty());
+    assert!(kernel.destroy().await.is_object());
+    docker::gone(&kernel.id).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_paused_container_is_told_of_in_the_log_and_can_be_destroyed() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--reconcile-interval", "1"]).await;
+    let kernel = agent.create_tiny().await;
+    docker(&["pause", kernel.container()]).await;
+    until("the warning", secs(5), async || agent.output().contains("container is paused").then_some(()))
+        .await;
+    assert!(bed.ends(&agent, &kernel.id).await.is_empty(), "a paused kernel is not over");
+    assert!(kernel.destroy().await.is_object());
+    docker::gone(&kernel.id).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}
+
+/// Its interpreter, its runs and its ports are gone: that is the end of the session.
+#[tokio::test]
+async fn a_container_restarted_by_hand_ends_its_kernel_once() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--reconcile-interval", "1"]).await;
+    let kernel = agent.create_tiny().await;
+    docker(&["restart", "-t", "0", kernel.container()]).await;
+    let end = bed.wait_end(&kernel.id, secs(12)).await;
+    assert_eq!(end.args[1], "self-terminated");
+    docker::gone(&kernel.id).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}
