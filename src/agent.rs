@@ -109,6 +109,9 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let images = Images::start(docker.clone(), images_config, end.clone(), &tracker);
     match stop.run_until_cancelled(images.first_scan(FIRST_SCAN)).await {
         None => {
+            if let Err(error) = cluster.retract(FIRST_SCAN / 10).await {
+                tracing::warn!(%error, "could not leave etcd");
+            }
             end.cancel();
             return Ok(());
         }
