@@ -288,6 +288,10 @@ impl Kernels {
                 () = task.run(birth) => {}
                 () = census => {}
             }
+            if registry.node.detach.is_cancelled() {
+                // The agent stops and the kernel lives on: it keeps its place, or its container would be an orphan.
+                return;
+            }
             registry.handles().remove(&kernel);
             registry.census();
             // Whoever waits for the id to be free waits for this.

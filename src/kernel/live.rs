@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::Node;
 use super::error::KernelError;
 use super::make::Made;
@@ -16,6 +18,9 @@ use crate::wire::reply::KernelPlace;
 
 /// How many runs' snapshots are kept: the current one and those whose last answer was not collected.
 const MAX_SNAPSHOTS: usize = 8;
+
+/// How long a run waits for its note.
+const NOTE_LIMIT: Duration = Duration::from_secs(1);
 
 /// One container's worth of a kernel; a restart makes a new one.
 pub struct Live {
@@ -31,6 +36,8 @@ pub struct Live {
     pub runner: Runner,
     /// Its files.
     pub scratch: Scratch,
+    /// The run that the note on disk speaks of; set by the kernel's task once it is written.
+    noted: watch::Sender<Option<String>>,
     /// What `.output` held when a run began, by run. A std mutex, held for a push or a look.
     snapshots: Mutex<VecDeque<(RunId, Arc<OutputSnapshot>)>>,
 }
@@ -54,6 +61,7 @@ impl Live {
             exec_timeout: made.exec_timeout,
             runner,
             scratch: made.scratch,
+            noted: watch::Sender::default(),
             snapshots: Mutex::default(),
         })
     }
@@ -66,6 +74,22 @@ impl Live {
             container: self.place.container.clone(),
             pid: self.pid,
             scratch: self.scratch.path().to_owned(),
+        }
+    }
+
+    /// The note on disk speaks of this run now, or of none.
+    pub(super) fn set_noted(&self, run: Option<String>) {
+        self.noted.send_replace(run);
+    }
+
+    /// Waits until the note on disk speaks of the run (before its code is sent), or no more (before its end is
+    /// answered): otherwise a kill of the agent in between would let the next life wait for an end that was told, or
+    /// take the end of this run for that of the next. A disk that hangs must not hold the answer up for long.
+    pub(super) async fn await_note(&self, run: &RunId, is_begun: bool) {
+        let mut noted = self.noted.subscribe();
+        let fits = |noted: &Option<String>| (noted.as_deref() == Some(run.as_str())) == is_begun;
+        if tokio::time::timeout(NOTE_LIMIT, noted.wait_for(fits)).await.is_err() {
+            tracing::warn!(kernel = %self.place.kernel, "the note of a run is slow to be written; check the disk below the scratch root");
         }
     }
 

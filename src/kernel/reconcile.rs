@@ -120,6 +120,10 @@ impl Kernels {
     async fn remove_orphans(&self, list: &[ContainerSummary]) -> Result<(), DockerError> {
         for container in list {
             let Some((kernel, _)) = labels::read(&container.labels) else { continue };
+            if self.node.detach.is_cancelled() {
+                // What is left now is for the next start to look at.
+                return Ok(());
+            }
             let is_ours = self.node.owner.filter().iter().all(|(k, v)| container.labels.get(k) == Some(v));
             if !is_ours || self.handle(kernel).is_some() {
                 continue;

@@ -152,6 +152,7 @@ impl Kernels {
             if request.upload_output_files {
                 live.remember_output(&run).await;
             }
+            live.await_note(&run, true).await;
             if seat.start(commands).await.is_none() {
                 return Ok(None);
             }
@@ -159,7 +160,10 @@ impl Kernels {
         let Some((output, status)) = seat.collect(FLUSH).await else { return Ok(None) };
         drop(seat);
         let files = match status {
-            RunStatus::Finished(_) => self.publish_files(&live, &run).await,
+            RunStatus::Finished(_) => {
+                live.await_note(&run, false).await;
+                self.publish_files(&live, &run).await
+            }
             _ => Vec::new(),
         };
         Ok(Some(RunResult { run_id: run, status, output, files }))

@@ -129,7 +129,7 @@ impl Kernel {
         let mut activity = live.runner.activity();
         loop {
             let now = activity.borrow_and_update().clone();
-            self.take_note(&now).await;
+            self.take_note(live, &now).await;
             let expires = self.expiry(live, &now);
             let idles = self.idle_deadline(&now);
             tokio::select! {
@@ -175,13 +175,13 @@ impl Kernel {
     }
 
     /// Keeps the note of the run that goes on, so that it goes on for the next life of the agent too.
-    async fn take_note(&mut self, activity: &Activity) {
+    async fn take_note(&mut self, live: &Live, activity: &Activity) {
         let run = activity.run.as_ref().map(|run| run.as_str().to_owned());
-        if self.note.phase == NotedPhase::Running && self.note.run == run {
-            return;
+        if self.note.phase != NotedPhase::Running || self.note.run != run {
+            self.note.run.clone_from(&run);
+            self.note_phase(NotedPhase::Running).await;
         }
-        self.note.run = run;
-        self.note_phase(NotedPhase::Running).await;
+        live.set_noted(run);
     }
 
     /// Writes the note; a full disk must not stop the kernel, so a failure is only logged.

@@ -253,3 +253,18 @@ async fn the_agent_serves_while_it_takes_kernels_back() {
         assert_eq!(bed.wait_end(&kernel.id, secs(60)).await.args[1], "agent-reset");
     }
 }
+
+/// The note of a run is gone before its end is answered: else the next life would wait for an end that was told.
+#[tokio::test]
+async fn a_run_that_was_answered_is_over_for_the_next_life() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    kernel.run("n = 0").await;
+    for round in 1..=6 {
+        assert_eq!(kernel.run("n += 1\nprint(n)").await.stdout(), format!("{round}\n"));
+        agent.kill9();
+        agent = bed.agent(&[]).await;
+    }
+    assert_eq!(kernel.run("print(n)").await.stdout(), "6\n");
+}
