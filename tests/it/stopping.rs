@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::support::msgpack::from_json;
 use crate::support::{Bed, docker, secs, until};
 
 #[tokio::test]
@@ -14,13 +15,16 @@ async fn a_stop_during_a_run_answers_nil_and_leaves_the_kernel() {
     let first =
         kernel.execute("r", "query", "import time\nfor i in range(100): time.sleep(0.1)", json!({})).await;
     assert_eq!(first.unwrap()["status"], "continued");
-    let (waiting, status) = tokio::join!(kernel.execute("r", "continue", "", json!({})), async {
-        // The call is under way when the signal comes.
-        until("the run", secs(5), async || Some(())).await;
-        agent.stop().await
-    });
-    assert!(status.success());
-    assert!(waiting.is_ok_and(|answer| answer.is_null() || answer["status"] == "continued"));
+    // One connection keeps the order of its calls: when the ping is answered, the run's call is under way.
+    let mut line = agent.rpc().connect().await;
+    let nothing = from_json(&json!({}));
+    let waits =
+        line.request("execute", &from_json(&json!([2, kernel.id, "r", "continue", "", {}])), &nothing).await;
+    let ping = line.request("ping", &from_json(&json!(["?"])), &nothing).await;
+    assert_eq!(line.answer(secs(1)).await.expect("the ping's answer").header.id, ping);
+    assert!(agent.stop().await.success());
+    let answer = line.answer(secs(1)).await.expect("the run's answer");
+    assert_eq!((answer.header.id, answer.result), (waits, Ok(rmpv::Value::Nil)));
     let last = bed.wait_event("instance_terminated", |_| true, secs(5)).await;
     assert_eq!(last.args, json!(["agent-restart"]));
     assert_eq!(docker::containers_named(&kernel.id).await, [kernel.container()]);
