@@ -213,6 +213,7 @@ install_packages() {
 # -- Rust -------------------------------------------------------------------
 
 # A cargo that is new enough, and what the crates' build scripts need: C++ for libzmq, protoc for etcd's protocol.
+# protoc is of no use without the files in libprotobuf-dev, which its package only recommends.
 need_rust() {
     local wanted found
     export PATH="$PATH:$HOME/.cargo/bin"
@@ -222,7 +223,7 @@ need_rust() {
     found=$(as_caller rustc --version | cut -d' ' -f2)
     [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] \
         || die "Rust $wanted or newer is needed, this is $found: run 'rustup update'"
-    need_packages g++:g++ protoc:protobuf-compiler
+    need_packages g++:g++ protoc:protobuf-compiler /usr/include/google/protobuf/descriptor.proto:libprotobuf-dev
     say "Rust $found"
 }
 
