@@ -121,13 +121,12 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
         }
     }
 
-    let endpoint = parts::map_watch(&cluster.settings(), &tracker, &end, |s| {
-        s.as_ref().map(|s| s.event_addr.zmq_endpoint())
-    });
+    let event_addr =
+        parts::map_watch(&cluster.settings(), &tracker, &end, |s| s.as_ref().map(|s| s.event_addr.clone()));
     let redis = parts::map_watch(&cluster.settings(), &tracker, &end, |s| {
         s.as_ref().map(|s| (s.redis.host.clone(), s.redis.port))
     });
-    let events = Events::start(zmq.clone(), identity.instance_id.clone(), endpoint, &tracker);
+    let events = Events::start(identity.instance_id.clone(), event_addr, &tracker);
     let store = Store::start(redis, end.clone(), &tracker);
     let collector = std::sync::Arc::new(Collector::new(parts::collector(&docker)));
     scratch.start_sweeper(end.clone(), &tracker);
@@ -199,7 +198,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let starting = async move {
         // The manager learns of the agent by its first heartbeat; `instance_started` marks it alive.
         published.presence_published().await;
-        first_beat.first_beat_left().await;
+        first_beat.first_beat_arrived().await;
         first_beat.emit(Event::InstanceStarted);
     };
     background(Box::pin(starting));

@@ -1,23 +1,31 @@
 //! The one queue to the manager (PROTOCOL section 4, section 12 items 5 and 6).
 //!
-//! Two lanes go into one PUSH socket: kernel and instance events all wait, in order; of heartbeats only the newest
-//! waits. The socket takes a message only while a connection stands, so nothing goes stale inside it.
+//! Two lanes go over one [`line`]: kernel and instance events all wait, in order; of heartbeats only the newest
+//! waits. One message is under way at a time, and leaves the queue when it has arrived, so that nothing goes stale on the
+//! way and nothing is lost with a connection.
 //!
-//! One task (`serve`) owns the socket. Channels: `ordered` (mpsc, unbounded: an event must never be refused, and
-//! there are at most a few per kernel), `beat` (watch, the newest heartbeat), `endpoint` (watch, where the manager
+//! One task (`serve`) owns the line. Channels: `ordered` (mpsc, unbounded: an event must never be refused, and
+//! there are at most a few per kernel), `beat` (watch, the newest heartbeat), `address` (watch, where the manager
 //! listens), `waiting` (watch, how many ordered events wait, for metrics and the stop).
 
-use std::collections::VecDeque;
+mod line;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::line::{Line, LineError};
+use crate::cluster::HostPort;
 use crate::ids::InstanceId;
 use crate::wire::event::{Event, Heartbeat};
-use crate::zmq::{Context, Limits, Multipart, Push};
+
+/// How long an event waits for its departure to be noted; a disk that hangs must not keep the manager uninformed.
+const NOTE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Handle of the queue.
 #[derive(Clone)]
@@ -26,34 +34,45 @@ pub struct Events {
     beat: watch::Sender<Option<Heartbeat>>,
     /// Counted up by whoever emits and down by the task, so that a close right after an emit waits for it.
     waiting: Arc<watch::Sender<usize>>,
-    /// When the last heartbeat left; none has at first.
+    /// When the last heartbeat arrived; none has at first.
     last_beat: watch::Receiver<Option<Instant>>,
     stop: CancellationToken,
 }
 
-struct Queued {
-    event: Event,
-    /// Told when the event has left.
-    left: oneshot::Sender<()>,
+/// Notes how far an event is, for the next life of the agent; both methods block for a small write.
+///
+/// A crash between the two leaves open whether the event has arrived. That is only ever so while it is under way:
+/// an event that waits for a connection has not left.
+pub trait Departure: Send + Sync + 'static {
+    /// It is about to leave.
+    fn leaves(&self);
+    /// It did not arrive, and waits again.
+    fn stays(&self);
 }
 
-/// Resolves when the event has left for the manager; an event of a stopped queue never does.
-pub struct Left(oneshot::Receiver<()>);
+struct Queued {
+    event: Event,
+    /// Told when the event has arrived.
+    arrived: oneshot::Sender<()>,
+    departure: Option<Arc<dyn Departure>>,
+}
 
-impl Left {
-    /// Whether it left; `false` when the queue stopped before.
+/// Resolves when the event has arrived at the manager; an event of a stopped queue never does.
+pub struct Arrival(oneshot::Receiver<()>);
+
+impl Arrival {
+    /// Whether it arrived; `false` when the queue stopped before.
     pub async fn wait(self) -> bool {
         self.0.await.is_ok()
     }
 }
 
 impl Events {
-    /// Starts the task. Nothing leaves before `endpoint` holds the manager's address (`tcp://host:port`).
+    /// Starts the task. Nothing leaves before `address` holds where the manager listens.
     #[must_use]
     pub fn start(
-        context: Context,
         instance: InstanceId,
-        endpoint: watch::Receiver<Option<String>>,
+        address: watch::Receiver<Option<HostPort>>,
         tracker: &TaskTracker,
     ) -> Self {
         let (ordered, ordered_rx) = mpsc::unbounded_channel();
@@ -62,30 +81,38 @@ impl Events {
         let (last_beat_tx, last_beat) = watch::channel(None);
         let stop = CancellationToken::new();
         let server = Server {
-            context,
             instance,
-            endpoint,
+            address,
             ordered: ordered_rx,
             beat: beat_rx,
             waiting: waiting.clone(),
             last_beat: last_beat_tx,
-            stop: stop.clone(),
-            queue: VecDeque::new(),
-            push: None,
+            front: None,
+            failures: 0,
         };
-        tracker.spawn(server.serve());
+        let stopped = stop.clone();
+        tracker.spawn(async move { stopped.run_until_cancelled(server.serve()).await });
         Self { ordered, beat, waiting, last_beat, stop }
     }
 
     /// Queues an event behind all that wait.
-    pub fn emit(&self, event: Event) -> Left {
-        let (left, rx) = oneshot::channel();
+    pub fn emit(&self, event: Event) -> Arrival {
+        self.queue(event, None)
+    }
+
+    /// The same, with a note of its departure.
+    pub fn emit_noted(&self, event: Event, departure: Arc<dyn Departure>) -> Arrival {
+        self.queue(event, Some(departure))
+    }
+
+    fn queue(&self, event: Event, departure: Option<Arc<dyn Departure>>) -> Arrival {
+        let (arrived, rx) = oneshot::channel();
         self.waiting.send_modify(|n| *n += 1);
-        if self.ordered.send(Queued { event, left }).is_err() {
+        if self.ordered.send(Queued { event, arrived, departure }).is_err() {
             self.waiting.send_modify(|n| *n -= 1);
             tracing::debug!("an event came after the queue was closed");
         }
-        Left(rx)
+        Arrival(rx)
     }
 
     /// Replaces the heartbeat that waits.
@@ -93,8 +120,8 @@ impl Events {
         self.beat.send_replace(Some(heartbeat));
     }
 
-    /// Waits until the first heartbeat has left.
-    pub async fn first_beat_left(&self) {
+    /// Waits until the first heartbeat has arrived.
+    pub async fn first_beat_arrived(&self) {
         let mut last_beat = self.last_beat.clone();
         if last_beat.wait_for(Option::is_some).await.is_err() {
             // The queue was closed: there is no first heartbeat any more.
@@ -102,7 +129,7 @@ impl Events {
         }
     }
 
-    /// How long ago the last heartbeat left.
+    /// How long ago the last heartbeat arrived.
     #[must_use]
     pub fn last_beat_age(&self) -> Option<Duration> {
         self.last_beat.borrow().map(|at| at.elapsed())
@@ -114,11 +141,11 @@ impl Events {
         self.waiting.subscribe()
     }
 
-    /// Waits until all ordered events have left, at most `limit`, then ends the task. Returns how many did not.
+    /// Waits until all ordered events have arrived, at most `limit`, then ends the task. Returns how many did not.
     pub async fn close(&self, limit: Duration) -> usize {
         let mut waiting = self.waiting.subscribe();
         let drained = waiting.wait_for(|n| *n == 0);
-        let left = match tokio::time::timeout(limit, drained).await {
+        let left = match timeout(limit, drained).await {
             Ok(_) => 0,
             Err(_) => *self.waiting.borrow(),
         };
@@ -127,91 +154,199 @@ impl Events {
     }
 }
 
-/// How long closing the socket may take to hand what libzmq holds to the network.
-const FLUSH: Duration = Duration::from_millis(500);
-
 struct Server {
-    context: Context,
     /// The second frame of every event.
     instance: InstanceId,
-    endpoint: watch::Receiver<Option<String>>,
+    address: watch::Receiver<Option<HostPort>>,
     ordered: mpsc::UnboundedReceiver<Queued>,
     beat: watch::Receiver<Option<Heartbeat>>,
     waiting: Arc<watch::Sender<usize>>,
     last_beat: watch::Sender<Option<Instant>>,
-    stop: CancellationToken,
-    /// Events that wait, oldest first.
-    queue: VecDeque<Queued>,
-    /// The connection to the endpoint; remade when that changes.
-    push: Option<Push>,
+    /// The oldest event that has not arrived.
+    front: Option<Front>,
+    /// How often in a row there was no connection, or one over which nothing arrived.
+    failures: u32,
+}
+
+struct Front {
+    queued: Queued,
+    noted: Noted,
+}
+
+/// Whether an event's departure is noted.
+enum Noted {
+    No,
+    /// A thread does it.
+    Begun(JoinHandle<()>),
+    Done,
+}
+
+/// What goes out next.
+enum Outgoing {
+    Front,
+    Beat(Heartbeat),
 }
 
 impl Server {
     async fn serve(mut self) {
-        self.reconnect();
-        let mut beat: Option<Multipart> = None;
         loop {
-            let message = match self.queue.front() {
-                Some(queued) => Some(queued.event.encode(&self.instance)),
-                None => beat.clone(),
+            let mut line = self.connect().await;
+            self.send_over(&mut line).await;
+            // Whatever was under way waits again.
+            self.beat.mark_changed();
+            if let Some(front) = &mut self.front {
+                front.stay().await;
+            }
+        }
+    }
+
+    /// Until there is a connection; follows the manager to another address.
+    async fn connect(&mut self) -> Line {
+        loop {
+            let Some(address) = self.address.borrow_and_update().clone() else {
+                changed(&mut self.address).await;
+                continue;
             };
-            let is_beat = self.queue.is_empty();
+            if self.failures > 0 {
+                tokio::select! {
+                    () = changed(&mut self.address) => {
+                        self.failures = 0;
+                        continue;
+                    }
+                    () = sleep(pause(self.failures)) => {}
+                }
+            }
             tokio::select! {
-                // What comes in is looked at before anything goes out, so that what goes out is the newest.
                 biased;
-                () = self.stop.cancelled() => break,
-                Ok(()) = self.endpoint.changed() => self.reconnect(),
-                Some(queued) = self.ordered.recv() => self.queue.push_back(queued),
+                () = changed(&mut self.address) => self.failures = 0,
+                opened = Line::open(&address) => match opened {
+                    Ok(line) => return line,
+                    Err(error) => self.failed(&error),
+                },
+            }
+        }
+    }
+
+    /// Logs the first of several failures in a row; the next message that arrives ends the row.
+    fn failed(&mut self, error: &LineError) {
+        let to = self.address.borrow().as_ref().map(ToString::to_string);
+        if self.failures == 0 {
+            tracing::warn!(to, %error, "can't send events to the manager; trying until it works");
+        } else {
+            tracing::debug!(to, %error, failures = self.failures, "still can't send events");
+        }
+        self.failures += 1;
+    }
+
+    /// Until the connection breaks or the manager is elsewhere.
+    async fn send_over(&mut self, line: &mut Line) {
+        let mut is_first = true;
+        let mut address = self.address.clone();
+        loop {
+            let outgoing = tokio::select! {
+                biased;
+                () = changed(&mut address) => return,
+                error = line.idle() => return self.failed(&error),
+                outgoing = self.next() => outgoing,
+            };
+            let frames = match (&outgoing, &self.front) {
+                (Outgoing::Beat(info), _) => Event::Heartbeat(info.clone()).encode(&self.instance),
+                (Outgoing::Front, Some(front)) => front.queued.event.encode(&self.instance),
+                (Outgoing::Front, None) => continue,
+            };
+            tokio::select! {
+                biased;
+                delivered = line.deliver(&frames) => if let Err(error) = delivered {
+                    return self.failed(&error);
+                },
+                () = changed(&mut address) => return,
+            }
+            if std::mem::take(&mut is_first) {
+                let to = address.borrow().as_ref().map(ToString::to_string);
+                tracing::info!(to, confirmed = line.confirms(), "events reach the manager");
+                self.failures = 0;
+            }
+            match outgoing {
+                Outgoing::Beat(_) => drop(self.last_beat.send_replace(Some(Instant::now()))),
+                Outgoing::Front => self.front_arrived(),
+            }
+        }
+    }
+
+    /// Kernel events go before heartbeats; but a heartbeat does not wait for a disk. May be cancelled.
+    async fn next(&mut self) -> Outgoing {
+        loop {
+            if self.front.as_ref().is_some_and(|front| matches!(front.noted, Noted::Done)) {
+                return Outgoing::Front;
+            }
+            tokio::select! {
+                biased;
+                () = note(&mut self.front), if self.front.is_some() => {}
+                Some(queued) = self.ordered.recv(), if self.front.is_none() => {
+                    self.front = Some(Front { queued, noted: Noted::No });
+                }
                 Ok(()) = self.beat.changed() => {
-                    let newest = self.beat.borrow_and_update().clone();
-                    beat = newest.map(|info| Event::Heartbeat(info).encode(&self.instance));
-                }
-                sent = send(self.push.as_mut(), message) => match sent {
-                    Ok(()) if is_beat => {
-                        beat = None;
-                        self.last_beat.send_replace(Some(Instant::now()));
-                    }
-                    Ok(()) => self.front_left(),
-                    Err(e) => {
-                        tracing::error!(error = %e, "the event socket failed; connecting anew");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                        self.reconnect();
+                    if let Some(newest) = self.beat.borrow_and_update().clone() {
+                        return Outgoing::Beat(newest);
                     }
                 }
+                // Both senders are gone: there is nothing to send any more.
+                else => std::future::pending().await,
             }
-        }
-        if let Some(push) = self.push.take() {
-            push.close(FLUSH).await;
         }
     }
 
-    fn front_left(&mut self) {
-        if let Some(queued) = self.queue.pop_front() {
-            tracing::debug!(event = queued.event.name(), "event left");
+    fn front_arrived(&mut self) {
+        if let Some(Front { queued, .. }) = self.front.take() {
+            tracing::debug!(event = queued.event.name(), "event arrived");
             // Nobody may care; then there is nobody to tell.
-            let _ = queued.left.send(());
+            let _ = queued.arrived.send(());
             self.waiting.send_modify(|n| *n -= 1);
-        }
-    }
-
-    fn reconnect(&mut self) {
-        let Some(endpoint) = self.endpoint.borrow_and_update().clone() else { return };
-        match Push::connect(&self.context, &endpoint, Limits::events()) {
-            Ok(push) => {
-                tracing::info!(to = %endpoint, "sending events to the manager");
-                self.push = Some(push);
-            }
-            Err(e) => tracing::error!(to = %endpoint, error = %e, "can't send events to the manager"),
         }
     }
 }
 
-/// Waits for ever when there is nothing to send or nowhere to send it.
-async fn send(push: Option<&mut Push>, message: Option<Multipart>) -> Result<(), crate::zmq::ZmqError> {
-    match (push, message) {
-        (Some(push), Some(message)) => push.send(message).await,
-        _ => std::future::pending().await,
+impl Front {
+    /// It did not arrive, or did not even leave.
+    async fn stay(&mut self) {
+        let was_noted = !matches!(self.noted, Noted::No);
+        self.noted = Noted::No;
+        if let Some(departure) = self.queued.departure.clone().filter(|_| was_noted) {
+            let noted = tokio::task::spawn_blocking(move || departure.stays());
+            if timeout(NOTE_LIMIT, noted).await.is_err() {
+                tracing::warn!("a note of an event that waits is slow to be written; check the disk");
+            }
+        }
     }
+}
+
+/// Notes that the front event leaves. May be cancelled and called again.
+async fn note(front: &mut Option<Front>) {
+    let Some(front) = front else { return };
+    if let Noted::No = front.noted {
+        front.noted = match front.queued.departure.clone() {
+            Some(departure) => Noted::Begun(tokio::task::spawn_blocking(move || departure.leaves())),
+            None => Noted::Done,
+        };
+    }
+    if let Noted::Begun(writing) = &mut front.noted {
+        if timeout(NOTE_LIMIT, writing).await.is_err() {
+            tracing::warn!("a note of an event that leaves is slow to be written; check the disk");
+        }
+        front.noted = Noted::Done;
+    }
+}
+
+/// Waits for another value; for ever when there will be none.
+async fn changed<T>(watch: &mut watch::Receiver<T>) {
+    if watch.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The pause after so many failures in a row: 0.1 s, doubling to 2 s.
+fn pause(failures: u32) -> Duration {
+    Duration::from_millis(50 * 2u64.pow(failures.min(6))).min(Duration::from_secs(2))
 }
 
 #[cfg(test)]

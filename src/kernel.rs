@@ -45,6 +45,7 @@ pub use self::error::{Failure, Fault, KernelError};
 use self::labels::Owner;
 pub use self::live::Live;
 use self::notes::Notes;
+pub use self::requests::Created;
 use self::task::{Birth, Inbox, Kernel, Restart};
 use crate::cluster::ManagerSettings;
 use crate::docker::Docker;
@@ -172,6 +173,7 @@ struct Handle {
     deaths: mpsc::UnboundedSender<ContainerId>,
     restarts: mpsc::UnboundedSender<Restart>,
     used: Arc<watch::Sender<Instant>>,
+    unwanted: CancellationToken,
 }
 
 /// The registry of this agent's kernels; clones are the same registry.
@@ -269,11 +271,18 @@ impl Kernels {
         let (deaths, deaths_rx) = mpsc::unbounded_channel();
         let (restarts, restarts_rx) = mpsc::unbounded_channel();
         let (used, used_rx) = watch::channel(Instant::now());
-        let handle = Handle { phase, terminate, deaths, restarts, used: Arc::new(used) };
+        let unwanted = CancellationToken::new();
+        let handle =
+            Handle { phase, terminate, deaths, restarts, used: Arc::new(used), unwanted: unwanted.clone() };
         handles.insert(kernel, handle.clone());
         drop(handles);
-        let inbox =
-            Inbox { terminate: terminate_rx, deaths: deaths_rx, restarts: restarts_rx, used: used_rx };
+        let inbox = Inbox {
+            terminate: terminate_rx,
+            deaths: deaths_rx,
+            restarts: restarts_rx,
+            used: used_rx,
+            unwanted,
+        };
         let task = Kernel::new(self.node.clone(), kernel, phase_tx.clone(), inbox);
         let registry = self.clone();
         self.node.tracker.spawn(async move {

@@ -1,7 +1,8 @@
 //! The RPC server: calls in, answers out, in whatever order they are ready (PROTOCOL sections 2 and 3).
 //!
 //! One task owns the ROUTER socket; each call runs in a task of its own and hands its answer back through a bounded
-//! channel. A caller whose connection closes is gone: its place in a run queue is freed. When the server stops, no call is taken any more, and those under way are still answered.
+//! channel. A caller whose connection closes is gone: its place in a run queue is freed,
+//! and the kernel that it would not know of is undone. When the server stops, no call is taken any more, and those under way are still answered.
 
 mod errors;
 mod methods;
@@ -32,6 +33,13 @@ struct Server {
     random: u16,
 }
 
+/// An answer on its way out.
+struct Outgoing {
+    frames: Multipart,
+    /// What to undo when nobody is there to take it.
+    undo: Option<CancellationToken>,
+}
+
 /// Serves until `stop`, then until the calls under way are answered.
 pub async fn serve(mut router: Router, kernels: Kernels, stop: CancellationToken, tracker: TaskTracker) {
     let me = Server {
@@ -39,7 +47,7 @@ pub async fn serve(mut router: Router, kernels: Kernels, stop: CancellationToken
         pid: u16::try_from(std::process::id() & 0xffff).unwrap_or(0),
         random: u16::from_ne_bytes([uuid::Uuid::new_v4().as_bytes()[0], uuid::Uuid::new_v4().as_bytes()[1]]),
     };
-    let (answers, mut ready) = mpsc::channel::<Multipart>(ANSWERS);
+    let (answers, mut ready) = mpsc::channel::<Outgoing>(ANSWERS);
     let mut answers = Some(answers);
     let mut dropped: u64 = 0;
     let mut callers: HashMap<Peer, CancellationToken> = HashMap::new();
@@ -48,9 +56,14 @@ pub async fn serve(mut router: Router, kernels: Kernels, stop: CancellationToken
             // Answers first: they make room for calls.
             biased;
             answer = ready.recv() => match answer {
-                Some(frames) => match router.send(frames).await {
+                Some(Outgoing { frames, undo }) => match router.send(frames).await {
                     Ok(Delivery::Sent) => {}
-                    Ok(Delivery::PeerGone) => tracing::debug!("the caller went away before its answer"),
+                    Ok(Delivery::PeerGone) => {
+                        tracing::debug!("the caller went away before its answer");
+                        if let Some(undo) = undo {
+                            undo.cancel();
+                        }
+                    }
                     Err(e) => break e,
                 },
                 // Stopped, and the last call under way is answered.
@@ -80,7 +93,7 @@ fn accept(
     mut frames: Multipart,
     me: Server,
     kernels: &Kernels,
-    answers: &mpsc::Sender<Multipart>,
+    answers: &mpsc::Sender<Outgoing>,
     tracker: &TaskTracker,
     dropped: &mut u64,
     gone: CancellationToken,
@@ -103,7 +116,10 @@ fn accept(
     let (kernels, answers, received) = (kernels.clone(), answers.clone(), Instant::now());
     tracker.spawn(async move {
         let (header, method) = (call.header, call.method.clone());
-        let body = methods::call(&kernels, call, received, &gone).await;
+        let (body, undo) = match methods::call(&kernels, call, received, &gone).await {
+            Ok(done) => (Ok(done.value), done.undo),
+            Err(error) => (Err(error), None),
+        };
         let millis = received.elapsed().as_millis();
         match &body {
             Ok(_) => tracing::debug!(method, millis, "answered"),
@@ -111,8 +127,14 @@ fn accept(
                 tracing::info!(method, millis, error = e.name, text = %text_of(e), "answered with an error");
             }
         }
+        if gone.is_cancelled() {
+            if let Some(undo) = undo {
+                undo.cancel();
+            }
+            return;
+        }
         // Fails only when the socket is gone, and with it whoever asked.
-        let _ = answers.send(answer(me, header.request_id, route, body)).await;
+        let _ = answers.send(Outgoing { frames: answer(me, header.request_id, route, body), undo }).await;
     });
 }
 

@@ -8,6 +8,7 @@
 //! - [`params`], [`request`], [`config`]: from positional and keyword arguments to a typed request
 //! - [`reply`]: the maps that requests are answered with
 //! - [`event`]: what is pushed to the manager
+//! - [`zmtp`]: ZeroMQ's wire protocol, for the events' way to the manager
 //! - [`record`], [`command`]: what a kernel's runner sends and is sent
 
 pub mod answer;
@@ -21,5 +22,6 @@ pub mod record;
 pub mod reply;
 pub mod request;
 pub mod value;
+pub mod zmtp;
 
 pub use value::Value;

@@ -9,11 +9,11 @@
 //! - Waiting on every method here may be cancelled: a message is taken or handed over whole, in one poll.
 //!
 //! What ZeroMQ does not promise, this room does not either: a message that [`Push::send`] accepted is lost
-//! when its connection breaks before the bytes are out.
+//! when its connection breaks before the bytes are out. Events, of which none may be lost, go another way
+//! (`events/line.rs`).
 //!
 //! Binding and connecting need a running tokio runtime and panic outside of one, as tokio's own sockets do.
 
-mod closing;
 mod context;
 mod dealer;
 mod departures;

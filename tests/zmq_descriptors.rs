@@ -45,13 +45,7 @@ async fn hundreds_of_pairs_work_at_once_and_leave_no_descriptor_behind() {
     // Three at least: two connected sockets and a listener.
     assert!(open_descriptors() >= before + 3 * PAIRS);
 
-    // Half of them drop, half of them close.
-    let rest = held.split_off(PAIRS / 2);
     drop(held);
-    for (push, pull) in rest {
-        push.close(Duration::from_secs(5)).await;
-        drop(pull);
-    }
     drop(context);
     timeout(Duration::from_secs(30), async {
         // libzmq closes descriptors in its own thread, after the call.

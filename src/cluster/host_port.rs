@@ -41,14 +41,6 @@ enum Fault {
     Host,
 }
 
-impl HostPort {
-    /// The endpoint as ZeroMQ wants it: `tcp://host:port`.
-    #[must_use]
-    pub fn zmq_endpoint(&self) -> String {
-        format!("tcp://{self}")
-    }
-}
-
 impl FromStr for HostPort {
     type Err = BadHostPort;
 

@@ -1,37 +1,49 @@
-//! The queue against a manager's PULL socket that comes, goes and moves.
+//! The queue against a manager's PULL socket that comes, goes and moves: libzmq's, and one that can misbehave.
 
+mod peer;
+
+use std::sync::Mutex;
+
+use self::peer::{Manners, Peer};
 use super::*;
 use crate::ids::KernelId;
 use crate::wire::event::{EndReason, Heard};
-use crate::zmq::Pull;
+use crate::zmq::{Context, Limits, Pull};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 struct Bed {
     context: Context,
-    endpoint: watch::Sender<Option<String>>,
+    address: watch::Sender<Option<HostPort>>,
     events: Events,
 }
 
 impl Bed {
     fn new() -> Self {
         let context = Context::new().unwrap();
-        let (endpoint, endpoint_rx) = watch::channel(None);
-        let events =
-            Events::start(context.clone(), InstanceId::new("i-test"), endpoint_rx, &TaskTracker::new());
-        Self { context, endpoint, events }
+        let (address, address_rx) = watch::channel(None);
+        let events = Events::start(InstanceId::new("i-test"), address_rx, &TaskTracker::new());
+        Self { context, address, events }
     }
 
     fn listen(&self, port: u16) -> Pull {
         let pull = Pull::bind(&self.context, &format!("tcp://127.0.0.1:{port}"), Limits::client()).unwrap();
-        self.endpoint.send_replace(Some(format!("tcp://127.0.0.1:{}", pull.local_port())));
+        self.manager_is_at(pull.local_port());
         pull
     }
 
-    fn ended(&self) -> (KernelId, Left) {
-        let kernel = KernelId::random();
-        (kernel, self.events.emit(Event::KernelTerminated(kernel, EndReason::UserRequested, None)))
+    fn manager_is_at(&self, port: u16) {
+        self.address.send_replace(Some(HostPort { host: "127.0.0.1".to_owned(), port }));
     }
+
+    fn ended(&self) -> (KernelId, Arrival) {
+        let kernel = KernelId::random();
+        (kernel, self.events.emit(ended(kernel)))
+    }
+}
+
+fn ended(kernel: KernelId) -> Event {
+    Event::KernelTerminated(kernel, EndReason::UserRequested, None)
 }
 
 async fn hear(pull: &mut Pull) -> Heard {
@@ -56,10 +68,30 @@ fn slots(heard: &Heard) -> Option<u64> {
     crate::wire::value::get(&heard.args[0], "cpu_slots")?.as_u64()
 }
 
+/// What was noted of an event, in order.
+#[derive(Default)]
+struct Notes(Mutex<Vec<&'static str>>);
+
+impl Departure for Notes {
+    fn leaves(&self) {
+        self.0.lock().unwrap().push("leaves");
+    }
+
+    fn stays(&self) {
+        self.0.lock().unwrap().push("stays");
+    }
+}
+
+impl Notes {
+    fn seen(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 #[tokio::test]
 async fn kernel_events_wait_in_order_and_only_the_newest_heartbeat_does() {
     let bed = Bed::new();
-    let (first, left) = bed.ended();
+    let (first, arrival) = bed.ended();
     let (second, _) = bed.ended();
     for n in 0..100 {
         bed.events.beat(beat(n));
@@ -68,7 +100,7 @@ async fn kernel_events_wait_in_order_and_only_the_newest_heartbeat_does() {
     let mut pull = bed.listen(0);
     assert_eq!(hear(&mut pull).await.args[0], first.to_string().into());
     assert_eq!(hear(&mut pull).await.args[0], second.to_string().into());
-    assert!(left.wait().await);
+    assert!(arrival.wait().await);
     assert_eq!(slots(&hear(&mut pull).await), Some(99), "a stale heartbeat went out");
     let (third, _) = bed.ended();
     assert_eq!(hear(&mut pull).await.args[0], third.to_string().into(), "a heartbeat went out twice");
@@ -78,9 +110,9 @@ async fn kernel_events_wait_in_order_and_only_the_newest_heartbeat_does() {
 async fn events_follow_the_manager_to_another_address() {
     let bed = Bed::new();
     let mut old = bed.listen(0);
-    let (first, left) = bed.ended();
+    let (first, arrival) = bed.ended();
     assert_eq!(hear(&mut old).await.args[0], first.to_string().into());
-    assert!(left.wait().await);
+    assert!(arrival.wait().await);
     drop(old);
     // Nobody listens there any more; an event that waits goes to the new place.
     let mut new = bed.listen(0);
@@ -97,7 +129,92 @@ async fn a_close_waits_for_what_was_emitted_just_before_and_no_longer_than_told(
     assert_eq!(hear(&mut pull).await.args[0], kernel.to_string().into());
 
     let bed = Bed::new();
-    let (_, left) = bed.ended();
+    let (_, arrival) = bed.ended();
     assert_eq!(bed.events.close(Duration::from_millis(50)).await, 1, "nobody listens");
-    assert!(!left.wait().await);
+    assert!(!arrival.wait().await);
+}
+
+/// What libzmq's PUSH would lose: a manager whose machine takes bytes and whose process dies before it reads them.
+#[tokio::test]
+async fn an_event_that_was_written_and_not_read_is_sent_again() {
+    let bed = Bed::new();
+    let deaf = Peer::listen(Manners::Deaf).await;
+    bed.manager_is_at(deaf.port());
+    let (notes, kernel) = (Arc::new(Notes::default()), KernelId::random());
+    let arrival = bed.events.emit_noted(ended(kernel), notes.clone());
+    deaf.was_sent(b"kernel_terminated").await;
+    assert_eq!(notes.seen(), ["leaves"]);
+    let port = deaf.die().await;
+    let mut pull = bed.listen(port);
+    assert_eq!(hear(&mut pull).await.args[0], kernel.to_string().into());
+    assert!(arrival.wait().await);
+    assert_eq!(notes.seen(), ["leaves", "stays", "leaves"]);
+}
+
+/// A manager that stands still reads what it was sent when it goes on; sending it again would tell it twice.
+#[tokio::test]
+async fn a_manager_that_stands_still_is_waited_for() {
+    let bed = Bed::new();
+    let peer = Peer::listen(Manners::Deaf).await;
+    bed.manager_is_at(peer.port());
+    let (_, arrival) = bed.ended();
+    peer.was_sent(b"kernel_terminated").await;
+    for n in 0..50 {
+        bed.events.beat(beat(n));
+    }
+    assert_eq!(bed.events.last_beat_age(), None, "behind an event that may not have arrived");
+    peer.hear_again();
+    assert!(arrival.wait().await);
+    bed.events.first_beat_arrived().await;
+    assert_eq!(peer.connections(), 1);
+    assert_eq!(peer.times_sent(b"kernel_terminated"), 1);
+    assert!(peer.times_sent(b"instance_heartbeat") <= 2, "of heartbeats only the newest waits");
+}
+
+/// libzmq 4.1 takes a PING for a message, and the manager's receiver would die of it.
+#[tokio::test]
+async fn a_peer_that_knows_no_pings_sees_none_that_is_a_whole_message() {
+    for manners in [Manners::Old, Manners::HangsUpAtPings] {
+        let bed = Bed::new();
+        let peer = Peer::listen(manners).await;
+        bed.manager_is_at(peer.port());
+        let (_, arrival) = bed.ended();
+        assert!(tokio::time::timeout(LIMIT, arrival.wait()).await.unwrap(), "{manners:?}");
+        bed.events.beat(beat(1));
+        bed.events.first_beat_arrived().await;
+        peer.was_sent(b"instance_heartbeat").await;
+        assert_eq!(peer.times_sent(b"\x04\x07\x04PING"), 0, "{manners:?}");
+        assert_eq!(peer.times_sent(b"\x05\x07\x04PING"), 1, "{manners:?}: only the beginning of a message");
+        assert_eq!(peer.connections(), 2, "{manners:?}: that beginning went with its connection");
+        assert_eq!(peer.times_sent(b"kernel_terminated"), 1, "{manners:?}");
+    }
+}
+
+/// Not even a disk that hangs delays heartbeats for long (section 12, item 5).
+#[tokio::test]
+async fn heartbeats_go_on_while_a_note_is_slow() {
+    struct Slow(Mutex<std::sync::mpsc::Receiver<()>>);
+    impl Departure for Slow {
+        fn leaves(&self) {
+            let _ = self.0.lock().unwrap().recv();
+        }
+        fn stays(&self) {}
+    }
+    let bed = Bed::new();
+    let mut pull = bed.listen(0);
+    let (disk, hangs) = std::sync::mpsc::channel();
+    let kernel = KernelId::random();
+    let arrival = bed.events.emit_noted(ended(kernel), Arc::new(Slow(Mutex::new(hangs))));
+    bed.events.beat(beat(7));
+    assert_eq!(slots(&hear(&mut pull).await), Some(7));
+    assert_eq!(hear(&mut pull).await.args[0], kernel.to_string().into(), "told all the same, after a while");
+    assert!(arrival.wait().await);
+    drop(disk);
+}
+
+#[test]
+fn pauses_grow_and_stay_short() {
+    let pauses: Vec<_> = (1..10).map(pause).collect();
+    assert!(pauses.is_sorted() && pauses[0] == Duration::from_millis(100));
+    assert_eq!(pauses[8], Duration::from_secs(2));
 }

@@ -67,6 +67,9 @@ pub enum KernelError {
     /// It was destroyed before it was ready.
     #[error("kernel {0} was destroyed before it was ready")]
     Cancelled(KernelId),
+    /// Whoever asked for it closed the connection before the answer, as the manager does after 3 s.
+    #[error("kernel {0} was undone, because its asker left before it was ready")]
+    Unwanted(KernelId),
     /// A run can't be gone on with.
     #[error(transparent)]
     Run(#[from] Refusal),

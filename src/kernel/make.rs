@@ -44,6 +44,7 @@ impl Kernel {
             biased;
             Some(reason) = self.inbox.terminate.recv() => Err((Some(reason), KernelError::Cancelled(id))),
             () = node.detach.cancelled() => Err((None, KernelError::Cancelled(id))),
+            () = self.inbox.unwanted.cancelled() => Err((None, KernelError::Unwanted(id))),
             () = until(deadline) => Err((None, KernelError::Late(node.config.create_deadline.unwrap_or_default()))),
             made = make(&node, id, &self.config, &mut self.allocation) => made.map_err(|e| (None, e)),
         };
@@ -51,6 +52,7 @@ impl Kernel {
         let (reason, error) = match result {
             Ok(live) => {
                 self.note_phase(NotedPhase::Running).await;
+                self.answered = Some(Instant::now());
                 tracing::info!(kernel = %id, lang = self.config.lang, container = live.place.container.short(),
                     cpus = ?live.place.cpu_set, "created");
                 return Some(live);

@@ -2,8 +2,11 @@
 //!
 //! - `kernels/{id}.json`: the kernel exists; in which phase; the run that goes on; when it was used last. Docker's
 //!   labels can't change after the create, and a container that was removed takes its labels with it.
-//! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event left it is
+//! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event arrived it is
 //!   kept for an hour, marked as told, so that a second destroy is not told again (section 12, items 1 and 4).
+//!   While the event is under way it is marked as such: a crash in that moment leaves open whether it arrived. It most
+//!   likely did, and a second one would do harm in the manager, so it is told again only if the manager asks for the
+//!   kernel's end: a manager that knows of the end never does.
 //!
 //! - `samples.json`: the last statistics of all kernels, for those that die while no agent runs.
 //!
@@ -11,7 +14,7 @@
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
 //! is renamed to `*.set-aside` with a warning and never stops a start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -72,7 +75,11 @@ pub struct Ending {
     pub reason: String,
     /// Its last statistics, if any were taken.
     pub sample: Option<Sample>,
-    /// When its event left, in seconds since 1970; `None` while that is still to do.
+    /// When its event began to leave for the manager, in seconds since 1970; `None` while it waits. Found by the next life
+    /// without `told_at`, it is open whether the event arrived.
+    #[serde(default)]
+    pub left_at: Option<u64>,
+    /// When its event arrived, in seconds since 1970; `None` while that is still to do.
     pub told_at: Option<u64>,
 }
 
@@ -90,7 +97,7 @@ impl Ending {
     #[must_use]
     pub fn new(kernel: KernelId, reason: EndReason, sample: Option<Sample>) -> Self {
         let (kernel, reason) = (kernel.to_string(), reason.to_string());
-        Self { version: VERSION, kernel, reason, sample, told_at: None }
+        Self { version: VERSION, kernel, reason, sample, left_at: None, told_at: None }
     }
 }
 
@@ -103,7 +110,28 @@ pub struct Notes {
     root: PathBuf,
     /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
     /// look-up and never over an await.
-    ended: Mutex<HashMap<KernelId, Option<u64>>>,
+    ended: Mutex<HashMap<KernelId, Told>>,
+}
+
+/// What the manager knows of an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Nothing yet; this life of the agent sees to it.
+    Not,
+    /// An earlier life was killed at the moment of telling, in seconds since 1970.
+    Perhaps(u64),
+    /// It was told, in seconds since 1970.
+    At(u64),
+}
+
+impl Told {
+    fn of(ending: &Ending) -> Self {
+        match (ending.told_at, ending.left_at) {
+            (Some(at), _) => Self::At(at),
+            (None, Some(at)) => Self::Perhaps(at),
+            (None, None) => Self::Not,
+        }
+    }
 }
 
 /// What was found at the start.
@@ -113,6 +141,8 @@ pub struct Found {
     pub kernels: HashMap<KernelId, KernelNote>,
     /// Endings whose event has not left.
     pub untold: HashMap<KernelId, Ending>,
+    /// Kernels whose end was told, as far as anybody can know: nothing of them shall be told by itself.
+    pub over: HashSet<KernelId>,
     /// Each kernel's last statistics.
     pub samples: HashMap<KernelId, Sample>,
 }
@@ -134,9 +164,15 @@ impl Notes {
             found.kernels.insert(id, note);
         }
         for (id, ending) in read_all::<Ending>(&self.endings, |e| (e.version, &e.kernel))? {
-            self.ended().insert(id, ending.told_at);
-            if ending.told_at.is_none() {
-                found.untold.insert(id, ending);
+            let told = Told::of(&ending);
+            self.ended().insert(id, told);
+            match told {
+                Told::Not => drop(found.untold.insert(id, ending)),
+                Told::Perhaps(_) => {
+                    tracing::warn!(kernel = %id, "the agent was killed while it told this kernel's end; not telling it twice");
+                    found.over.insert(id);
+                }
+                Told::At(_) => drop(found.over.insert(id)),
             }
         }
         found.samples = self.samples();
@@ -176,16 +212,23 @@ impl Notes {
     /// The kernel is about to be ended: before anything is done to it.
     pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
         // Remembered even if the disk refuses: this life of the agent still tells it once.
-        self.ended().insert(kernel, ending.told_at);
+        self.ended().insert(kernel, Told::Not);
         write(&self.endings, kernel, ending, true)
     }
 
-    /// Its event has left.
+    /// Its event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
+    /// agent, and syncing takes a hundred times as long.
+    pub fn under_way(&self, kernel: KernelId, mut ending: Ending, is_under_way: bool) -> io::Result<()> {
+        ending.left_at = is_under_way.then(unix_now);
+        write(&self.endings, kernel, &ending, false)
+    }
+
+    /// Its event has arrived.
     pub fn told(&self, kernel: KernelId, mut ending: Ending) -> io::Result<()> {
-        ending.told_at = Some(unix_now());
-        self.ended().insert(kernel, ending.told_at);
-        // Renamed before it is synced: a kill of the agent in between must not tell it again, and syncing takes
-        // a hundred times as long.
+        let now = unix_now();
+        ending.told_at = Some(now);
+        self.ended().insert(kernel, Told::At(now));
+        // Renamed before it is synced, for the same reason.
         write(&self.endings, kernel, &ending, false)?;
         File::open(file(&self.endings, kernel))?.sync_all()
     }
@@ -201,31 +244,44 @@ impl Notes {
     #[must_use]
     pub fn first_end(&self, kernel: KernelId) -> bool {
         let mut ended = self.ended();
-        let is_first = !ended.contains_key(&kernel);
         // When an earlier end was told stays known, or it would never be forgotten.
-        ended.entry(kernel).or_insert(None);
+        let told = ended.entry(kernel).or_insert(Told::Perhaps(0));
+        let is_first = matches!(told, Told::Perhaps(_));
+        if is_first {
+            *told = Told::Not;
+        }
         is_first
     }
 
-    /// Whether this agent ends or has ended the kernel, within the last hour.
-    #[must_use]
-    pub fn has_ended(&self, kernel: KernelId) -> bool {
-        self.ended().contains_key(&kernel)
+    /// A told end was not heard by the manager: the next question after it tells it again.
+    pub fn unheard(&self, kernel: KernelId) -> io::Result<()> {
+        let now = unix_now();
+        match self.ended().get_mut(&kernel) {
+            Some(told @ Told::At(_)) => *told = Told::Perhaps(now),
+            _ => return Ok(()),
+        }
+        let path = file(&self.endings, kernel);
+        let mut ending: Ending = serde_json::from_slice(&fs::read(path)?)?;
+        (ending.left_at, ending.told_at) = (Some(now), None);
+        write(&self.endings, kernel, &ending, false)
     }
 
     /// Forgets endings that were told more than an hour ago.
     pub fn purge(&self) {
         let limit = unix_now().saturating_sub(REMEMBER_SECS);
+        let is_old = |told: &Told| match told {
+            Told::At(at) | Told::Perhaps(at) => *at < limit,
+            Told::Not => false,
+        };
         let mut ended = self.ended();
-        let old: Vec<_> =
-            ended.iter().filter(|(_, t)| t.is_some_and(|t| t < limit)).map(|(k, _)| *k).collect();
+        let old: Vec<_> = ended.iter().filter(|(_, told)| is_old(told)).map(|(k, _)| *k).collect();
         for kernel in old {
             ended.remove(&kernel);
             remove(&file(&self.endings, kernel));
         }
     }
 
-    fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Option<u64>>> {
+    fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Told>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

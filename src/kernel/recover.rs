@@ -47,9 +47,9 @@ pub enum Fate {
     Undo,
 }
 
-/// Decides. `told`: kernels whose end was told before.
+/// Decides.
 #[must_use]
-pub fn decide(found: &Found, candidates: &[Candidate], told: &[KernelId]) -> HashMap<KernelId, Fate> {
+pub fn decide(found: &Found, candidates: &[Candidate]) -> HashMap<KernelId, Fate> {
     let mut fates = HashMap::new();
     for candidate in candidates {
         // A restart that was cut off may leave two; the newest that runs is the kernel.
@@ -64,10 +64,11 @@ pub fn decide(found: &Found, candidates: &[Candidate], told: &[KernelId]) -> Has
             fates.insert(*kernel, Fate::Undo);
         }
     }
-    for kernel in told {
-        // Told, and made again since: then there is a note.
+    for kernel in &found.over {
+        // One that has a note and runs was made again since. Anything else was left when the agent was killed.
+        let runs = candidates.iter().any(|c| c.kernel == *kernel && c.alive);
         if let Some(fate) = fates.get_mut(kernel)
-            && !found.kernels.contains_key(kernel)
+            && !(runs && found.kernels.contains_key(kernel))
         {
             *fate = Fate::Undo;
         }
@@ -108,9 +109,7 @@ impl Kernels {
                 source,
             })?;
         let candidates = self.candidates(&found).await?;
-        let told: Vec<_> =
-            candidates.iter().map(|c| c.kernel).filter(|k| self.node.notes.has_ended(*k)).collect();
-        let fates = decide(&found, &candidates, &told);
+        let fates = decide(&found, &candidates);
         let (mut taken, mut ended, mut undone) = (0, 0, 0);
         for (kernel, fate) in fates {
             let birth = match fate {
@@ -348,8 +347,10 @@ mod tests {
     }
 
     fn fate(found: &Found, candidates: &[Candidate], kernel: KernelId, told: bool) -> Option<Fate> {
-        let told = if told { vec![kernel] } else { vec![] };
-        decide(found, candidates, &told).remove(&kernel)
+        let over = told.then_some(kernel).into_iter().collect();
+        let found =
+            Found { over, kernels: found.kernels.clone(), untold: found.untold.clone(), ..Found::default() };
+        decide(&found, candidates).remove(&kernel)
     }
 
     #[test]
@@ -383,6 +384,8 @@ mod tests {
             back("a"),
             "made again"
         );
+        let left = fate(&noted(NotedPhase::Running), &[], k, true);
+        assert_eq!(left, Some(Fate::Undo), "killed after its end was told and before its note was gone");
         let newer = container(k, "b", true, 5);
         assert_eq!(fate(&nothing, &[newer, alive.clone()], k, false), back("b"));
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, KernelError};
 use super::notes::Ending;
@@ -16,7 +17,7 @@ use crate::runner::{Begin, Entry};
 use crate::stats::Sample;
 use crate::wire::command::Command;
 use crate::wire::config::{ConfigPatch, KernelConfig};
-use crate::wire::event::{EndReason, Event};
+use crate::wire::event::EndReason;
 use crate::wire::reply::{KernelPlace, ResultFile, RunResult, RunStatus};
 use crate::wire::request::{Completions, Execute, Mode, Upload};
 
@@ -36,14 +37,24 @@ const LOG_LIMIT: Duration = Duration::from_secs(4);
 const FILE_LIMIT: Duration = Duration::from_secs(120);
 const FILES_LIMIT: Duration = Duration::from_secs(240);
 
+/// A kernel that was made, or was there before.
+pub struct Created {
+    /// What to answer.
+    pub place: KernelPlace,
+    /// Of one that was made for this asker: cancelled by whoever can't give it the answer.
+    pub unwanted: Option<CancellationToken>,
+}
+
 impl Kernels {
-    /// Makes a kernel. The same id again answers the same kernel (section 12, item 13).
+    /// Makes a kernel. The same id again answers the same kernel (section 12, item 13). When `gone` is cancelled the
+    /// asker has left, and what it asked for is undone.
     pub async fn create(
         &self,
         kernel: KernelId,
         config: KernelConfig,
         received: Instant,
-    ) -> Result<KernelPlace, Failure> {
+        gone: &CancellationToken,
+    ) -> Result<Created, Failure> {
         let deadline = self.node.config.create_deadline.map(|limit| received + limit);
         self.await_recovery().await?;
         loop {
@@ -58,7 +69,15 @@ impl Kernels {
                 timeout(READY_LIMIT, gone).await.map_err(|_| KernelError::Late(READY_LIMIT))?;
                 continue;
             }
-            return ready(&mut handle, kernel).await.map(|live| live.place.clone());
+            let unwanted = is_new.then(|| handle.unwanted.clone());
+            let live = tokio::select! {
+                live = ready(&mut handle, kernel) => live?,
+                () = gone.cancelled(), if is_new => {
+                    handle.unwanted.cancel();
+                    return Err(Arc::new(KernelError::Unwanted(kernel)));
+                }
+            };
+            return Ok(Created { place: live.place.clone(), unwanted });
         }
     }
 
@@ -95,15 +114,7 @@ impl Kernels {
             if let Ok(Err(error)) = written {
                 tracing::warn!(%kernel, %error, "could not note the end on disk; a crash of the agent now may lose it");
             }
-            let event = Event::KernelTerminated(kernel, EndReason::AlreadyTerminated, None);
-            let left = self.node.events.emit(event);
-            let node = self.node.clone();
-            self.node.tracker.spawn(async move {
-                if left.wait().await {
-                    // Only a memory against telling it twice; the next start can do without.
-                    let _ = tokio::task::spawn_blocking(move || node.notes.told(kernel, ending)).await;
-                }
-            });
+            self.node.tell(kernel, EndReason::AlreadyTerminated, ending);
         }
         None
     }
@@ -120,6 +131,19 @@ impl Kernels {
 
     /// Gives a kernel a new container.
     pub async fn restart(&self, kernel: KernelId, config: ConfigPatch) -> Result<KernelPlace, Failure> {
+        let restarted = self.restart_known(kernel, config).await;
+        if restarted.is_err() {
+            // The manager ignores the end of a kernel while it restarts it; if it was told just now, nobody heard it.
+            let node = self.node.clone();
+            let noted = tokio::task::spawn_blocking(move || node.notes.unheard(kernel)).await;
+            if let Ok(Err(error)) = noted {
+                tracing::warn!(%kernel, %error, "could not note that its end was not heard");
+            }
+        }
+        restarted
+    }
+
+    async fn restart_known(&self, kernel: KernelId, config: ConfigPatch) -> Result<KernelPlace, Failure> {
         let handle = self.known(kernel).await?;
         let (answer, answered) = oneshot::channel();
         let gone = || Arc::new(KernelError::NotRunning(kernel));

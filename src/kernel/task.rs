@@ -1,26 +1,30 @@
 //! The task that owns one kernel's life.
 //!
 //! Channels, all from the registry's handle: `terminate` (why it shall end), `deaths` (Docker or the reconciliation
-//! says its container ended), `restarts` (with an answer each), `used` (a use that is no run). Out of it goes the
-//! phase, a `watch`. When the task is over the phase's sender is dropped, and only then may the id be used anew.
+//! says its container ended), `restarts` (with an answer each), `used` (a use that is no run), `unwanted` (nobody
+//! heard that it was made). Out of it goes the phase, a `watch`. When the task is over the phase's sender is dropped, and only then may the id be used anew.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, KernelError};
 use super::live::Live;
 use super::make::Made;
 use super::notes::{KernelNote, NotedPhase, unix_now};
-use super::{Node, Phase};
+use super::{Node, Outcome, Phase};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::Allocation;
 use crate::runner::Activity;
 use crate::wire::config::{ConfigPatch, KernelConfig};
 use crate::wire::event::EndReason;
 use crate::wire::reply::KernelPlace;
+
+/// How long a restart may take; the manager waits 30 s.
+const RESTART_LIMIT: Duration = Duration::from_secs(28);
 
 /// How a kernel comes into a task.
 pub(super) enum Birth {
@@ -41,6 +45,8 @@ pub(super) struct Inbox {
     pub(super) deaths: mpsc::UnboundedReceiver<ContainerId>,
     pub(super) restarts: mpsc::UnboundedReceiver<Restart>,
     pub(super) used: watch::Receiver<Instant>,
+    /// Cancelled when whoever asked for it has left without an answer, and so knows of no kernel.
+    pub(super) unwanted: CancellationToken,
 }
 
 /// One request to restart.
@@ -65,6 +71,8 @@ pub(super) struct Kernel {
     pub(super) note: KernelNote,
     /// When it was used last, for the idle check.
     pub(super) last_use: Instant,
+    /// When the manager was last answered a create or restart of it, for when it may hear of its end.
+    pub(super) answered: Option<Instant>,
     pub(super) inbox: Inbox,
 }
 
@@ -72,6 +80,8 @@ pub(super) struct Kernel {
 enum Next {
     End(EndReason),
     Restart(Restart),
+    /// Nobody knows of it.
+    Undo,
     /// The agent stops; the container lives on.
     Detach,
 }
@@ -81,7 +91,17 @@ impl Kernel {
         // Until its birth says what it is made of.
         let config = KernelConfig::default();
         let noted = KernelNote::new(id, NotedPhase::Creating);
-        Self { node, id, config, allocation: None, phase, note: noted, last_use: Instant::now(), inbox }
+        Self {
+            node,
+            id,
+            config,
+            allocation: None,
+            phase,
+            note: noted,
+            last_use: Instant::now(),
+            answered: None,
+            inbox,
+        }
     }
 
     pub(super) async fn run(mut self, birth: Birth) {
@@ -108,9 +128,19 @@ impl Kernel {
             match self.serve(&live).await {
                 Next::End(reason) => return self.end(&live, reason).await,
                 Next::Detach => return live.runner.close(),
+                Next::Undo => {
+                    tracing::warn!(kernel = %self.id, "whoever asked for it left before the answer; undoing it");
+                    self.phase
+                        .send_replace(Phase::Gone(Outcome::Failed(Arc::new(KernelError::Unwanted(self.id)))));
+                    live.runner.close();
+                    // A crash from here on finds a kernel that was never answered.
+                    self.note_phase(NotedPhase::Creating).await;
+                    return self.undo().await;
+                }
                 Next::Restart(request) => match self.restart(&live, request.config).await {
                     Ok(made) => {
                         live = made;
+                        self.answered = Some(Instant::now());
                         // The asker may be gone; the kernel runs all the same.
                         let _ = request.answer.send(Ok(live.place.clone()));
                         tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
@@ -118,6 +148,7 @@ impl Kernel {
                     Err((reason, error)) => {
                         tracing::warn!(kernel = %self.id, error = %error, "could not restart; ending it");
                         let _ = request.answer.send(Err(error));
+                        self.answered = Some(Instant::now());
                         return self.end(&live, reason).await;
                     }
                 },
@@ -137,6 +168,7 @@ impl Kernel {
                 // An end that was asked for goes before everything, so that nothing can prevent it.
                 Some(reason) = self.inbox.terminate.recv() => return Next::End(reason),
                 () = self.node.detach.cancelled() => return Next::Detach,
+                () = self.inbox.unwanted.cancelled() => return Next::Undo,
                 // A dead container can't run out of time or be restarted.
                 Some(container) = self.inbox.deaths.recv() => {
                     if self.has_died(live, &container).await {
@@ -247,7 +279,9 @@ impl Kernel {
             tokio::select! {
                 biased;
                 Some(reason) = inbox.terminate.recv() => (Some(reason), None),
-                made = remake => (None, Some(made)),
+                made = tokio::time::timeout(RESTART_LIMIT, remake) => {
+                    (None, Some(made.unwrap_or(Err(KernelError::Late(RESTART_LIMIT)))))
+                }
             }
         };
         match (terminate, made) {

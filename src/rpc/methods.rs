@@ -12,14 +12,29 @@ use crate::wire::reply;
 use crate::wire::request::Request;
 use crate::wire::value::Value;
 
+/// What a call led to.
+pub(super) struct Done {
+    /// The answer.
+    pub(super) value: Value,
+    /// Cancelled when the answer can't be given, to undo what the caller then does not know of.
+    pub(super) undo: Option<CancellationToken>,
+}
+
+impl From<Value> for Done {
+    fn from(value: Value) -> Self {
+        Self { value, undo: None }
+    }
+}
+
 /// Carries a call out. `received` is when it came, from which the limit of a create counts.
-/// `gone` is cancelled when the caller's connection closes; only what costs nothing to leave undone heeds it.
+/// `gone` is cancelled when the caller's connection closes; creates, which nobody would know of, and what costs nothing
+/// to leave undone heed it.
 pub(super) async fn call(
     kernels: &Kernels,
     call: Call,
     received: Instant,
     gone: &CancellationToken,
-) -> Result<Value, RemoteError> {
+) -> Result<Done, RemoteError> {
     let request = Request::parse(&call.method, call.args, call.kwargs).map_err(|e| errors::of_request(&e))?;
     perform(kernels, request, received, gone).await.map_err(|e| errors::of_kernel(&e))
 }
@@ -29,10 +44,13 @@ async fn perform(
     request: Request,
     received: Instant,
     gone: &CancellationToken,
-) -> Result<Value, Failure> {
-    Ok(match request {
+) -> Result<Done, Failure> {
+    let value = match request {
         Request::Ping(text) => text.into(),
-        Request::CreateKernel(kernel, config) => kernels.create(kernel, config, received).await?.created(),
+        Request::CreateKernel(kernel, config) => {
+            let made = kernels.create(kernel, config, received, gone).await?;
+            return Ok(Done { value: made.place.created(), undo: made.unwanted });
+        }
         Request::DestroyKernel(kernel) => {
             let sample = kernels.destroy(kernel, EndReason::UserRequested).await?;
             sample.as_ref().map_or(Value::Nil, sample_value)
@@ -49,7 +67,7 @@ async fn perform(
             // Leaving frees the caller's place; a run that has begun stays for a later `continue`.
             let Some(done) = gone.run_until_cancelled(kernels.execute(kernel, execute)).await else {
                 tracing::debug!(%kernel, "the caller of a run went away");
-                return Ok(Value::Nil);
+                return Ok(Value::Nil.into());
             };
             done?.map_or(Value::Nil, |result| result.to_value(version))
         }
@@ -62,5 +80,6 @@ async fn perform(
             tracing::info!(kernels = count, "reset: ending all kernels");
             Value::Nil
         }
-    })
+    };
+    Ok(value.into())
 }

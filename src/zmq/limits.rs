@@ -22,20 +22,12 @@ pub struct Limits {
     pub recv_hwm: i32,
     /// How long a peer may take to connect, and again to finish the ZeroMQ greeting.
     pub handshake: Duration,
-    /// How often an otherwise idle connection is pinged; `None` leaves it to TCP keepalive (about two minutes).
-    /// The connection is given up after two intervals without an answer, by the peer after three.
-    pub heartbeat: Option<Duration>,
     /// The pause before the first new attempt to connect; doubles from there.
     pub reconnect_min: Duration,
     /// The longest pause between attempts.
     pub reconnect_max: Duration,
-    /// For how long libzmq goes on sending what is queued after the socket was dropped. Zero in all
-    /// constructors: whoever cares calls [`Push::close`](super::Push::close).
+    /// For how long libzmq goes on sending what is queued after the socket was dropped; zero in all constructors.
     pub linger: Duration,
-    /// Queue only onto completed connections: without a peer, sending waits. What is queued when a connection
-    /// breaks is lost; without `immediate` it is kept for the next connection, and so is everything that is
-    /// sent while there is none.
-    pub immediate: bool,
 }
 
 impl Limits {
@@ -48,27 +40,9 @@ impl Limits {
             send_hwm: 64,
             recv_hwm: 64,
             handshake: Duration::from_secs(10),
-            heartbeat: None,
             reconnect_min: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             linger: Duration::ZERO,
-            immediate: false,
-        }
-    }
-
-    /// Events to the manager: what it is not there to take stays in the agent's own queue, which knows that an
-    /// old heartbeat is worth nothing and a kernel's end is worth everything. The heartbeat notices a manager's
-    /// machine that vanished without closing its connection.
-    #[must_use]
-    pub fn events() -> Self {
-        Self {
-            max_message: MIB,
-            // What libzmq holds when a connection breaks is lost, so it holds next to nothing.
-            send_hwm: 1,
-            recv_hwm: 8,
-            heartbeat: Some(Duration::from_secs(2)),
-            immediate: true,
-            ..Self::server()
         }
     }
 
@@ -97,15 +71,9 @@ impl Limits {
         set("ZMQ_RCVHWM", socket.set_rcvhwm(self.recv_hwm.max(1)))?;
         set("ZMQ_HANDSHAKE_IVL", socket.set_handshake_ivl(millis(self.handshake)))?;
         set("ZMQ_CONNECT_TIMEOUT", socket.set_connect_timeout(millis(self.handshake)))?;
-        if let Some(interval) = self.heartbeat {
-            set("ZMQ_HEARTBEAT_IVL", socket.set_heartbeat_ivl(millis(interval)))?;
-            set("ZMQ_HEARTBEAT_TIMEOUT", socket.set_heartbeat_timeout(millis(interval * 2)))?;
-            set("ZMQ_HEARTBEAT_TTL", socket.set_heartbeat_ttl(millis(interval * 3)))?;
-        }
         set("ZMQ_RECONNECT_IVL", socket.set_reconnect_ivl(millis(self.reconnect_min).max(1)))?;
         set("ZMQ_RECONNECT_IVL_MAX", socket.set_reconnect_ivl_max(millis(self.reconnect_max)))?;
         set("ZMQ_LINGER", socket.set_linger(millis(self.linger)))?;
-        set("ZMQ_IMMEDIATE", socket.set_immediate(self.immediate))?;
         set("ZMQ_TCP_KEEPALIVE", socket.set_tcp_keepalive(1))?;
         set("ZMQ_TCP_KEEPALIVE_IDLE", socket.set_tcp_keepalive_idle(60))?;
         set("ZMQ_TCP_KEEPALIVE_INTVL", socket.set_tcp_keepalive_intvl(15))?;
@@ -118,6 +86,6 @@ impl Limits {
 }
 
 /// libzmq's milliseconds; never its -1, which would mean for ever.
-pub(super) fn millis(duration: Duration) -> i32 {
+fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }

@@ -22,7 +22,7 @@ fn kernels_and_untold_endings_come_back() {
     let found = again.load().unwrap();
     assert_eq!(found.kernels[&a], note);
     assert_eq!(found.untold[&b], ending);
-    assert!(again.has_ended(b) && !again.has_ended(a));
+    assert!(!again.first_end(b) && again.first_end(a));
 }
 
 #[test]
@@ -37,20 +37,69 @@ fn samples_come_back_and_a_damaged_file_of_them_is_set_aside() {
     assert!(dir.path().join("samples.json.set-aside").exists());
 }
 
+/// What the next life of the agent finds.
+fn next_life(dir: &tempfile::TempDir) -> (Notes, Found) {
+    let notes = Notes::open(dir.path()).unwrap();
+    let found = notes.load().unwrap();
+    (notes, found)
+}
+
 #[test]
 fn a_told_ending_is_remembered_but_not_told_again() {
     let (dir, notes) = notes();
     let kernel = KernelId::random();
     notes.told(kernel, Ending::new(kernel, EndReason::UserRequested, None)).unwrap();
-    let again = Notes::open(dir.path()).unwrap();
-    assert!(again.load().unwrap().untold.is_empty());
-    assert!(again.has_ended(kernel));
+    let (again, found) = next_life(&dir);
+    assert!(found.untold.is_empty() && found.over.contains(&kernel));
     again.purge();
-    assert!(again.has_ended(kernel), "an hour has not passed");
-    again.ended().insert(kernel, Some(unix_now() - REMEMBER_SECS - 1));
+    assert!(!again.first_end(kernel), "an hour has not passed");
+    again.ended().insert(kernel, Told::At(unix_now() - REMEMBER_SECS - 1));
     again.purge();
-    assert!(!again.has_ended(kernel));
     assert!(!file(&again.endings, kernel).exists());
+    assert!(again.first_end(kernel));
+}
+
+#[test]
+fn an_ending_that_was_under_way_at_a_kill_is_told_only_when_asked_for() {
+    let (dir, notes) = notes();
+    let (kernel, ending) = (KernelId::random(), |k| Ending::new(k, EndReason::IdleTimeout, None));
+    notes.ending(kernel, &ending(kernel)).unwrap();
+    notes.under_way(kernel, ending(kernel), true).unwrap();
+    assert!(!notes.first_end(kernel), "this life will know whether it arrives");
+
+    let (again, found) = next_life(&dir);
+    assert!(found.untold.is_empty() && found.over.contains(&kernel));
+    assert!(again.first_end(kernel), "the manager asks, so it does not know");
+    assert!(!again.first_end(kernel), "once");
+
+    notes.under_way(kernel, ending(kernel), false).unwrap();
+    let (_, found) = next_life(&dir);
+    assert_eq!(found.untold[&kernel], ending(kernel), "it did not arrive, and waits again");
+}
+
+#[test]
+fn an_end_that_was_not_heard_is_told_when_asked_for() {
+    let (dir, notes) = notes();
+    let (told, waits) = (KernelId::random(), KernelId::random());
+    notes.told(told, Ending::new(told, EndReason::SelfTerminated, None)).unwrap();
+    notes.ending(waits, &Ending::new(waits, EndReason::SelfTerminated, None)).unwrap();
+    for kernel in [told, waits, KernelId::random()] {
+        notes.unheard(kernel).unwrap();
+    }
+    let (again, found) = next_life(&dir);
+    assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&waits], "it is going to be told anyway");
+    assert!(notes.first_end(told) && again.first_end(told));
+}
+
+#[test]
+fn entries_of_earlier_versions_of_the_agent_are_understood() {
+    let (dir, notes) = notes();
+    let kernel = KernelId::random();
+    let text = format!(
+        r#"{{"version":1,"kernel":"{kernel}","reason":"idle-timeout","sample":null,"told_at":null}}"#
+    );
+    fs::write(file(&notes.endings, kernel), text).unwrap();
+    assert_eq!(next_life(&dir).1.untold[&kernel], Ending::new(kernel, EndReason::IdleTimeout, None));
 }
 
 #[test]

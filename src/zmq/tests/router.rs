@@ -163,20 +163,6 @@ async fn no_wake_up_is_lost_in_lock_step_with_a_foreign_peer() {
 }
 
 #[tokio::test]
-async fn heartbeats_keep_an_idle_connection() {
-    let beating = Limits { heartbeat: Some(Duration::from_millis(50)), ..quick() };
-    let mut router = router(beating);
-    let mut dealer = Dealer::connect(&context(), &local(router.local_port()), beating).unwrap();
-    dealer.send(message(&["before"])).await.unwrap();
-    let before = within(router.recv()).await.unwrap();
-    // Many times as long as it takes to give up a peer that does not answer.
-    assert!(timeout(Duration::from_millis(600), router.recv()).await.is_err());
-    dealer.send(message(&["after"])).await.unwrap();
-    let after = within(router.recv()).await.unwrap();
-    assert_eq!(before[0], after[0], "the connection was made anew");
-}
-
-#[tokio::test]
 async fn ports_in_use_and_foreign_addresses_are_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = local(taken.local_addr().unwrap().port());
