@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::{Bed, secs};
 
 mod docker;
+mod dockerd;
 mod manager;
 mod odd;
 mod services;

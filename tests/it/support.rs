@@ -9,6 +9,7 @@
 //! | `rpc` | the manager's RPC client |
 //! | `kernel` | kernels as the manager sees them: create, run to the end, destroy |
 //! | `docker` | the `docker` command, asked for facts |
+//! | `dockerd` | a Docker engine of a test's own, killed and frozen for real |
 //! | `engine` | a socket in front of Docker's that hangs, refuses and fails on request |
 //! | `vitals` | what an agent costs and how regular its heartbeats are |
 //! | `zmtp` | ZeroMQ's wire protocol, as far as PULL and DEALER need it |
@@ -18,6 +19,7 @@
 pub(crate) mod agent;
 pub(crate) mod bed;
 pub(crate) mod docker;
+pub(crate) mod dockerd;
 pub(crate) mod engine;
 pub(crate) mod kernel;
 pub(crate) mod manager;
