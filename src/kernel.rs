@@ -26,10 +26,12 @@ mod live;
 mod make;
 pub mod notes;
 pub mod plan;
+mod reach;
 pub mod reconcile;
 pub mod recover;
 mod requests;
 mod task;
+mod vigil;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -16,6 +16,7 @@ mod task;
 mod tests;
 pub mod utf8;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,12 +40,14 @@ const COMPLETION_LIMIT: Duration = Duration::from_secs(4);
 /// one that came may belong to an ask before.
 const STALE_ANSWER_LIMIT: Duration = Duration::from_millis(150);
 
-/// Where the runner's sockets are published.
+/// Where the runner's sockets are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunnerAddr {
-    /// Host port of the container's 2000.
+    /// The container's address, or loopback, where its ports are published.
+    pub host: IpAddr,
+    /// The container's 2000.
     pub input: u16,
-    /// Host port of the container's 2001.
+    /// The container's 2001.
     pub output: u16,
 }
 
@@ -87,8 +90,7 @@ pub enum AskError {
 }
 
 impl Runner {
-    /// Connects both sockets to loopback, where 2000 and 2001 are published. Returns at once; libzmq goes on
-    /// trying while the container starts.
+    /// Connects both sockets. Returns at once; libzmq goes on trying while the container starts.
     pub fn connect(
         context: &Context,
         kernel: KernelId,
@@ -96,8 +98,9 @@ impl Runner {
         runs: Runs,
         tracker: &TaskTracker,
     ) -> Result<Self, ZmqError> {
-        let push = Push::connect(context, &format!("tcp://127.0.0.1:{}", at.input), Limits::runner())?;
-        let pull = Pull::connect(context, &format!("tcp://127.0.0.1:{}", at.output), Limits::runner())?;
+        let endpoint = |port| format!("tcp://{}", SocketAddr::new(at.host, port));
+        let push = Push::connect(context, &endpoint(at.input), Limits::runner())?;
+        let pull = Pull::connect(context, &endpoint(at.output), Limits::runner())?;
         let (commands, commands_rx) = mpsc::channel(64);
         let activity = watch::Sender::new(runs.activity());
         let shared = Arc::new(Shared {

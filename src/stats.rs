@@ -35,3 +35,4 @@ pub use reporter::run_reporter;
 pub use sample::{Number, Sample};
 pub use scratch_walk::WalkLimits;
 pub use store::{Store, StoreError};
+pub use sysread::is_process_of;

@@ -264,6 +264,7 @@ pub(super) async fn measure(
             events_waiting: *events.waiting().borrow() as u64,
             endings_waiting: figures.ending,
             last_heartbeat_age: events.last_beat_age(),
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
             ready: readiness.borrow().ready,
         });
     }

@@ -9,8 +9,9 @@ use tokio::sync::watch;
 use super::Node;
 use super::error::KernelError;
 use super::make::Made;
+use super::vigil::Vigil;
 use crate::ids::{KernelId, RunId};
-use crate::runner::{Runner, RunnerAddr, Runs};
+use crate::runner::{Runner, Runs};
 use crate::scratch::{OutputSnapshot, Scratch};
 use crate::stats::Target;
 use crate::wire::config::KernelConfig;
@@ -28,6 +29,8 @@ pub struct Live {
     pub place: KernelPlace,
     /// The container's first process, for statistics and to notice a restart by hand.
     pub pid: u32,
+    /// Tells when that process has ended, before Docker does.
+    pub(super) vigil: Vigil,
     /// What it was made of.
     pub config: KernelConfig,
     /// The limit of one execution that the image declares; `None` for no limit.
@@ -52,11 +55,12 @@ impl Live {
         config: KernelConfig,
     ) -> Result<Self, KernelError> {
         let runs = if made.is_new { Runs::default() } else { Runs::taken_over(run, Instant::now()) };
-        let at = RunnerAddr { input: made.place.ports.repl_in, output: made.place.ports.repl_out };
-        let runner = Runner::connect(&node.zmq, kernel, at, runs, &node.tracker)?;
+        let runner = Runner::connect(&node.zmq, kernel, made.runner, runs, &node.tracker)?;
+        let vigil = Vigil::over(made.pid, &made.place.container);
         Ok(Self {
             place: made.place,
             pid: made.pid,
+            vigil,
             config,
             exec_timeout: made.exec_timeout,
             runner,

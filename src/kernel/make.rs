@@ -16,11 +16,12 @@ use super::live::Live;
 use super::notes::{KernelNote, NotedPhase};
 use super::plan::{self, Plan};
 use super::task::{Kernel, pause};
-use super::{Node, Outcome, Phase, labels};
+use super::{Node, Outcome, Phase, labels, reach};
 use crate::docker::{Container, ContainerSpec, DockerError, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
 use crate::resources::{Allocation, Request};
+use crate::runner::RunnerAddr;
 use crate::scratch::{self, Scratch};
 use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::event::{EndReason, Event};
@@ -30,6 +31,8 @@ use crate::wire::reply::{KernelPlace, Ports};
 pub(super) struct Made {
     pub(super) place: KernelPlace,
     pub(super) pid: u32,
+    /// Where its runner is reached.
+    pub(super) runner: RunnerAddr,
     pub(super) exec_timeout: Option<Duration>,
     pub(super) scratch: Scratch,
     /// Made just now: no run of an earlier agent can be going on.
@@ -261,6 +264,7 @@ async fn start(
     let found = node.docker.inspect(container.as_str()).await?.ok_or_else(|| stillborn("is gone"))?;
     let pid = found.pid.filter(|_| found.state.is_alive()).ok_or_else(|| stillborn("ended at once"))?;
     let ports = ports(&found).ok_or_else(|| stillborn("has no published ports"))?;
+    let runner = reach::runner(found.ip, &ports).await;
     let place = KernelPlace {
         kernel,
         host: node.config.kernel_host.clone(),
@@ -269,7 +273,7 @@ async fn start(
         cpu_set: held.cpu_set().to_vec(),
         gpu_set: held.gpu_set().to_vec(),
     };
-    Ok(Made { place, pid, exec_timeout: image.exec_timeout, scratch, is_new: true })
+    Ok(Made { place, pid, runner, exec_timeout: image.exec_timeout, scratch, is_new: true })
 }
 
 /// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's.

@@ -14,7 +14,7 @@ use super::labels;
 use super::make::{Made, ports};
 use super::notes::{Found, KernelNote, NotedPhase, unix_now};
 use super::task::{Birth, Kernel, pause};
-use super::{Kernels, Live, Phase};
+use super::{Kernels, Live, Phase, reach};
 use crate::docker::{Container, ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::parse_cpuset;
@@ -286,17 +286,19 @@ impl Kernel {
         let gpus = self.config.gpu_set.clone().unwrap_or_default();
         self.allocation = Some(self.node.resources.claim(&cpus, &gpus));
         let image = self.node.images.lookup(&self.config.lang).await.ok().flatten();
+        let ports = ports(found).ok_or_else(|| stillborn("has no published ports"))?;
+        let runner = reach::runner(found.ip, &ports).await;
         let place = KernelPlace {
             kernel: self.id,
             host: self.node.config.kernel_host.clone(),
-            ports: ports(found).ok_or_else(|| stillborn("has no published ports"))?,
+            ports,
             container: found.id.clone(),
             cpu_set: cpus,
             gpu_set: gpus,
         };
         let pid = found.pid.ok_or_else(|| stillborn("has no process"))?;
         let exec_timeout = image.and_then(|i| i.exec_timeout);
-        let made = Made { place, pid, exec_timeout, scratch, is_new: false };
+        let made = Made { place, pid, runner, exec_timeout, scratch, is_new: false };
         let run = note.as_ref().and_then(|n| n.run.clone()).map(RunId::new);
         // Noted as idle by an agent of this kind: no run goes on. Without a note one may.
         let is_known_idle = run.is_none() && note.as_ref().is_some_and(|n| n.phase == NotedPhase::Running);

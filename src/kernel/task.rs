@@ -26,6 +26,9 @@ use crate::wire::reply::KernelPlace;
 /// How long a restart may take; the manager waits 30 s.
 const RESTART_LIMIT: Duration = Duration::from_secs(28);
 
+/// How long Docker may take to notice the end of a container's process.
+const DOCKER_LAG: Duration = Duration::from_secs(5);
+
 /// How a kernel comes into a task.
 pub(super) enum Birth {
     /// The manager asks for it; its limit counts from when the request was received.
@@ -158,6 +161,8 @@ impl Kernel {
 
     async fn serve(&mut self, live: &Arc<Live>) -> Next {
         let mut activity = live.runner.activity();
+        // When the end of its process counts although Docker does not know of it.
+        let mut ended: Option<Instant> = None;
         loop {
             let now = activity.borrow_and_update().clone();
             self.take_note(live, &now).await;
@@ -174,6 +179,18 @@ impl Kernel {
                     if self.has_died(live, &container).await {
                         return Next::End(EndReason::SelfTerminated);
                     }
+                }
+                // Docker may give its address away before it says so; nothing of this kernel must reach the next one.
+                () = live.vigil.ended(), if ended.is_none() => {
+                    ended = Some(Instant::now() + DOCKER_LAG);
+                    live.runner.close();
+                    if self.has_died(live, &live.place.container).await {
+                        return Next::End(EndReason::SelfTerminated);
+                    }
+                }
+                () = at(ended) => {
+                    tracing::warn!(kernel = %self.id, "its process ended, and Docker does not say so; ending it");
+                    return Next::End(EndReason::SelfTerminated);
                 }
                 () = at(expires) => {
                     tracing::info!(kernel = %self.id, "the run took longer than the image allows");

@@ -1,6 +1,8 @@
 //! A connected runner against a fake one: a PULL and a PUSH on loopback that play the container's side. The PUSH is
 //! the pure-Rust implementation, which shares no code with libzmq.
 
+use std::net::Ipv4Addr;
+
 use bytes::Bytes;
 use zeromq::{PushSocket, Socket, SocketSend, ZmqMessage};
 
@@ -46,7 +48,7 @@ impl Fake {
         let mut output = PushSocket::new();
         let bound = within(output.bind("tcp://127.0.0.1:0")).await.unwrap().to_string();
         let port = bound.rsplit(':').next().unwrap().parse().unwrap();
-        let at = RunnerAddr { input: input.local_port(), output: port };
+        let at = RunnerAddr { host: Ipv4Addr::LOCALHOST.into(), input: input.local_port(), output: port };
         let tracker = TaskTracker::new();
         let runner = Runner::connect(&context, KernelId::random(), at, Runs::default(), &tracker).unwrap();
         (runner, Self { input, output })

@@ -11,6 +11,7 @@ use super::cgroup::{parse_number, parse_v1_cpu_ns, parse_v1_io, parse_v2_cpu_ns,
 use super::membership::{Membership, parse_membership, well_known};
 use super::netdev::parse_netdev;
 use super::reading::Reading;
+use crate::ids::ContainerId;
 
 /// More than any of these files ever holds.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -63,6 +64,13 @@ struct Groups {
     memory_v1: Option<PathBuf>,
     io_v1: Option<PathBuf>,
     v2: Option<PathBuf>,
+}
+
+/// Whether the process with this number belongs to the container, as far as this agent can see.
+#[must_use]
+pub fn is_process_of(pid: u32, container: &ContainerId) -> bool {
+    read_small(&Path::new("/proc").join(pid.to_string()).join("cgroup"))
+        .is_ok_and(|text| !parse_membership(&text, container.as_str()).is_empty())
 }
 
 /// Reads a container. Never fails as a whole: what is missing is missing in the outcome.

@@ -37,6 +37,8 @@ pub struct NodeGauges {
     pub endings_waiting: u64,
     /// Since the last heartbeat left; the manager gives the agent up after 5 s.
     pub last_heartbeat_age: Option<Duration>,
+    /// Tasks of the runtime, idle connections among them; a figure that only grows is a leak.
+    pub tasks: u64,
     /// Whether `/readyz` says yes.
     pub ready: bool,
 }
@@ -58,7 +60,7 @@ macro_rules! gauge {
 }
 
 impl NodeGauges {
-    fn list(&self) -> [Gauge; 11] {
+    fn list(&self) -> [Gauge; 12] {
         let age = self.last_heartbeat_age.map(|age| age.as_secs_f64());
         [
             gauge!("kernels", "Kernels that this agent holds.", exact(self.kernels)),
@@ -71,6 +73,7 @@ impl NodeGauges {
             gauge!("events_waiting", "Events that wait for the manager.", exact(self.events_waiting)),
             gauge!("endings_waiting", "Ends of kernels not finished yet.", exact(self.endings_waiting)),
             gauge!("last_heartbeat_age_seconds", "Time since the last heartbeat left.", age),
+            gauge!("tasks", "Tasks of the runtime.", exact(self.tasks)),
             gauge!("ready", "1 when the agent can take sessions, else 0.", exact(self.ready.into())),
         ]
     }

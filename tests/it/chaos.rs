@@ -1,5 +1,5 @@
-//! A seeded random life: kernels come and go while the agent is killed and what it needs is taken away; then a
-//! model says what must be true (PROTOCOL section 12, items 1 to 6, 13, 18 to 20, 23 and 32).
+//! A seeded random life: kernels come and go while the agent and dockerd are killed and what they need is taken away;
+//! then a model says what must be true (PROTOCOL section 12, items 1 to 6, 13, 18 to 20, 23, 24 and 32).
 //!
 //! `BACKENDAI_CHAOS_SEED` repeats a sequence (which acts on what; the machine's own timing stays its own),
 //! `BACKENDAI_CHAOS_STEPS` makes it longer.
@@ -40,11 +40,19 @@ enum Act {
     KillAgentAmid(Request),
     /// SIGSTOP and SIGCONT.
     PauseAgent,
+    /// SIGKILL to dockerd, which has live-restore, and a new one.
+    KillDocker,
+    /// SIGKILL to dockerd a moment after a request, and a new one.
+    KillDockerAmid(Request),
+    /// SIGSTOP to dockerd, a request, and SIGCONT.
+    FreezeDockerAmid(Request),
+    /// The manager listens elsewhere.
+    MoveManager,
     /// Takes it away, or gives it back.
     Toggle(Part),
 }
 
-/// A request that a crash cuts off.
+/// A request that something cuts off.
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Create,
@@ -60,7 +68,7 @@ enum Part {
     Manager,
 }
 
-const ACTS: [(Act, u32); 17] = [
+const ACTS: [(Act, u32); 25] = [
     (Act::Create, 30),
     (Act::Execute, 14),
     (Act::CreateAndDestroy, 4),
@@ -75,6 +83,14 @@ const ACTS: [(Act, u32); 17] = [
     (Act::KillAgentAmid(Request::Destroy), 3),
     (Act::KillAgentAmid(Request::Restart), 3),
     (Act::PauseAgent, 2),
+    (Act::KillDocker, 2),
+    (Act::KillDockerAmid(Request::Create), 2),
+    (Act::KillDockerAmid(Request::Destroy), 2),
+    (Act::KillDockerAmid(Request::Restart), 2),
+    (Act::FreezeDockerAmid(Request::Create), 3),
+    (Act::FreezeDockerAmid(Request::Destroy), 3),
+    (Act::FreezeDockerAmid(Request::Restart), 3),
+    (Act::MoveManager, 4),
     (Act::Toggle(Part::Etcd), 7),
     (Act::Toggle(Part::Redis), 7),
     (Act::Toggle(Part::Manager), 8),
@@ -116,6 +132,10 @@ async fn after_any_sequence_every_end_was_told_once_and_nothing_is_left() {
             Act::KillAgent => world.kill_agent().await,
             Act::KillAgentAmid(request) => world.kill_agent_amid(request, target, millis).await,
             Act::PauseAgent => world.pause_agent(millis * 4).await,
+            Act::KillDocker => world.kill_docker().await,
+            Act::KillDockerAmid(request) => world.kill_docker_amid(request, target, millis).await,
+            Act::FreezeDockerAmid(request) => world.freeze_docker_amid(request, target, millis * 30).await,
+            Act::MoveManager => world.move_manager().await,
             Act::Toggle(part) => world.toggle(part).await,
         }
     }

@@ -173,3 +173,31 @@ async fn a_stop_is_quick_while_docker_hangs_and_loses_nothing() {
     }
     assert_eq!(bed.ends(&agent, &late).await.len(), 0, "nobody was told of it");
 }
+
+/// The agent sees the end of a container's process itself. It lets go of the container's address at once, which
+/// Docker may give to another kernel's before it says anything.
+#[tokio::test]
+async fn a_death_cuts_runs_off_while_docker_hangs() {
+    let bed = Bed::start().await;
+    let engine = Engine::start(bed.outside());
+    let agent = agent_behind(&bed, &engine, &PATIENT).await;
+    let kernel = agent.create_python().await.warm().await;
+    let code = "import time\nwhile True: time.sleep(0.05)";
+    assert_eq!(kernel.execute("r", "query", code, json!({})).await.unwrap()["status"], "continued");
+    engine.hang();
+    let going_on = async {
+        let begun = std::time::Instant::now();
+        let mut answer = kernel.execute("r", "continue", "", json!({})).await.unwrap();
+        while !answer.is_null() && begun.elapsed() < secs(10) {
+            answer = kernel.execute("r", "continue", "", json!({})).await.unwrap();
+        }
+        (answer, begun.elapsed())
+    };
+    let kill = ["kill", kernel.container()];
+    let (_, (answer, after)) = tokio::join!(docker::docker(&kill), going_on);
+    assert!(answer.is_null() && after < secs(2), "{answer} after {after:?}");
+    engine.pass();
+    assert_eq!(bed.wait_end(&kernel.id, secs(15)).await.args[1], "self-terminated");
+    nothing_is_left(&bed, &kernel.id).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+}

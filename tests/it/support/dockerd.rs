@@ -145,6 +145,30 @@ impl Dockerd {
         }
     }
 
+    /// How many ports it publishes: one proxy each, with the container's address in its arguments.
+    pub(crate) fn published_ports(&self) -> usize {
+        let n = self.number.number() - 20_000;
+        let network = format!("10.{}.{}.", 200 + n / 256, n % 256);
+        let lines = processes().map(|(_, line)| line);
+        lines.filter(|line| line.contains("docker-proxy") && line.contains(&network)).count()
+    }
+
+    /// An engine that could not be started again leaves its containers behind, each the child of a shim.
+    fn kill_shims(&self) {
+        let dir = self.dir.display().to_string();
+        for (pid, line) in processes() {
+            if !line.starts_with("/usr/bin/containerd-shim") || !line.contains(&dir) {
+                continue;
+            }
+            let children =
+                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let doomed = children.split_whitespace().filter_map(|child| child.parse().ok()).chain([pid]);
+            for pid in doomed.filter_map(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+
     /// What is mounted below its directory, the innermost first.
     fn mounts(&self) -> Vec<String> {
         let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -165,6 +189,16 @@ fn spawn_containerd(dir: &Path) -> Process {
     std::fs::write(&config, text).unwrap();
     let command = ["containerd", "--log-level", "warn", "--config", &config.display().to_string()];
     Process::spawn("containerd", &command.map(str::to_owned), &[], &dir.join("containerd.log"))
+}
+
+/// Every process and its command line, with zeros between the words.
+fn processes() -> impl Iterator<Item = (i32, String)> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&line).into_owned()))
+    })
 }
 
 /// To the process and not to its group: its proxies of ports are not meant.
@@ -201,6 +235,7 @@ impl Drop for Dockerd {
         }
         drop(process);
         self.containerd.kill();
+        self.kill_shims();
         for at in self.mounts() {
             let _ = Command::new("umount").args(["--lazy", &at]).output();
         }

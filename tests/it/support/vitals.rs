@@ -34,6 +34,20 @@ impl Vitals {
     }
 }
 
+/// The figures on an agent's metrics page by their names without the prefix; what it does not tell is not a number.
+pub(crate) async fn gauges(port: u16) -> Option<impl Fn(&str) -> f64> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.ok()?;
+    Some(move |name: &str| {
+        let prefix = format!("backendai_agent_{name} ");
+        let value = page.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.map_or(f64::NAN, |value| value.trim().parse().unwrap())
+    })
+}
+
 /// Time that the agent computed.
 fn processor_seconds(agent: &Agent) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
