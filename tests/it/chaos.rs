@@ -110,7 +110,7 @@ fn choose(random: &mut StdRng) -> Act {
 #[tokio::test]
 async fn after_any_sequence_every_end_was_told_once_and_nothing_is_left() {
     let seed = setting("BACKENDAI_CHAOS_SEED").unwrap_or_else(rand::random);
-    let steps = setting("BACKENDAI_CHAOS_STEPS").unwrap_or(60);
+    let steps = setting("BACKENDAI_CHAOS_STEPS").unwrap_or(80);
     println!("BACKENDAI_CHAOS_SEED={seed} BACKENDAI_CHAOS_STEPS={steps}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new().await;

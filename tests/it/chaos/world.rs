@@ -47,6 +47,8 @@ pub(super) struct World {
     etcd_paused: bool,
     redis_killed: bool,
     manager_down: bool,
+    /// How often dockerd was killed in the middle of something; it may have left things of its own behind.
+    docker_killed_amid: usize,
     /// Open descriptors of an agent without kernels.
     descriptors: usize,
     /// Tasks of an agent without kernels.
@@ -102,6 +104,7 @@ impl World {
             etcd_paused,
             redis_killed,
             manager_down,
+            docker_killed_amid: 0,
             descriptors,
             tasks,
             cores,
@@ -235,6 +238,7 @@ impl World {
 
     pub(super) async fn kill_docker_amid(&mut self, request: Request, target: usize, millis: u64) {
         let Some((method, id, args)) = self.request(request, target) else { return };
+        self.docker_killed_amid += 1;
         let answer = {
             let Self { agent, engine, .. } = self;
             let outage = async {
@@ -390,10 +394,16 @@ impl World {
             })
             .await;
         }
-        until("the end of all published ports", secs(10), async || {
-            (self.engine.published_ports() == 0).then_some(())
-        })
-        .await;
+        if self.docker_killed_amid > 0 {
+            // A dockerd that dies in the middle of a container's start or removal forgets the proxies of its ports
+            // (20.10 does): they belong to no container, and nobody but it could end them.
+            println!("{} ports are published by a dockerd that was killed", self.engine.published_ports());
+        } else {
+            until("the end of all published ports", secs(10), async || {
+                (self.engine.published_ports() == 0).then_some(())
+            })
+            .await;
+        }
         until("the end of all files", secs(10), async || {
             let notes = std::fs::read_dir(self.bed.scratch().join(".agent/kernels")).unwrap().count();
             (notes == 0 && self.bed.scratch_dirs().is_empty()).then_some(())
