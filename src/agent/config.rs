@@ -1,13 +1,13 @@
 //! Everything that can be set, typed and checked. Pure data: the command line makes it, the composition root
 //! hands each part of the agent its share.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+use crate::cluster::HostPort;
 use crate::ids::InstanceId;
+use crate::scratch::{Acl, Secret};
 use crate::telemetry::TelemetryConfig;
 
 /// What the agent needs to know before it starts. Paths are absolute; durations are longer than zero.
@@ -90,72 +90,10 @@ impl Config {
     }
 }
 
-/// A host and a port; shown with `[]` around an IPv6 address (PROTOCOL section 1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name, an IPv4 address or an IPv6 address without `[]`.
-    pub host: String,
-    /// 1–65535.
-    pub port: u16,
-}
-
-/// The text is not a host and a port.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not HOST:PORT, such as 127.0.0.1:2379 or [::1]:2379")]
-pub struct BadHostPort;
-
-impl FromStr for HostPort {
-    type Err = BadHostPort;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (host, port) = text.rsplit_once(':').ok_or(BadHostPort)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        // Rust's own parser also takes `+80`.
-        if !port.bytes().all(|byte| byte.is_ascii_digit()) || !is_host(host) {
-            return Err(BadHostPort);
-        }
-        match port.parse() {
-            Ok(port @ 1..) => Ok(Self { host: host.to_owned(), port }),
-            _ => Err(BadHostPort),
-        }
-    }
-}
-
 /// Whether a text can be a host: it names one, and holds nothing that would give it another meaning in an address.
 pub(crate) fn is_host(text: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     text.parse::<std::net::IpAddr>().is_ok() || !text.is_empty() && text.chars().all(plain)
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
-/// A text that must not be seen: its `Debug` shows nothing, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes the text as it is.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text, for the one place that has to send it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(not shown)")
-    }
 }
 
 /// Keys of a Datadog account. The local Datadog agent needs neither; both together switch the figures on.
@@ -179,7 +117,7 @@ pub struct S3 {
     /// Another S3 server than Amazon's: an `http` or `https` URL.
     pub endpoint: Option<String>,
     /// Who may fetch the files.
-    pub acl: S3Acl,
+    pub acl: Acl,
     /// How long a presigned URL works; 7 days at most, says S3.
     pub url_expiry: Duration,
     /// Without this or the next, nothing is uploaded.
@@ -188,72 +126,4 @@ pub struct S3 {
     pub secret_access_key: Option<Secret>,
     /// Comes with temporary keys.
     pub session_token: Option<Secret>,
-}
-
-/// Who may fetch an output file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum S3Acl {
-    /// Whoever has the presigned URL, while it works.
-    #[default]
-    Private,
-    /// Everybody, under a plain URL: what the reference does.
-    PublicRead,
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn check(text: &str, expected: Option<(&str, u16)>) {
-        let expected = expected.map(|(host, port)| HostPort { host: host.to_owned(), port });
-        assert_eq!(text.parse().ok(), expected, "{text:?}");
-    }
-
-    #[test]
-    fn host_and_port() {
-        check("localhost:2379", Some(("localhost", 2379)));
-        check("10.0.0.1:1", Some(("10.0.0.1", 1)));
-        check("[::1]:65535", Some(("::1", 65535)));
-        check("::1:2379", Some(("::1", 2379)));
-        for bad in [
-            "",
-            ":",
-            "localhost",
-            "localhost:",
-            ":2379",
-            "a:0",
-            "a:65536",
-            "a:-1",
-            "a:+1",
-            "a b:1",
-            "http://a:1",
-            "[]:1",
-            "[::1:1",
-            "a:b:1",
-        ] {
-            check(bad, None);
-        }
-    }
-
-    #[test]
-    fn a_secret_is_not_shown() {
-        assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "Secret(not shown)");
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_shown_can_be_read_again(host in "[a-z][a-z0-9.-]{0,20}|[0-9a-f]{1,4}(:[0-9a-f]{1,4}){7}", port in 1_u16..) {
-            let given = HostPort { host, port };
-            prop_assert_eq!(given.to_string().parse(), Ok(given));
-        }
-
-        #[test]
-        fn no_text_is_too_odd(text in ".*") {
-            if let Ok(HostPort { host, port }) = text.parse() {
-                prop_assert!(port > 0 && !host.is_empty() && !host.contains(char::is_whitespace));
-            }
-        }
-    }
 }

@@ -9,15 +9,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::{Config, S3, S3Acl};
-use crate::cluster::{Cluster, ClusterConfig, HostPort};
+use super::config::{Config, S3};
+use crate::cluster::{Cluster, ClusterConfig};
 use crate::docker::{Docker, EngineInfo};
 use crate::events::Events;
 use crate::identity::IdentityConfig;
 use crate::images::WantedImage;
 use crate::kernel::{Kernels, KernelsConfig};
 use crate::resources::{Resources, SysfsPaths, discover_gpus, read_topology};
-use crate::scratch::{Acl, S3Config, Secret};
+use crate::scratch::S3Config;
 use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
 use crate::telemetry::{Meters, NodeGauges, Readiness};
 
@@ -72,8 +72,7 @@ pub(super) fn identity(config: &Config) -> IdentityConfig {
 }
 
 pub(super) fn cluster(config: &Config) -> ClusterConfig {
-    let endpoints = config.etcd.iter().map(|a| HostPort { host: a.host.clone(), port: a.port }).collect();
-    ClusterConfig::new(endpoints, config.namespace.clone())
+    ClusterConfig::new(config.etcd.clone(), config.namespace.clone())
 }
 
 pub(super) fn kernels(config: &Config, kernel_host: String) -> KernelsConfig {
@@ -89,21 +88,17 @@ pub(super) fn kernels(config: &Config, kernel_host: String) -> KernelsConfig {
 }
 
 pub(super) fn s3(config: &S3) -> S3Config {
-    let secret = |s: &Option<super::config::Secret>| s.as_ref().map(|s| Secret::new(s.reveal()));
     // A half pair of keys is warned of at the start, and means what no keys mean: nothing is uploaded.
     let has_both = config.access_key_id.is_some() && config.secret_access_key.is_some();
     S3Config {
         region: config.region.clone(),
         bucket: config.bucket.clone(),
         prefix: config.prefix.clone(),
-        access_key: secret(&config.access_key_id).filter(|_| has_both),
-        secret_key: secret(&config.secret_access_key).filter(|_| has_both),
-        session_token: secret(&config.session_token),
+        access_key: config.access_key_id.clone().filter(|_| has_both),
+        secret_key: config.secret_access_key.clone().filter(|_| has_both),
+        session_token: config.session_token.clone(),
         endpoint: config.endpoint.as_ref().and_then(|text| url::Url::parse(text).ok()),
-        acl: match config.acl {
-            S3Acl::Private => Acl::Private,
-            S3Acl::PublicRead => Acl::PublicRead,
-        },
+        acl: config.acl,
         url_expiry: config.url_expiry,
     }
 }

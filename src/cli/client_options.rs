@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::values;
-use crate::agent::config::HostPort;
+use crate::cluster::HostPort;
 use crate::ids::{KernelId, RunId};
 
 /// A command that talks to an agent: its own arguments, and which agent.

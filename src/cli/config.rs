@@ -11,8 +11,10 @@ use super::report::{ConfigErrors, Origin, Problem};
 use super::settings as s;
 use super::settings::Setting;
 use super::values;
-use crate::agent::config::{Config, Datadog, HostPort, S3, S3Acl, Secret};
+use crate::agent::config::{Config, Datadog, S3};
+use crate::cluster::HostPort;
 use crate::ids::InstanceId;
+use crate::scratch::{Acl, Secret};
 use crate::telemetry::{LogFile, Rotation, TelemetryConfig, Verbosity};
 
 /// The port of the Datadog agent, which the reference's client also expects on this machine.
@@ -215,7 +217,7 @@ impl Reader<'_> {
             bucket: bucket.unwrap_or_else(|| "codeonweb".to_owned()),
             prefix: prefix.unwrap_or_else(|| "bucket".to_owned()),
             endpoint,
-            acl: acl.unwrap_or(S3Acl::Private),
+            acl: acl.unwrap_or(Acl::Private),
             url_expiry: url_expiry.unwrap_or(7 * DAY),
             access_key_id: self.secret(&s::AWS_ACCESS_KEY_ID, None),
             secret_access_key: self.secret(&s::AWS_SECRET_ACCESS_KEY, None),

@@ -3,7 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::agent::config::{HostPort, S3Acl, is_host};
+use crate::agent::config::is_host;
+use crate::cluster::HostPort;
+use crate::scratch::Acl;
 
 /// 365 days: beyond that a duration is a slip of the finger.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -106,10 +108,10 @@ pub(super) fn prefix(text: &str) -> Option<String> {
 }
 
 /// The two of S3's many access lists that make sense here.
-pub(super) fn acl(text: &str) -> Option<S3Acl> {
+pub(super) fn acl(text: &str) -> Option<Acl> {
     match text {
-        "private" => Some(S3Acl::Private),
-        "public-read" => Some(S3Acl::PublicRead),
+        "private" => Some(Acl::Private),
+        "public-read" => Some(Acl::PublicRead),
         _ => None,
     }
 }
@@ -233,7 +235,7 @@ mod tests {
         check(mebibytes, &good, &["", "-1", "nan", "inf", "10M", "1e30"]);
         check(
             acl,
-            &[("private", S3Acl::Private), ("public-read", S3Acl::PublicRead)],
+            &[("private", Acl::Private), ("public-read", Acl::PublicRead)],
             &["", "Private", "public"],
         );
     }

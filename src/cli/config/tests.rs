@@ -43,7 +43,7 @@ fn with_nothing_given_the_defaults_are_the_references() {
         (region.as_str(), bucket.as_str(), prefix.as_str()),
         ("ap-northeast-1", "codeonweb", "bucket")
     );
-    assert_eq!((endpoint, acl, url_expiry), (None, S3Acl::Private, 7 * DAY));
+    assert_eq!((endpoint, acl, url_expiry), (None, Acl::Private, 7 * DAY));
     assert!(!(config.adopt || config.enforce_exec_timeout));
     assert!(!(config.stop_kernels_on_exit || config.auto_update_images));
     assert_eq!(config.telemetry.verbosity, Verbosity::Normal);
