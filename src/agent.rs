@@ -74,8 +74,6 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     // Cancelled at the end of the stop: ends whatever has no order of its own.
     let end = CancellationToken::new();
     let scratch = ScratchRoot::open(&config.scratch_root)?;
-    let notes = Notes::open(&scratch.agent_dir())
-        .map_err(|source| StartError::Notes { path: scratch.agent_dir().display().to_string(), source })?;
     let outputs = OutputStore::new(parts::s3(&config.s3))?;
     let docker = Docker::open(DockerConfig { host: config.docker_host.clone(), ..DockerConfig::default() })?;
     let zmq = Context::new()?;
@@ -86,6 +84,9 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let identity = identity::discover(parts::identity(&config)).await;
     let agent_host = config.agent_host_override.clone().unwrap_or_else(|| identity.ip.to_string());
     let kernel_host = config.kernel_host_override.clone().unwrap_or_else(|| agent_host.clone());
+    let owner = Owner { namespace: config.namespace.clone(), instance: identity.instance_id.clone() };
+    let notes = Notes::open(&scratch.agent_dir(), &owner)
+        .map_err(|source| StartError::Notes { path: scratch.agent_dir().display().to_string(), source })?;
     tracing::info!(instance = %identity.instance_id, host = agent_host, region = identity.region, "this machine");
 
     let cluster = Cluster::start(parts::cluster(&config), &identity.instance_id, &end, &tracker);
@@ -135,7 +136,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let detach = CancellationToken::new();
     let kernels = Kernels::new(Node {
         config: parts::kernels(&config, kernel_host),
-        owner: Owner { namespace: config.namespace.clone(), instance: identity.instance_id.clone() },
+        owner,
         docker: docker.clone(),
         images: images.clone(),
         resources: machine.resources.clone(),

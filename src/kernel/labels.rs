@@ -23,7 +23,7 @@ const GPU_SET: &str = "ai.backend.gpu-set";
 /// The version of these labels; a container with another is reported and left alone.
 const VERSION: &str = "1";
 
-/// Whose kernels these are.
+/// Whose kernels these are. Shown as it stands in notes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The cluster's namespace in etcd.
@@ -37,6 +37,18 @@ impl Owner {
     #[must_use]
     pub fn filter(&self) -> Vec<(String, String)> {
         vec![(NAMESPACE.to_owned(), self.namespace.clone()), (INSTANCE.to_owned(), self.instance.to_string())]
+    }
+
+    /// Whether a container carries them.
+    #[must_use]
+    pub fn owns(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.filter().iter().all(|(name, value)| labels.get(name) == Some(value))
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.instance)
     }
 }
 

@@ -132,7 +132,8 @@ async fn remove_containers(node: &Node, kernel: KernelId) -> Result<(), DockerEr
     let filter = ListFilter { all: true, labels: Vec::new(), name: Some(kernel.to_string()) };
     for found in node.docker.list(filter).await? {
         let is_named = labels::from_name(&found.name).is_some_and(|(_, id)| id == kernel);
-        if is_named || labels::kernel(&found.labels) == Some(kernel) {
+        let is_foreign = labels::is_labelled(&found.labels) && !node.owner.owns(&found.labels);
+        if (is_named || labels::kernel(&found.labels) == Some(kernel)) && !is_foreign {
             node.docker.remove(&found.id).await?;
         }
     }

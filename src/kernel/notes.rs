@@ -8,7 +8,7 @@
 //!   likely did, and a second one would do harm in the manager, so it is told again only if the manager asks for the
 //!   kernel's end: a manager that knows of the end never does.
 //!
-//! - `samples.json`: the last statistics of all kernels, for those that die while no agent runs.
+//! - `samples.{namespace}.{instance}.json`: the last statistics of all kernels, for those that die while no agent runs.
 //!
 //! Files are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
@@ -18,12 +18,14 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::labels::Owner;
 use crate::ids::KernelId;
 use crate::stats::Sample;
 use crate::wire::event::EndReason;
@@ -31,8 +33,8 @@ use crate::wire::event::EndReason;
 /// The version of both kinds of files.
 const VERSION: u32 = 1;
 
-/// The file of statistics.
-const SAMPLES: &str = "samples.json";
+/// Counts writes, for the names of temporary files.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// How long a told ending is remembered, in seconds (section 12, item 4).
 const REMEMBER_SECS: u64 = 3600;
@@ -41,6 +43,9 @@ const REMEMBER_SECS: u64 = 3600;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelNote {
     version: u32,
+    /// Which agent wrote it; several may share a scratch root.
+    #[serde(default)]
+    owner: Option<String>,
     /// Which kernel.
     pub kernel: String,
     /// How far it is.
@@ -69,6 +74,9 @@ pub enum NotedPhase {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ending {
     version: u32,
+    /// Which agent wrote it.
+    #[serde(default)]
+    owner: Option<String>,
     /// Which kernel.
     pub kernel: String,
     /// Why, as on the wire.
@@ -88,7 +96,7 @@ impl KernelNote {
     #[must_use]
     pub fn new(kernel: KernelId, phase: NotedPhase) -> Self {
         let kernel = kernel.to_string();
-        Self { version: VERSION, kernel, phase, run: None, last_use: unix_now(), adopted: None }
+        Self { version: VERSION, owner: None, kernel, phase, run: None, last_use: unix_now(), adopted: None }
     }
 }
 
@@ -97,7 +105,7 @@ impl Ending {
     #[must_use]
     pub fn new(kernel: KernelId, reason: EndReason, sample: Option<Sample>) -> Self {
         let (kernel, reason) = (kernel.to_string(), reason.to_string());
-        Self { version: VERSION, kernel, reason, sample, left_at: None, told_at: None }
+        Self { version: VERSION, owner: None, kernel, reason, sample, left_at: None, told_at: None }
     }
 }
 
@@ -106,8 +114,10 @@ impl Ending {
 pub struct Notes {
     kernels: PathBuf,
     endings: PathBuf,
-    /// Holds both, and the samples.
-    root: PathBuf,
+    /// The file of statistics.
+    samples: PathBuf,
+    /// Whose notes these are: namespace and instance id. Others' are not looked at.
+    owner: String,
     /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
     /// look-up and never over an await.
     ended: Mutex<HashMap<KernelId, Told>>,
@@ -149,21 +159,22 @@ pub struct Found {
 
 impl Notes {
     /// Opens the two directories, making them where they are missing.
-    pub fn open(agent_dir: &Path) -> io::Result<Self> {
+    pub fn open(agent_dir: &Path, owner: &Owner) -> io::Result<Self> {
         let (kernels, endings) = (agent_dir.join("kernels"), agent_dir.join("endings"));
         for dir in [&kernels, &endings] {
             fs::create_dir_all(dir)?;
         }
-        Ok(Self { kernels, endings, root: agent_dir.to_owned(), ended: Mutex::default() })
+        let samples = agent_dir.join(format!("samples.{}.{}.json", owner.namespace, owner.instance));
+        Ok(Self { kernels, endings, samples, owner: owner.to_string(), ended: Mutex::default() })
     }
 
     /// Reads everything an earlier life left.
     pub fn load(&self) -> io::Result<Found> {
         let mut found = Found::default();
-        for (id, note) in read_all::<KernelNote>(&self.kernels, |n| (n.version, &n.kernel))? {
+        for (id, note) in read_all::<KernelNote>(&self.kernels, &self.owner)? {
             found.kernels.insert(id, note);
         }
-        for (id, ending) in read_all::<Ending>(&self.endings, |e| (e.version, &e.kernel))? {
+        for (id, ending) in read_all::<Ending>(&self.endings, &self.owner)? {
             let told = Told::of(&ending);
             self.ended().insert(id, told);
             match told {
@@ -182,18 +193,17 @@ impl Notes {
     /// Keeps the last statistics; a file that is lost costs figures, never a kernel.
     pub fn keep_samples(&self, samples: &[(KernelId, Sample)]) -> io::Result<()> {
         let by_text: HashMap<String, &Sample> = samples.iter().map(|(k, s)| (k.to_string(), s)).collect();
-        let temporary = self.root.join("samples.tmp");
+        let temporary = self.samples.with_extension("tmp");
         fs::write(&temporary, serde_json::to_vec(&by_text)?)?;
-        fs::rename(&temporary, self.root.join(SAMPLES))
+        fs::rename(&temporary, &self.samples)
     }
 
     fn samples(&self) -> HashMap<KernelId, Sample> {
-        let path = self.root.join(SAMPLES);
-        let Ok(bytes) = fs::read(&path) else { return HashMap::new() };
+        let Ok(bytes) = fs::read(&self.samples) else { return HashMap::new() };
         match serde_json::from_slice::<HashMap<String, Sample>>(&bytes) {
             Ok(found) => found.into_iter().filter_map(|(k, s)| Some((k.parse().ok()?, s))).collect(),
             Err(error) => {
-                set_aside(&path, &error.to_string());
+                set_aside(&self.samples, &error.to_string());
                 HashMap::new()
             }
         }
@@ -201,7 +211,8 @@ impl Notes {
 
     /// Writes a kernel's note.
     pub fn note(&self, kernel: KernelId, note: &KernelNote) -> io::Result<()> {
-        write(&self.kernels, kernel, note, note.phase == NotedPhase::Creating)
+        let durable = note.phase == NotedPhase::Creating;
+        write(&self.kernels, kernel, &KernelNote { owner: Some(self.owner.clone()), ..note.clone() }, durable)
     }
 
     /// The kernel exists no more.
@@ -213,14 +224,14 @@ impl Notes {
     pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
         // Remembered even if the disk refuses: this life of the agent still tells it once.
         self.ended().insert(kernel, Told::Not);
-        write(&self.endings, kernel, ending, true)
+        self.write_ending(kernel, ending.clone(), true)
     }
 
     /// Its event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
     /// agent, and syncing takes a hundred times as long.
     pub fn under_way(&self, kernel: KernelId, mut ending: Ending, is_under_way: bool) -> io::Result<()> {
         ending.left_at = is_under_way.then(unix_now);
-        write(&self.endings, kernel, &ending, false)
+        self.write_ending(kernel, ending, false)
     }
 
     /// Its event has arrived.
@@ -229,7 +240,7 @@ impl Notes {
         ending.told_at = Some(now);
         self.ended().insert(kernel, Told::At(now));
         // Renamed before it is synced, for the same reason.
-        write(&self.endings, kernel, &ending, false)?;
+        self.write_ending(kernel, ending, false)?;
         File::open(file(&self.endings, kernel))?.sync_all()
     }
 
@@ -263,7 +274,7 @@ impl Notes {
         let path = file(&self.endings, kernel);
         let mut ending: Ending = serde_json::from_slice(&fs::read(path)?)?;
         (ending.left_at, ending.told_at) = (Some(now), None);
-        write(&self.endings, kernel, &ending, false)
+        self.write_ending(kernel, ending, false)
     }
 
     /// Forgets endings that were told more than an hour ago.
@@ -273,12 +284,15 @@ impl Notes {
             Told::At(at) | Told::Perhaps(at) => *at < limit,
             Told::Not => false,
         };
-        let mut ended = self.ended();
-        let old: Vec<_> = ended.iter().filter(|(_, told)| is_old(told)).map(|(k, _)| *k).collect();
+        let old: Vec<_> = self.ended().extract_if(|_, told| is_old(told)).map(|(kernel, _)| kernel).collect();
+        // Without the lock: a disk may hang, and requests look things up.
         for kernel in old {
-            ended.remove(&kernel);
             remove(&file(&self.endings, kernel));
         }
+    }
+
+    fn write_ending(&self, kernel: KernelId, ending: Ending, durable: bool) -> io::Result<()> {
+        write(&self.endings, kernel, &Ending { owner: Some(self.owner.clone()), ..ending }, durable)
     }
 
     fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Told>> {
@@ -306,7 +320,8 @@ fn remove(path: &Path) {
 
 fn write(dir: &Path, kernel: KernelId, value: &impl Serialize, durable: bool) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
-    let temporary = dir.join(format!("{kernel}.tmp"));
+    // One of its own for each write: a slow disk may still be at the one before.
+    let temporary = dir.join(format!("{kernel}.{}.tmp", WRITES.fetch_add(1, Ordering::Relaxed)));
     let mut out = File::create(&temporary)?;
     out.write_all(&bytes)?;
     if durable {
@@ -320,10 +335,25 @@ fn write(dir: &Path, kernel: KernelId, value: &impl Serialize, durable: bool) ->
     Ok(())
 }
 
-fn read_all<T: DeserializeOwned>(
-    dir: &Path,
-    key: impl Fn(&T) -> (u32, &String),
-) -> io::Result<Vec<(KernelId, T)>> {
+/// What both kinds of files have in common.
+trait Entry: DeserializeOwned {
+    /// Its version, the kernel that it speaks of, and whose it is, which is taken out of it.
+    fn head(&mut self) -> (u32, &str, Option<String>);
+}
+
+impl Entry for KernelNote {
+    fn head(&mut self) -> (u32, &str, Option<String>) {
+        (self.version, &self.kernel, self.owner.take())
+    }
+}
+
+impl Entry for Ending {
+    fn head(&mut self) -> (u32, &str, Option<String>) {
+        (self.version, &self.kernel, self.owner.take())
+    }
+}
+
+fn read_all<T: Entry>(dir: &Path, owner: &str) -> io::Result<Vec<(KernelId, T)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -333,8 +363,8 @@ fn read_all<T: DeserializeOwned>(
             // The write was cut off before the rename; what it should have replaced is still there.
             remove(&path);
         } else if let Some(stem) = name.strip_suffix(".json") {
-            match read_one(&path, stem, &key) {
-                Ok(one) => found.push(one),
+            match read_one(&path, stem, owner) {
+                Ok(one) => found.extend(one),
                 Err(reason) => set_aside(&path, &reason),
             }
         }
@@ -342,14 +372,11 @@ fn read_all<T: DeserializeOwned>(
     Ok(found)
 }
 
-fn read_one<T: DeserializeOwned>(
-    path: &Path,
-    stem: &str,
-    key: &impl Fn(&T) -> (u32, &String),
-) -> Result<(KernelId, T), String> {
+/// `None`: it is another agent's.
+fn read_one<T: Entry>(path: &Path, stem: &str, owner: &str) -> Result<Option<(KernelId, T)>, String> {
     let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    let value: T = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-    let (version, kernel) = key(&value);
+    let mut value: T = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    let (version, kernel, written_by) = value.head();
     if version != VERSION {
         return Err(format!("it is of version {version}, this agent knows version {VERSION}"));
     }
@@ -357,7 +384,9 @@ fn read_one<T: DeserializeOwned>(
         return Err(format!("it speaks of kernel {kernel}"));
     }
     let id = stem.parse::<KernelId>().map_err(|e| e.to_string())?;
-    Ok((id, value))
+    // Older ones say nothing; then there was one agent only.
+    let is_ours = written_by.is_none_or(|by| by == owner);
+    Ok(is_ours.then_some((id, value)))
 }
 
 fn set_aside(path: &Path, reason: &str) {

@@ -124,8 +124,7 @@ impl Kernels {
                 // What is left now is for the next start to look at.
                 return Ok(());
             }
-            let is_ours = self.node.owner.filter().iter().all(|(k, v)| container.labels.get(k) == Some(v));
-            if !is_ours || self.handle(kernel).is_some() {
+            if !self.node.owner.owns(&container.labels) || self.handle(kernel).is_some() {
                 continue;
             }
             if self.node.docker.inspect(container.id.as_str()).await?.is_some()

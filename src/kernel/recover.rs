@@ -4,7 +4,7 @@
 //! about each kernel is decided by [`decide`], which is pure; each kernel's own task then does it, so that a hundred
 //! kernels are taken back side by side while the agent serves already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,9 +47,15 @@ pub enum Fate {
     Undo,
 }
 
-/// Decides.
+/// Decides. `strangers`: kernels whose containers run and are not this agent's to touch.
 #[must_use]
-pub fn decide(found: &Found, candidates: &[Candidate]) -> HashMap<KernelId, Fate> {
+// No caller has another hasher.
+#[allow(clippy::implicit_hasher)]
+pub fn decide(
+    found: &Found,
+    candidates: &[Candidate],
+    strangers: &HashSet<KernelId>,
+) -> HashMap<KernelId, Fate> {
     let mut fates = HashMap::new();
     for candidate in candidates {
         // A restart that was cut off may leave two; the newest that runs is the kernel.
@@ -58,7 +64,7 @@ pub fn decide(found: &Found, candidates: &[Candidate]) -> HashMap<KernelId, Fate
             fates.insert(candidate.kernel, Fate::TakeBack(best.container.clone()));
         }
     }
-    for (kernel, note) in &found.kernels {
+    for (kernel, note) in found.kernels.iter().filter(|(kernel, _)| !strangers.contains(kernel)) {
         fates.entry(*kernel).or_insert(Fate::End(EndReason::SelfTerminated));
         if note.phase == NotedPhase::Creating {
             fates.insert(*kernel, Fate::Undo);
@@ -108,8 +114,14 @@ impl Kernels {
                 path: self.node.scratch.agent_dir().display().to_string(),
                 source,
             })?;
-        let candidates = self.candidates(&found).await?;
-        let fates = decide(&found, &candidates);
+        let (candidates, strangers) = self.candidates(&found).await?;
+        for kernel in strangers.iter().filter(|kernel| found.kernels.contains_key(kernel)) {
+            tracing::error!(
+                %kernel,
+                "left alone: noted as this agent's kernel, but its container is labelled otherwise; was this agent's name or version changed?"
+            );
+        }
+        let fates = decide(&found, &candidates, &strangers);
         let (mut taken, mut ended, mut undone) = (0, 0, 0);
         for (kernel, fate) in fates {
             let birth = match fate {
@@ -140,9 +152,10 @@ impl Kernels {
         Ok(())
     }
 
-    async fn candidates(&self, found: &Found) -> Result<Vec<Candidate>, KernelError> {
+    /// The containers that may be this agent's kernels, and the kernels that run in containers which are not.
+    async fn candidates(&self, found: &Found) -> Result<(Vec<Candidate>, HashSet<KernelId>), KernelError> {
         let filter = ListFilter { all: true, labels: self.node.owner.filter(), name: None };
-        let mut candidates = Vec::new();
+        let (mut candidates, mut strangers) = (Vec::new(), HashSet::new());
         for container in self.node.docker.list(filter).await? {
             if let Some((kernel, _)) = labels::read(&container.labels) {
                 candidates.push(candidate(kernel, &container));
@@ -155,26 +168,30 @@ impl Kernels {
             }
         }
         let named = ListFilter { all: true, labels: Vec::new(), name: Some("kernel.".to_owned()) };
-        let mut strangers = 0;
+        let mut unlabelled = 0;
         for container in self.node.docker.list(named).await? {
             let Some((_, kernel)) = labels::from_name(&container.name) else { continue };
-            if labels::is_labelled(&container.labels) {
+            let is_labelled = labels::is_labelled(&container.labels);
+            let adopted = found.kernels.get(&kernel).is_some_and(|n| n.adopted.is_some());
+            if !is_labelled
+                && (adopted || self.node.config.adopt)
+                && self.has_our_scratch(kernel, &container.id).await?
+            {
+                candidates.push(candidate(kernel, &container));
                 continue;
             }
-            let adopted = found.kernels.get(&kernel).is_some_and(|n| n.adopted.is_some());
-            if !adopted && !self.node.config.adopt {
-                strangers += 1;
-            } else if self.has_our_scratch(kernel, &container.id).await? {
-                candidates.push(candidate(kernel, &container));
+            unlabelled += usize::from(!is_labelled);
+            if container.state.is_alive() && !candidates.iter().any(|c| c.kernel == kernel) {
+                strangers.insert(kernel);
             }
         }
-        if strangers > 0 {
+        if unlabelled > 0 {
             tracing::warn!(
-                containers = strangers,
+                containers = unlabelled,
                 "containers look like another agent's kernels; start with --adopt to take over the Python agent's"
             );
         }
-        Ok(candidates)
+        Ok((candidates, strangers))
     }
 
     /// Whether the container works on a directory below this agent's scratch root: then it is this agent's to adopt.
@@ -352,7 +369,17 @@ mod tests {
         let over = told.then_some(kernel).into_iter().collect();
         let found =
             Found { over, kernels: found.kernels.clone(), untold: found.untold.clone(), ..Found::default() };
-        decide(&found, candidates).remove(&kernel)
+        decide(&found, candidates, &HashSet::new()).remove(&kernel)
+    }
+
+    #[test]
+    fn a_noted_kernel_that_runs_under_another_name_is_left_alone() {
+        for phase in [NotedPhase::Creating, NotedPhase::Running, NotedPhase::Restarting] {
+            let k = KernelId::random();
+            let kernels = HashMap::from([(k, KernelNote::new(k, phase))]);
+            let found = Found { kernels, ..Found::default() };
+            assert_eq!(decide(&found, &[], &HashSet::from([k])), HashMap::new());
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ async fn kernels_that_died_while_no_agent_ran_are_told_once() {
     let bed = Bed::start().await;
     let mut agent = bed.agent(&["--stats-interval", "1"]).await;
     let (killed, removed) = (agent.create_tiny().await, agent.create_tiny().await);
-    let samples = bed.scratch().join(".agent/samples.json");
+    let samples = bed.scratch().join(format!(".agent/samples.{}.{}.json", bed.namespace, bed.instance));
     until("their first statistics", secs(10), async || {
         let text = std::fs::read_to_string(&samples).unwrap_or_default();
         (text.contains(&killed.id) && text.contains(&removed.id)).then_some(())
@@ -267,4 +267,34 @@ async fn a_run_that_was_answered_is_over_for_the_next_life() {
         agent = bed.agent(&[]).await;
     }
     assert_eq!(kernel.run("print(n)").await.stdout(), "6\n");
+}
+
+/// A node whose agent changed its name, as after a cloud's metadata service did not answer, keeps its sessions for
+/// the agent that they belong to.
+#[tokio::test]
+async fn another_instance_over_the_same_scratch_root_touches_nothing() {
+    let mut bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let (kernel, ended) = (agent.create_python().await.warm().await, agent.create_tiny().await);
+    kernel.run("x = 1").await;
+    ended.destroy().await;
+    bed.wait_end(&ended.id, secs(5)).await;
+    agent.kill9();
+    drop(agent);
+    let renamed = format!("{}-renamed", bed.instance);
+    let ours = std::mem::replace(&mut bed.instance, renamed);
+    let mut other = bed.agent(&["--reconcile-interval", "0.2"]).await;
+    let beats = bed.manager.all("instance_heartbeat", |_| true).len();
+    bed.manager.wait("instance_heartbeat", beats + 2, |_| true, secs(10)).await;
+    // Even when somebody asks it to end the other's kernel, it can only say that it has none.
+    let error = other.call("get_logs", json!([kernel.id])).await.unwrap_err();
+    assert!(error.text().contains("not running on this agent"), "{error:?}");
+    other.stop().await;
+    drop(other);
+    bed.instance = ours;
+    assert!(bed.manager.all("kernel_terminated", |event| event.args[0] == kernel.id.as_str()).is_empty());
+    let agent = bed.agent(&[]).await;
+    assert_eq!(kernel.run("print(x)").await.stdout(), "1\n");
+    kernel.destroy().await;
+    ends_once(&bed, &agent, &kernel.id, "user-requested").await;
 }

@@ -2,9 +2,13 @@
 
 use super::*;
 
+fn owner(instance: &str) -> Owner {
+    Owner { namespace: "n".to_owned(), instance: crate::ids::InstanceId::new(instance) }
+}
+
 fn notes() -> (tempfile::TempDir, Notes) {
     let dir = tempfile::tempdir().unwrap();
-    let notes = Notes::open(dir.path()).unwrap();
+    let notes = Notes::open(dir.path(), &owner("i")).unwrap();
     (dir, notes)
 }
 
@@ -18,7 +22,7 @@ fn kernels_and_untold_endings_come_back() {
     let ending = Ending::new(b, EndReason::IdleTimeout, Some(Sample::default()));
     notes.ending(b, &ending).unwrap();
 
-    let again = Notes::open(dir.path()).unwrap();
+    let again = Notes::open(dir.path(), &owner("i")).unwrap();
     let found = again.load().unwrap();
     assert_eq!(found.kernels[&a], note);
     assert_eq!(found.untold[&b], ending);
@@ -32,14 +36,14 @@ fn samples_come_back_and_a_damaged_file_of_them_is_set_aside() {
     let sample = Sample { mem_max_bytes: 7, ..Sample::default() };
     notes.keep_samples(&[(kernel, sample)]).unwrap();
     assert_eq!(notes.load().unwrap().samples[&kernel], sample);
-    fs::write(dir.path().join("samples.json"), "{half").unwrap();
+    fs::write(dir.path().join("samples.n.i.json"), "{half").unwrap();
     assert!(notes.load().unwrap().samples.is_empty());
-    assert!(dir.path().join("samples.json.set-aside").exists());
+    assert!(dir.path().join("samples.n.i.json.set-aside").exists());
 }
 
 /// What the next life of the agent finds.
 fn next_life(dir: &tempfile::TempDir) -> (Notes, Found) {
-    let notes = Notes::open(dir.path()).unwrap();
+    let notes = Notes::open(dir.path(), &owner("i")).unwrap();
     let found = notes.load().unwrap();
     (notes, found)
 }
@@ -116,7 +120,7 @@ fn what_is_damaged_foreign_or_of_the_future_is_set_aside() {
     put(&format!("{future}.json"), &format!(r#"{{"version": 2, "kernel": "{future}", "reason": "x"}}"#));
     put(&format!("{good}.tmp"), "cut off");
 
-    let found = Notes::open(dir.path()).unwrap().load().unwrap();
+    let found = Notes::open(dir.path(), &owner("i")).unwrap().load().unwrap();
     assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&good]);
     let names: Vec<_> = fs::read_dir(dir.path().join("endings"))
         .unwrap()
@@ -125,4 +129,20 @@ fn what_is_damaged_foreign_or_of_the_future_is_set_aside() {
     assert_eq!(names.iter().filter(|n| n.ends_with(".set-aside")).count(), 3, "{names:?}");
     assert!(names.contains(&"readme.txt".to_owned()));
     assert!(!names.iter().any(|n| n.contains(".tmp")));
+}
+
+/// Two agents, or one that changed its name, over one scratch root.
+#[test]
+fn another_agent_s_notes_are_neither_read_nor_touched() {
+    let (dir, notes) = notes();
+    let (kernel, ended) = (KernelId::random(), KernelId::random());
+    notes.note(kernel, &KernelNote::new(kernel, NotedPhase::Running)).unwrap();
+    notes.ending(ended, &Ending::new(ended, EndReason::IdleTimeout, None)).unwrap();
+    notes.keep_samples(&[(kernel, Sample::default())]).unwrap();
+    let other = Notes::open(dir.path(), &owner("another")).unwrap();
+    let found = other.load().unwrap();
+    assert!(found.kernels.is_empty() && found.untold.is_empty() && found.samples.is_empty());
+    assert!(other.first_end(ended), "it knows nothing of it");
+    let (_, found) = next_life(&dir);
+    assert_eq!((found.kernels.len(), found.untold.len(), found.samples.len()), (1, 1, 1));
 }
