@@ -81,7 +81,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let Some(info) = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await else { return Ok(()) };
     // From before the first look at the containers, so that nothing falls in between.
     let events_since = parts::unix_nanos();
-    let identity = identity::discover(parts::identity(&config)).await;
+    let identity = identity::discover(parts::identity(&config, &scratch.agent_dir())).await;
     let agent_host = config.agent_host_override.clone().unwrap_or_else(|| identity.ip.to_string());
     let kernel_host = config.kernel_host_override.clone().unwrap_or_else(|| agent_host.clone());
     let owner = Owner { namespace: config.namespace.clone(), instance: identity.instance_id.clone() };

@@ -6,6 +6,7 @@
 
 mod facts;
 mod host;
+mod memory;
 mod metadata;
 
 #[cfg(test)]
@@ -40,6 +41,8 @@ pub struct IdentityConfig {
     pub per_request_limit: Duration,
     /// The time that looking up this machine's own name gets.
     pub lookup_limit: Duration,
+    /// Where a cloud's instance id is kept for a start at which the cloud does not say; `None` keeps it nowhere.
+    pub memory: Option<PathBuf>,
 }
 
 impl Default for IdentityConfig {
@@ -52,6 +55,7 @@ impl Default for IdentityConfig {
             metadata_base: MetadataUrls::default(),
             per_request_limit: Duration::from_millis(200),
             lookup_limit: Duration::from_secs(2),
+            memory: None,
         }
     }
 }
@@ -179,11 +183,21 @@ pub async fn discover(config: IdentityConfig) -> Identity {
         (None, Provider::Local) => config.region_override.unwrap_or_else(|| "local/unknown".into()),
         (None, cloud) => format!("{cloud}/unknown"),
     };
+    let from_cloud = match (found.instance_id, config.memory.filter(|_| provider != Provider::Local)) {
+        (Some(id), Some(file)) => {
+            memory::keep(&file, provider, &hostname, &id);
+            Some(id)
+        }
+        (None, Some(file)) => memory::recall(&file, provider, &hostname).inspect(|id| {
+            tracing::warn!(instance = %id, "the metadata service did not say the instance id; going on with the one it said before");
+        }),
+        (id, None) => id,
+    };
     let identity = Identity {
         instance_id: config
             .instance_id_override
             .map(InstanceId::new)
-            .or(found.instance_id)
+            .or(from_cloud)
             .unwrap_or_else(|| host::instance_id(&hostname)),
         ip: IpAddr::V4(ip),
         instance_type: found.instance_type.unwrap_or_else(|| "unknown".into()),

@@ -1,6 +1,7 @@
 //! From the one [`Config`] to each part's own, and the small glue between parts that know nothing of each other.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,8 +64,9 @@ pub(super) async fn wait_for_docker(docker: &Docker) -> EngineInfo {
     }
 }
 
-pub(super) fn identity(config: &Config) -> IdentityConfig {
+pub(super) fn identity(config: &Config, agent_dir: &Path) -> IdentityConfig {
     IdentityConfig {
+        memory: Some(agent_dir.join("identity.json")),
         instance_id_override: config.instance_id.as_ref().map(ToString::to_string),
         region_override: config.region.clone(),
         ..IdentityConfig::default()

@@ -232,3 +232,29 @@ fn unfit_instance_ids_are_refused_with_the_reason() {
         assert!(error.contains(reason), "{text:?}: {error}");
     }
 }
+
+#[tokio::test]
+async fn the_id_is_remembered_for_a_start_at_which_the_cloud_does_not_say_it() {
+    let dir = TempDir::new().unwrap();
+    let memory = dir.path().join("identity.json");
+    let found = async |answers: bool, provider: Provider| {
+        let server = MetadataServer::start(
+            move |request: &str| {
+                if answers { amazon(request) } else { Reply::Status(500) }
+            },
+        )
+        .await;
+        let config =
+            IdentityConfig { memory: Some(memory.clone()), ..config(dir.path(), provider, &server.base) };
+        discover(config).await.instance_id
+    };
+    let (known, unknown) = (InstanceId::new("i-0123456789abcdef0"), fallback(Provider::Amazon).instance_id);
+    assert_eq!(found(false, Provider::Amazon).await, unknown, "nothing is known yet");
+    assert_eq!(found(true, Provider::Amazon).await, known);
+    assert_eq!(found(false, Provider::Amazon).await, known);
+    let copied = std::fs::read_to_string(&memory).unwrap().replace(&host::hostname(), "another-machine");
+    std::fs::write(&memory, copied).unwrap();
+    assert_eq!(found(false, Provider::Amazon).await, unknown, "a copy of another machine's disk");
+    std::fs::write(&memory, "{damaged").unwrap();
+    assert_eq!(found(false, Provider::Amazon).await, unknown);
+}
