@@ -25,6 +25,7 @@ pub mod labels;
 mod live;
 mod make;
 pub mod notes;
+mod pen;
 pub mod plan;
 mod reach;
 pub mod reconcile;
@@ -35,6 +36,7 @@ mod vigil;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -194,6 +196,8 @@ struct Shared {
     recovered: watch::Sender<bool>,
     /// Whether Docker answers; heartbeats and readiness go by it.
     docker_answers: watch::Sender<bool>,
+    /// How often Docker told that a container is out of memory, for the log.
+    wants: AtomicU64,
 }
 
 impl Kernels {
@@ -205,6 +209,7 @@ impl Kernels {
             targets: watch::Sender::default(),
             recovered: watch::Sender::new(false),
             docker_answers: watch::Sender::new(true),
+            wants: AtomicU64::new(0),
         };
         Self { node: Arc::new(node), shared: Arc::new(shared) }
     }

@@ -175,6 +175,13 @@ impl Runner {
         self.shared.change(Runs::expire);
     }
 
+    /// Answers callers of the current run with what there is, and disconnects: the next agent goes on with it.
+    pub fn let_go(&self) {
+        self.shared.change(Runs::let_go);
+        self.shared.asking.close();
+        self.cancel.cancel();
+    }
+
     /// Answers every caller nil, and disconnects; the runner does not notice.
     pub fn close(&self) {
         self.shared.change(Runs::close);

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
 use super::error::KernelError;
 use super::live::Live;
@@ -24,8 +25,14 @@ use crate::wire::event::{EndReason, Event};
 /// carries the same figures.
 const REDIS_LIMIT: Duration = Duration::from_secs(5);
 
+/// After this they are put there again before the event leaves; they expire after 30 s.
+const STORED_FOR: Duration = Duration::from_secs(10);
+
+/// How long an end waits for its entry in the journal.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long the manager may take to write down an answer; a transaction of its database, as a rule milliseconds.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 impl Kernel {
     /// Ends a live kernel.
@@ -40,25 +47,24 @@ impl Kernel {
     pub(super) async fn conclude(&mut self, reason: EndReason, sample: Option<Sample>) {
         let (node, id) = (self.node.clone(), self.id);
         let ending = Ending::new(id, reason, sample);
-        let (journal, entry) = (node.clone(), ending.clone());
-        let written = tokio::task::spawn_blocking(move || journal.notes.ending(id, &entry)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(kernel = %id, %error, "could not note the end on disk; a crash of the agent now may lose or repeat it");
-        }
-        let stored = async {
-            let Some(sample) = sample else { return };
-            if let Err(error) = node.store.put_last(id, sample, Instant::now() + REDIS_LIMIT).await {
-                tracing::warn!(kernel = %id, %error, "its last statistics are not in Redis; the event carries them");
-            }
-        };
+        node.journal(id, &ending).await;
+        let begun = Instant::now();
         // The manager waits for the answer of a destroy, so the container goes while Redis is written.
-        tokio::join!(stored, make::clear(&node, id));
+        tokio::join!(node.store_last(id, sample), make::clear_containers(&node, id));
+        // Whatever becomes of its files (section 12, item 23).
         self.allocation = None;
+        make::discard(&node, id).await;
+        if begun.elapsed() > STORED_FOR {
+            node.store_last(id, sample).await;
+        }
         node.collector.forget(id);
-        self.settle(reason).await;
+        if !self.settle(reason).await {
+            // The agent stops: the journal has it, and the next start tells it.
+            return;
+        }
         node.tell(id, reason, ending);
         tracing::info!(kernel = %id, %reason, "ended");
-        node.notes.forget(id);
+        self.forget_note().await;
         self.phase.send_if_modified(|phase| {
             let failed = matches!(phase, Phase::Gone(_));
             if !failed {
@@ -74,7 +80,9 @@ impl Kernel {
     ///
     /// It ignores the end of a kernel whose create it has not committed, or whose status is still RESTARTING (its
     /// `kernel_terminated` handler), and a session would keep a dead kernel for ever.
-    async fn settle(&mut self, reason: EndReason) {
+    ///
+    /// `false`: the agent stops first.
+    async fn settle(&mut self, reason: EndReason) -> bool {
         let mut asked_for = reason == EndReason::UserRequested;
         loop {
             // Restarts that came too late are refused first: their status goes with their answer.
@@ -82,14 +90,14 @@ impl Kernel {
                 self.refuse(request);
                 asked_for = false;
             }
-            let Some(answered) = self.answered.filter(|_| !asked_for) else { return };
+            let Some(quiet_until) = self.quiet_until.filter(|_| !asked_for) else { return true };
             tokio::select! {
                 biased;
                 // Then the manager knows the kernel, and waits for its end.
                 Some(_) = self.inbox.terminate.recv() => asked_for = true,
-                () = self.node.detach.cancelled() => return,
+                () = self.node.detach.cancelled() => return false,
                 Some(request) = self.inbox.restarts.recv() => self.refuse(request),
-                () = tokio::time::sleep_until(answered + SETTLE) => return,
+                () = tokio::time::sleep_until(quiet_until) => return true,
             }
         }
     }
@@ -97,7 +105,7 @@ impl Kernel {
     fn refuse(&mut self, request: Restart) {
         // The asker may be gone.
         let _ = request.answer.send(Err(Arc::new(KernelError::NotRunning(self.id))));
-        self.answered = Some(Instant::now());
+        self.quiet_until = Some(Instant::now() + SETTLE);
     }
 }
 
@@ -106,6 +114,10 @@ struct Telling {
     node: Arc<Node>,
     kernel: KernelId,
     ending: Ending,
+    /// When its statistics were put into Redis.
+    stored: Instant,
+    /// Where they can be put there once more.
+    runtime: Handle,
 }
 
 impl Telling {
@@ -119,6 +131,10 @@ impl Telling {
 
 impl Departure for Telling {
     fn leaves(&self) {
+        // The manager may have been away for longer than they stay in Redis.
+        if self.stored.elapsed() > STORED_FOR {
+            self.runtime.block_on(self.node.store_last(self.kernel, self.ending.sample));
+        }
         self.note(true);
     }
 
@@ -128,10 +144,34 @@ impl Departure for Telling {
 }
 
 impl Node {
+    /// Writes the entry of an end. A disk that is full or hangs must not keep the kernel from ending.
+    pub(super) async fn journal(self: &Arc<Self>, kernel: KernelId, ending: &Ending) {
+        let (node, entry) = (self.clone(), ending.clone());
+        let writing = tokio::task::spawn_blocking(move || node.notes.ending(kernel, &entry));
+        let written = match timeout(JOURNAL_LIMIT, writing).await {
+            Ok(Ok(written)) => written.map_err(|e| e.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the disk does not answer".to_owned()),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%kernel, error, "could not note the end on disk; a crash of the agent now may lose or repeat it");
+        }
+    }
+
+    /// Puts its last statistics where the manager bills from when it hears of the end.
+    pub(super) async fn store_last(&self, kernel: KernelId, sample: Option<Sample>) {
+        let Some(sample) = sample else { return };
+        let stored = self.store.put_last(kernel, sample, Instant::now() + REDIS_LIMIT).await;
+        if let Err(error) = stored {
+            tracing::warn!(%kernel, %error, "its last statistics are not in Redis; the event carries them");
+        }
+    }
+
     /// Queues the event of an end that is in the journal, and marks it there as told when it has arrived.
     pub(super) fn tell(self: &Arc<Self>, kernel: KernelId, reason: EndReason, ending: Ending) {
         let sample = ending.sample.as_ref().map(super::sample_value);
-        let telling = Telling { node: self.clone(), kernel, ending: ending.clone() };
+        let (stored, runtime) = (Instant::now(), Handle::current());
+        let telling = Telling { node: self.clone(), kernel, ending: ending.clone(), stored, runtime };
         let event = Event::KernelTerminated(kernel, reason, sample);
         let arrival = self.events.emit_noted(event, Arc::new(telling));
         let node = self.clone();

@@ -51,7 +51,7 @@ impl Live {
         node: &Node,
         kernel: KernelId,
         made: Made,
-        run: Option<RunId>,
+        run: Option<(RunId, bool)>,
         config: KernelConfig,
     ) -> Result<Self, KernelError> {
         let runs = if made.is_new { Runs::default() } else { Runs::taken_over(run, Instant::now()) };

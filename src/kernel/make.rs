@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::end::SETTLE;
 use super::error::KernelError;
 use super::live::Live;
 use super::notes::{KernelNote, NotedPhase};
 use super::plan::{self, Plan};
 use super::task::{Kernel, pause};
 use super::{Node, Outcome, Phase, labels, reach};
-use crate::docker::{Container, ContainerSpec, DockerError, ListFilter};
+use crate::docker::{Container, ContainerSpec, ContainerSummary, DockerError, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
 use crate::resources::{Allocation, Request};
@@ -26,6 +27,11 @@ use crate::scratch::{self, Scratch};
 use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::event::{EndReason, Event};
 use crate::wire::reply::{KernelPlace, Ports};
+
+/// After so many attempts (about 6 s) a container that is dead counts as gone.
+const DEAD_ATTEMPTS: u32 = 5;
+/// How long taking a scratch directory away may take: it is one rename.
+const DISCARD_LIMIT: Duration = Duration::from_secs(2);
 
 /// A container that runs.
 pub(super) struct Made {
@@ -51,11 +57,17 @@ impl Kernel {
             () = until(deadline) => Err((None, KernelError::Late(node.config.create_deadline.unwrap_or_default()))),
             made = make(&node, id, &self.config, &mut self.allocation) => made.map_err(|e| (None, e)),
         };
-        let result = result.and_then(|made| self.connect(made, None).map_err(|e| (None, e)));
+        let mut result = result.and_then(|made| self.connect(made, None).map_err(|e| (None, e)));
+        if result.is_ok()
+            // On the disk before the answer: the next life undoes what is noted as being made.
+            && let Err(source) = self.write_note(NotedPhase::Running, true).await
+        {
+            let path = node.scratch.agent_dir().display().to_string();
+            result = Err((None, KernelError::Note { path, source }));
+        }
         let (reason, error) = match result {
             Ok(live) => {
-                self.note_phase(NotedPhase::Running).await;
-                self.answered = Some(Instant::now());
+                self.quiet_until = Some(Instant::now() + SETTLE);
                 tracing::info!(kernel = %id, lang = self.config.lang, container = live.place.container.short(),
                     cpus = ?live.place.cpu_set, "created");
                 return Some(live);
@@ -76,8 +88,18 @@ impl Kernel {
     /// Removes whatever there is of a kernel that nobody knows of. Tries until it is done.
     pub(super) async fn undo(&mut self) {
         self.allocation = None;
-        clear(&self.node, self.id).await;
-        self.node.notes.forget(self.id);
+        clear_containers(&self.node, self.id).await;
+        discard(&self.node, self.id).await;
+        self.forget_note().await;
+    }
+
+    /// What a disk that hangs leaves is known for a leftover by its ending, or undone once more.
+    pub(super) async fn forget_note(&self) {
+        let (node, id) = (self.node.clone(), self.id);
+        let forgotten = tokio::task::spawn_blocking(move || node.notes.forget(id));
+        if tokio::time::timeout(super::pen::LIMIT, forgotten).await.is_err() {
+            tracing::warn!(kernel = %id, "its note is slow to go; check the disk below the scratch root");
+        }
     }
 
     /// Ends a kernel that has no live container as far as the agent knows.
@@ -103,8 +125,9 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Removes every container of the kernel, then its files. Never gives up, logs the first failure and the success.
-pub(super) async fn clear(node: &Node, kernel: KernelId) {
+/// Removes every container of the kernel. Tries until it is done, or until nothing of it runs any more and Docker
+/// can't remove the dead, which the comparison with its list goes on trying.
+pub(super) async fn clear_containers(node: &Node, kernel: KernelId) {
     let mut attempt = 0;
     loop {
         match remove_containers(node, kernel).await {
@@ -114,36 +137,62 @@ pub(super) async fn clear(node: &Node, kernel: KernelId) {
             }
             Err(error) => tracing::debug!(%kernel, %error, attempt, "still can't remove its container"),
         }
+        if attempt >= DEAD_ATTEMPTS && nothing_runs(node, kernel).await {
+            tracing::warn!(%kernel, "its container is dead and Docker can't remove it; going on without");
+            return;
+        }
         tokio::time::sleep(pause(attempt)).await;
         attempt += 1;
     }
     if attempt > 0 {
         tracing::info!(%kernel, attempts = attempt + 1, "its container is removed");
     }
-    // Cores were freed before: freeing never depends on deleting files (section 12, item 23).
-    if let Err(error) = node.scratch.discard(kernel).await {
-        tracing::warn!(%kernel, %error, "can't remove its scratch directory; remove it by hand");
+}
+
+async fn nothing_runs(node: &Node, kernel: KernelId) -> bool {
+    match containers_of(node, kernel).await {
+        Ok(found) => found.iter().all(|container| !container.state.is_alive()),
+        Err(_) => false,
     }
 }
 
-/// Found by their names, which hold the kernel's id: also what a restart or a late create left, and what the
-/// Python agent made.
-async fn remove_containers(node: &Node, kernel: KernelId) -> Result<(), DockerError> {
-    let filter = ListFilter { all: true, labels: Vec::new(), name: Some(kernel.to_string()) };
-    for found in node.docker.list(filter).await? {
-        let is_named = labels::from_name(&found.name).is_some_and(|(_, id)| id == kernel);
-        let is_foreign = labels::is_labelled(&found.labels) && !node.owner.owns(&found.labels);
-        if (is_named || labels::kernel(&found.labels) == Some(kernel)) && !is_foreign {
-            node.docker.remove(&found.id).await?;
+/// Takes the kernel's files away; a disk that hangs is not waited for.
+pub(super) async fn discard(node: &Node, kernel: KernelId) {
+    match tokio::time::timeout(DISCARD_LIMIT, node.scratch.discard(kernel)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%kernel, %error, "can't remove its scratch directory; remove it by hand");
+        }
+        Err(_) => {
+            tracing::warn!(%kernel, "its scratch directory is slow to go; check the disk below the scratch root");
         }
     }
-    // A container may have been renamed; its labels stay.
-    let mut labels = node.owner.filter();
-    labels.push(("ai.backend.kernel-id".to_owned(), kernel.to_string()));
-    for found in node.docker.list(ListFilter { all: true, labels, name: None }).await? {
+}
+
+async fn remove_containers(node: &Node, kernel: KernelId) -> Result<(), DockerError> {
+    for found in containers_of(node, kernel).await? {
         node.docker.remove(&found.id).await?;
     }
     Ok(())
+}
+
+/// Found by their names, which hold the kernel's id: also what a restart or a late create left, and what the
+/// Python agent made. And by their labels, since a container may have been renamed. Never another agent's.
+async fn containers_of(node: &Node, kernel: KernelId) -> Result<Vec<ContainerSummary>, DockerError> {
+    let filter = ListFilter { all: true, labels: Vec::new(), name: Some(kernel.to_string()) };
+    let mut found = node.docker.list(filter).await?;
+    found.retain(|container| {
+        let is_named = labels::from_name(&container.name).is_some_and(|(_, id)| id == kernel);
+        let is_foreign = labels::is_labelled(&container.labels) && !node.owner.owns(&container.labels);
+        (is_named || labels::kernel(&container.labels) == Some(kernel)) && !is_foreign
+    });
+    let mut labels = node.owner.filter();
+    labels.push(("ai.backend.kernel-id".to_owned(), kernel.to_string()));
+    let labelled = node.docker.list(ListFilter { all: true, labels, name: None }).await?;
+    let is_new = |container: &ContainerSummary| !found.iter().any(|f| f.id == container.id);
+    let renamed: Vec<_> = labelled.into_iter().filter(is_new).collect();
+    found.extend(renamed);
+    Ok(found)
 }
 
 async fn make(
@@ -157,7 +206,7 @@ async fn make(
     let held = allocate(node, config, allocation)?;
     let entry = KernelNote::new(kernel, NotedPhase::Creating);
     let shared = node.clone();
-    tokio::task::spawn_blocking(move || shared.notes.note(kernel, &entry))
+    tokio::task::spawn_blocking(move || shared.notes.note(kernel, &entry, true))
         .await
         .map_err(|_| KernelError::Thread("note the kernel"))?
         .map_err(|source| KernelError::Note {

@@ -36,6 +36,10 @@ const VERSION: u32 = 1;
 /// Counts writes, for the names of temporary files.
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
+/// How long a request for an end may be under way while the event of that end is, in seconds; the manager gives a
+/// destroy 10 s.
+const CROSSING_SECS: u64 = 60;
+
 /// How long a told ending is remembered, in seconds (section 12, item 4).
 const REMEMBER_SECS: u64 = 3600;
 
@@ -52,6 +56,9 @@ pub struct KernelNote {
     pub phase: NotedPhase,
     /// The run that goes on.
     pub run: Option<String>,
+    /// Whether it waits for input.
+    #[serde(default)]
+    pub waits: bool,
     /// When it was used last, in seconds since 1970.
     pub last_use: u64,
     /// The container of a kernel that was adopted, which has no labels.
@@ -96,7 +103,16 @@ impl KernelNote {
     #[must_use]
     pub fn new(kernel: KernelId, phase: NotedPhase) -> Self {
         let kernel = kernel.to_string();
-        Self { version: VERSION, owner: None, kernel, phase, run: None, last_use: unix_now(), adopted: None }
+        Self {
+            version: VERSION,
+            owner: None,
+            kernel,
+            phase,
+            run: None,
+            waits: false,
+            last_use: unix_now(),
+            adopted: None,
+        }
     }
 }
 
@@ -198,7 +214,9 @@ impl Notes {
         fs::rename(&temporary, &self.samples)
     }
 
-    fn samples(&self) -> HashMap<KernelId, Sample> {
+    /// The statistics that were kept last.
+    #[must_use]
+    pub fn samples(&self) -> HashMap<KernelId, Sample> {
         let Ok(bytes) = fs::read(&self.samples) else { return HashMap::new() };
         match serde_json::from_slice::<HashMap<String, Sample>>(&bytes) {
             Ok(found) => found.into_iter().filter_map(|(k, s)| Some((k.parse().ok()?, s))).collect(),
@@ -209,9 +227,8 @@ impl Notes {
         }
     }
 
-    /// Writes a kernel's note.
-    pub fn note(&self, kernel: KernelId, note: &KernelNote) -> io::Result<()> {
-        let durable = note.phase == NotedPhase::Creating;
+    /// Writes a kernel's note; `durable` syncs it, so that it survives the machine.
+    pub fn note(&self, kernel: KernelId, note: &KernelNote, durable: bool) -> io::Result<()> {
         write(&self.kernels, kernel, &KernelNote { owner: Some(self.owner.clone()), ..note.clone() }, durable)
     }
 
@@ -251,17 +268,29 @@ impl Notes {
         }
     }
 
-    /// Whether this is the first that is heard of the kernel's end; from now on it is not.
+    /// Whether an end that the manager asks for has to be told; from now on it is being told.
+    ///
+    /// Not if it was told just now: the request and the event may have crossed. A manager that knows of the end does
+    /// not ask (its look-up of sessions leaves the terminated ones out), so one that asks later has not heard of it.
     #[must_use]
-    pub fn first_end(&self, kernel: KernelId) -> bool {
+    pub fn must_tell(&self, kernel: KernelId) -> bool {
         let mut ended = self.ended();
-        // When an earlier end was told stays known, or it would never be forgotten.
-        let told = ended.entry(kernel).or_insert(Told::Perhaps(0));
-        let is_first = matches!(told, Told::Perhaps(_));
-        if is_first {
-            *told = Told::Not;
+        let must = match ended.get(&kernel) {
+            None | Some(Told::Perhaps(_)) => true,
+            Some(Told::At(at)) => unix_now().saturating_sub(*at) > CROSSING_SECS,
+            Some(Told::Not) => false,
+        };
+        if must {
+            ended.insert(kernel, Told::Not);
         }
-        is_first
+        must
+    }
+
+    /// The end as it was told, if it is remembered.
+    #[must_use]
+    pub fn stored(&self, kernel: KernelId) -> Option<Ending> {
+        let ending: Ending = serde_json::from_slice(&fs::read(file(&self.endings, kernel)).ok()?).ok()?;
+        Some(Ending { left_at: None, told_at: None, ..ending })
     }
 
     /// A told end was not heard by the manager: the next question after it tells it again.

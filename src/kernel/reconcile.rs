@@ -6,15 +6,16 @@
 //! Each tells the kernel's own task, which looks for itself before it believes.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::task::pause;
 use super::{Kernels, labels};
 use crate::docker::{ContainerState, ContainerSummary, DockerError, DockerEventKind, ListFilter};
-use crate::ids::ContainerId;
+use crate::ids::{ContainerId, KernelId};
 
 /// The time between two probes, and what one may take: the manager must not place kernels where Docker hangs.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -53,9 +54,20 @@ impl Kernels {
             DockerEventKind::Image { .. } => self.node.images.rescan_soon(),
             DockerEventKind::Container { id, action, .. } => match action.as_str() {
                 "die" | "destroy" => self.tell_death(id),
-                "oom" => tracing::warn!(container = id.short(), "a container is out of memory"),
+                "oom" => self.hear_of_want(id),
                 other => tracing::debug!(container = id.short(), action = other, "container event"),
             },
+        }
+    }
+
+    /// Code that runs out of memory may do so again and again: the powers of two tell enough.
+    fn hear_of_want(&self, container: &ContainerId) {
+        let is_ours = self.handles().values().any(|h| h.phase.borrow().container() == Some(container));
+        let times = self.shared.wants.fetch_add(1, Ordering::Relaxed) + 1;
+        if is_ours && times.is_power_of_two() {
+            tracing::warn!(container = container.short(), times, "a kernel's container is out of memory");
+        } else {
+            tracing::debug!(container = container.short(), "a container is out of memory");
         }
     }
 
@@ -75,7 +87,7 @@ impl Kernels {
         let mut recovered = self.recovered();
         // The sender lives as long as the registry.
         let _ = recovered.wait_for(|done| *done).await;
-        let mut paused = HashSet::new();
+        let (mut paused, mut stuck) = (HashSet::new(), HashSet::new());
         loop {
             ticks.tick().await;
             let node = self.node.clone();
@@ -83,13 +95,17 @@ impl Kernels {
             if purged.is_err() {
                 tracing::debug!("the thread that forgets old endings ended early");
             }
-            if let Err(error) = self.compare(&mut paused).await {
+            if let Err(error) = self.compare(&mut paused, &mut stuck).await {
                 tracing::debug!(%error, "can't compare with Docker's list");
             }
         }
     }
 
-    async fn compare(&self, paused: &mut HashSet<ContainerId>) -> Result<(), DockerError> {
+    async fn compare(
+        &self,
+        paused: &mut HashSet<ContainerId>,
+        stuck: &mut HashSet<ContainerId>,
+    ) -> Result<(), DockerError> {
         // Taken before the list: a kernel that is made in between is in neither or in the list only.
         let running: Vec<ContainerId> =
             self.handles().values().filter_map(|h| h.phase.borrow().container().cloned()).collect();
@@ -112,12 +128,17 @@ impl Kernels {
                 paused.remove(&container.id);
             }
         }
-        self.remove_orphans(&list).await
+        self.remove_orphans(&list, stuck).await
     }
 
     /// A container with this agent's labels and no kernel: Docker carried out a create after its deadline, or a
-    /// removal failed. Nobody knows of it, so it goes.
-    async fn remove_orphans(&self, list: &[ContainerSummary]) -> Result<(), DockerError> {
+    /// removal failed. Nobody knows of it, so it goes. `stuck`: those that could not be removed before.
+    async fn remove_orphans(
+        &self,
+        list: &[ContainerSummary],
+        stuck: &mut HashSet<ContainerId>,
+    ) -> Result<(), DockerError> {
+        stuck.retain(|id| list.iter().any(|container| container.id == *id));
         for container in list {
             let Some((kernel, _)) = labels::read(&container.labels) else { continue };
             if self.node.detach.is_cancelled() {
@@ -127,11 +148,21 @@ impl Kernels {
             if !self.node.owner.owns(&container.labels) || self.handle(kernel).is_some() {
                 continue;
             }
-            if self.node.docker.inspect(container.id.as_str()).await?.is_some()
-                && self.handle(kernel).is_none()
+            if self.node.docker.inspect(container.id.as_str()).await?.is_none()
+                || self.handle(kernel).is_some()
             {
+                continue;
+            }
+            let is_new = stuck.insert(container.id.clone());
+            if is_new {
                 tracing::warn!(%kernel, container = container.id.short(), "removing a container that belongs to no kernel");
-                self.node.docker.remove(&container.id).await?;
+            }
+            match self.node.docker.remove(&container.id).await {
+                Ok(()) => drop(stuck.remove(&container.id)),
+                Err(error) if is_new => {
+                    tracing::warn!(%kernel, container = container.id.short(), %error, "can't remove it; trying again");
+                }
+                Err(error) => tracing::debug!(%kernel, %error, "still can't remove it"),
             }
         }
         Ok(())
@@ -139,25 +170,29 @@ impl Kernels {
 
     /// Keeps the kernels' last statistics on disk for ever, one file for all.
     pub async fn keep_samples(&self, every: Duration) {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The recovery reads what this replaces. The sender lives as long as the registry.
         let _ = self.recovered().wait_for(|done| *done).await;
+        let node = self.node.clone();
+        // Of kernels that are not measured yet, what an earlier life knew.
+        let mut kept = tokio::task::spawn_blocking(move || node.notes.samples()).await.unwrap_or_default();
+        let mut ticks = interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_failing = false;
         loop {
             ticks.tick().await;
-            let targets = self.targets().borrow().clone();
-            let sample = |k| Some((k, self.node.collector.last_seen(k)?));
-            let samples: Vec<_> = targets.iter().filter_map(|t| sample(t.kernel)).collect();
-            let node = self.node.clone();
-            let kept = tokio::task::spawn_blocking(move || node.notes.keep_samples(&samples)).await;
-            let Ok(kept) = kept else { continue };
-            if let Err(error) = &kept
+            let known: HashSet<KernelId> = self.handles().keys().copied().collect();
+            kept.retain(|kernel, _| known.contains(kernel));
+            let fresh = |k| Some((k, self.node.collector.last_seen(k)?));
+            kept.extend(known.iter().copied().filter_map(fresh));
+            let (node, samples) = (self.node.clone(), kept.clone().into_iter().collect::<Vec<_>>());
+            let written = tokio::task::spawn_blocking(move || node.notes.keep_samples(&samples)).await;
+            let Ok(written) = written else { continue };
+            if let Err(error) = &written
                 && !is_failing
             {
                 tracing::warn!(%error, "can't keep statistics below the scratch root; check the disk");
             }
-            is_failing = kept.is_err();
+            is_failing = written.is_err();
         }
     }
 

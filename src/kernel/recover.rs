@@ -133,7 +133,12 @@ impl Kernels {
                 Fate::End(reason) => {
                     ended += 1;
                     let noted = found.untold.get(&kernel).and_then(|e| e.sample);
-                    Birth::Ended(reason, noted.or_else(|| found.samples.get(&kernel).copied()))
+                    let was = found.kernels.get(&kernel).map(|n| n.phase);
+                    Birth::Ended {
+                        reason,
+                        sample: noted.or_else(|| found.samples.get(&kernel).copied()),
+                        was_restarting: was == Some(NotedPhase::Restarting),
+                    }
                 }
                 Fate::Undo => {
                     undone += 1;
@@ -220,6 +225,9 @@ impl Kernel {
     ) -> Option<std::sync::Arc<Live>> {
         let found = self.look_at(&container).await;
         let Some(found) = found.filter(|c| self.is_alive(c)) else {
+            if note.is_some_and(|n| n.phase == NotedPhase::Restarting) {
+                self.expect_deaf_manager();
+            }
             self.finish(EndReason::SelfTerminated, sample, None).await;
             return None;
         };
@@ -233,7 +241,7 @@ impl Kernel {
                 // Odd, but somebody's session: it keeps running for a better agent to look at.
                 tracing::error!(kernel = %self.id, container = container.short(), %error,
                     "left alone: can't take back this running kernel");
-                self.leave_alone(container, std::sync::Arc::new(error)).await;
+                self.leave_alone(container, std::sync::Arc::new(error), sample).await;
                 None
             }
         }
@@ -249,7 +257,7 @@ impl Kernel {
     }
 
     /// Keeps the kernel's place in the registry, so that its container is no orphan and its end is told.
-    async fn leave_alone(&mut self, container: ContainerId, failure: Failure) {
+    async fn leave_alone(&mut self, container: ContainerId, failure: Failure, sample: Option<Sample>) {
         self.phase.send_replace(Phase::LeftAlone(container.clone(), failure.clone()));
         let reason = loop {
             tokio::select! {
@@ -269,7 +277,12 @@ impl Kernel {
                 }
             }
         };
-        self.finish(reason, None, None).await;
+        self.finish(reason, sample, None).await;
+    }
+
+    /// Nobody could use it while no agent served, so a tenth of the idle timeout is left in any case.
+    fn longest_unused(&self) -> Duration {
+        self.node.config.idle_timeout.map_or(Duration::MAX, |timeout| timeout.mul_f64(0.9))
     }
 
     async fn look_at(&self, container: &ContainerId) -> Option<Container> {
@@ -317,11 +330,14 @@ impl Kernel {
         let exec_timeout = image.and_then(|i| i.exec_timeout);
         let made = Made { place, pid, runner, exec_timeout, scratch, is_new: false };
         let run = note.as_ref().and_then(|n| n.run.clone()).map(RunId::new);
+        self.note.waits = note.as_ref().is_some_and(|n| n.waits);
         // Noted as idle by an agent of this kind: no run goes on. Without a note one may.
         let is_known_idle = run.is_none() && note.as_ref().is_some_and(|n| n.phase == NotedPhase::Running);
-        let live = self.connect(Made { is_new: is_known_idle, ..made }, run.clone())?;
+        let live = self
+            .connect(Made { is_new: is_known_idle, ..made }, run.clone().map(|run| (run, self.note.waits)))?;
         let unused = note.as_ref().map_or(0, |n| unix_now().saturating_sub(n.last_use));
-        self.last_use = Instant::now().checked_sub(Duration::from_secs(unused)).unwrap_or(self.last_use);
+        let unused = Duration::from_secs(unused).min(self.longest_unused());
+        self.last_use = Instant::now().checked_sub(unused).unwrap_or(self.last_use);
         self.note.run = run.map(|r| r.as_str().to_owned());
         self.note.adopted = is_adopted.then(|| found.id.to_string());
         self.note_phase(NotedPhase::Running).await;

@@ -59,7 +59,9 @@ impl Kernels {
         self.await_recovery().await?;
         loop {
             if self.handle(kernel).is_none() {
-                self.node.notes.born_again(kernel);
+                let node = self.node.clone();
+                let forgotten = tokio::task::spawn_blocking(move || node.notes.born_again(kernel)).await;
+                forgotten.map_err(|_| KernelError::Thread("forget an earlier end"))?;
             }
             let (mut handle, is_new) = self.spawn(kernel, Birth::Asked(config.clone(), deadline));
             let was_over = !is_new && matches!(*handle.phase.borrow(), Phase::Ending | Phase::Gone(_));
@@ -106,17 +108,20 @@ impl Kernels {
                 return *sample;
             }
         }
-        if self.node.notes.first_end(kernel) {
-            tracing::info!(%kernel, "asked to destroy a kernel that this agent does not know; telling that it is over");
-            let ending = Ending::new(kernel, EndReason::AlreadyTerminated, None);
-            let (journal, entry) = (self.node.clone(), ending.clone());
-            let written = tokio::task::spawn_blocking(move || journal.notes.ending(kernel, &entry)).await;
-            if let Ok(Err(error)) = written {
-                tracing::warn!(%kernel, %error, "could not note the end on disk; a crash of the agent now may lose it");
-            }
-            self.node.tell(kernel, EndReason::AlreadyTerminated, ending);
+        if !self.node.notes.must_tell(kernel) {
+            return None;
         }
-        None
+        let node = self.node.clone();
+        let stored = tokio::task::spawn_blocking(move || node.notes.stored(kernel)).await.ok().flatten();
+        // One that was told and not heard has its own reason and statistics.
+        let ending = stored.unwrap_or_else(|| Ending::new(kernel, EndReason::AlreadyTerminated, None));
+        let reason = EndReason::from_text(&ending.reason).unwrap_or(EndReason::AlreadyTerminated);
+        tracing::info!(%kernel, %reason, "asked to destroy a kernel that this agent does not have; telling that it is over");
+        let sample = ending.sample;
+        self.node.journal(kernel, &ending).await;
+        self.node.store_last(kernel, sample).await;
+        self.node.tell(kernel, reason, ending);
+        sample
     }
 
     /// Tells all kernels to end; how many there are.

@@ -11,10 +11,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::end::SETTLE;
 use super::error::{Failure, KernelError};
 use super::live::Live;
 use super::make::Made;
 use super::notes::{KernelNote, NotedPhase, unix_now};
+use super::pen::Pen;
 use super::{Node, Outcome, Phase};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::Allocation;
@@ -23,7 +25,9 @@ use crate::wire::config::{ConfigPatch, KernelConfig};
 use crate::wire::event::EndReason;
 use crate::wire::reply::KernelPlace;
 
-/// How long a restart may take; the manager waits 30 s.
+/// How long the manager waits for a restart.
+const MANAGER_RESTART: Duration = Duration::from_secs(30);
+/// How long a restart may take.
 const RESTART_LIMIT: Duration = Duration::from_secs(28);
 
 /// How long Docker may take to notice the end of a container's process.
@@ -36,8 +40,9 @@ pub(super) enum Birth {
     /// A container of an earlier life of the agent, or of the Python agent.
     /// With its note, and its last statistics if it turns out to be dead.
     Found(ContainerId, Option<KernelNote>, Option<crate::stats::Sample>),
-    /// An earlier life was ending it, or noted a kernel whose container is gone.
-    Ended(EndReason, Option<crate::stats::Sample>),
+    /// An earlier life was ending it, or noted a kernel whose container is gone; with its last statistics, and whether
+    /// a restart of it was cut off.
+    Ended { reason: EndReason, sample: Option<crate::stats::Sample>, was_restarting: bool },
     /// An earlier life was making it, and nobody was answered.
     HalfMade,
 }
@@ -74,8 +79,10 @@ pub(super) struct Kernel {
     pub(super) note: KernelNote,
     /// When it was used last, for the idle check.
     pub(super) last_use: Instant,
-    /// When the manager was last answered a create or restart of it, for when it may hear of its end.
-    pub(super) answered: Option<Instant>,
+    /// Before this the manager would not hear of its end, unless it asks for that.
+    pub(super) quiet_until: Option<Instant>,
+    /// Writes the note.
+    pub(super) pen: Pen,
     pub(super) inbox: Inbox,
 }
 
@@ -102,7 +109,8 @@ impl Kernel {
             phase,
             note: noted,
             last_use: Instant::now(),
-            answered: None,
+            quiet_until: None,
+            pen: Pen::default(),
             inbox,
         }
     }
@@ -120,7 +128,12 @@ impl Kernel {
                 Some(live) => live,
                 None => return,
             },
-            Birth::Ended(reason, sample) => return self.finish(reason, sample, None).await,
+            Birth::Ended { reason, sample, was_restarting } => {
+                if was_restarting {
+                    self.expect_deaf_manager();
+                }
+                return self.finish(reason, sample, None).await;
+            }
             Birth::HalfMade => {
                 tracing::warn!(kernel = %self.id, "undoing a kernel whose creation was cut off");
                 return self.undo().await;
@@ -130,7 +143,7 @@ impl Kernel {
             self.phase.send_replace(Phase::Running(live.clone()));
             match self.serve(&live).await {
                 Next::End(reason) => return self.end(&live, reason).await,
-                Next::Detach => return live.runner.close(),
+                Next::Detach => return live.runner.let_go(),
                 Next::Undo => {
                     tracing::warn!(kernel = %self.id, "whoever asked for it left before the answer; undoing it");
                     self.phase
@@ -143,7 +156,7 @@ impl Kernel {
                 Next::Restart(request) => match self.restart(&live, request.config).await {
                     Ok(made) => {
                         live = made;
-                        self.answered = Some(Instant::now());
+                        self.quiet_until = Some(Instant::now() + SETTLE);
                         // The asker may be gone; the kernel runs all the same.
                         let _ = request.answer.send(Ok(live.place.clone()));
                         tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
@@ -151,7 +164,7 @@ impl Kernel {
                     Err((reason, error)) => {
                         tracing::warn!(kernel = %self.id, error = %error, "could not restart; ending it");
                         let _ = request.answer.send(Err(error));
-                        self.answered = Some(Instant::now());
+                        self.quiet_until = Some(Instant::now() + SETTLE);
                         return self.end(&live, reason).await;
                     }
                 },
@@ -188,6 +201,7 @@ impl Kernel {
                         return Next::End(EndReason::SelfTerminated);
                     }
                 }
+                () = at(self.pen.again()) => self.note_phase(NotedPhase::Running).await,
                 () = at(ended) => {
                     tracing::warn!(kernel = %self.id, "its process ended, and Docker does not say so; ending it");
                     return Next::End(EndReason::SelfTerminated);
@@ -214,35 +228,51 @@ impl Kernel {
 
     fn expiry(&self, live: &Live, activity: &Activity) -> Option<Instant> {
         let limit = live.exec_timeout.filter(|_| self.node.config.enforce_exec_timeout)?;
-        activity.running_since.map(|since| Instant::from_std(since) + limit)
+        // An image may declare anything; what no clock can count to is no limit.
+        activity.running_since.and_then(|since| Instant::from_std(since).checked_add(limit))
     }
 
     /// Last use counts from the end of the last run; a kernel whose run goes on is not idle (section 12, item 22).
     fn idle_deadline(&self, activity: &Activity) -> Option<Instant> {
         let timeout = self.node.config.idle_timeout?;
-        (!activity.in_use).then(|| self.last_use + timeout)
+        (!activity.in_use).then(|| self.last_use.checked_add(timeout)).flatten()
+    }
+
+    /// A restart was cut off by the agent's end. The manager waits for its answer, and hears of no end meanwhile.
+    pub(super) fn expect_deaf_manager(&mut self) {
+        self.quiet_until = Some(Instant::now() + MANAGER_RESTART + SETTLE);
     }
 
     /// Keeps the note of the run that goes on, so that it goes on for the next life of the agent too.
     async fn take_note(&mut self, live: &Live, activity: &Activity) {
         let run = activity.run.as_ref().map(|run| run.as_str().to_owned());
-        if self.note.phase != NotedPhase::Running || self.note.run != run {
+        let is_known = self.note.phase == NotedPhase::Running
+            && (&self.note.run, self.note.waits) == (&run, activity.waits);
+        if !is_known {
             self.note.run.clone_from(&run);
+            self.note.waits = activity.waits;
             self.note_phase(NotedPhase::Running).await;
         }
         live.set_noted(run);
     }
 
-    /// Writes the note; a full disk must not stop the kernel, so a failure is only logged.
+    /// Writes the note; a disk that is full or hangs must not stop the kernel, so a failure is only logged, and mended
+    /// later.
     pub(super) async fn note_phase(&mut self, phase: NotedPhase) {
+        let was_behind = self.pen.again().is_some();
+        if let Err(error) = self.write_note(phase, false).await
+            && !was_behind
+        {
+            tracing::warn!(kernel = %self.id, %error, "could not note what the kernel does, trying again; check the disk below the scratch root");
+        }
+    }
+
+    /// The same for a caller that can't do without.
+    pub(super) async fn write_note(&mut self, phase: NotedPhase, durable: bool) -> std::io::Result<()> {
         self.note.phase = phase;
         // Not of now: taking a kernel back, for one, is no use of it.
         self.note.last_use = unix_now().saturating_sub(self.last_use.elapsed().as_secs());
-        let (shared, id, to_write) = (self.node.clone(), self.id, self.note.clone());
-        let written = tokio::task::spawn_blocking(move || shared.notes.note(id, &to_write)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(kernel = %self.id, %error, "could not note what the kernel does; a restart of the agent may forget its run");
-        }
+        self.pen.write(&self.node, self.id, self.note.clone(), durable).await
     }
 
     /// Whether the container that ended is this kernel's, and really is no more.
@@ -285,7 +315,7 @@ impl Kernel {
     ) -> Result<Arc<Live>, (EndReason, Failure)> {
         self.phase.send_replace(Phase::Restarting);
         old.runner.close();
-        self.note.run = None;
+        (self.note.run, self.note.waits) = (None, false);
         self.note_phase(NotedPhase::Restarting).await;
         self.node.events.emit(crate::wire::event::Event::KernelCreating(self.id));
         self.merge(new);
@@ -323,7 +353,11 @@ impl Kernel {
     }
 
     /// A made container becomes a live kernel.
-    pub(super) fn connect(&mut self, made: Made, run: Option<RunId>) -> Result<Arc<Live>, KernelError> {
+    pub(super) fn connect(
+        &mut self,
+        made: Made,
+        run: Option<(RunId, bool)>,
+    ) -> Result<Arc<Live>, KernelError> {
         let live = Live::connect(&self.node, self.id, made, run, self.config.clone())?;
         self.last_use = Instant::now();
         Ok(Arc::new(live))

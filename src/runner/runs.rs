@@ -83,6 +83,8 @@ pub struct Runs {
     adrift: Option<Output>,
     /// The kernel is being restarted or destroyed.
     closed: bool,
+    /// The agent stops: the run goes on without it.
+    left: bool,
     /// Whether somebody waits for completions, which must get through a full buffer.
     pub asking: bool,
     /// The last ticket handed out.
@@ -115,20 +117,23 @@ pub struct Activity {
     pub run: Option<RunId>,
     /// Since when code runs; `None` while nothing runs or the run waits for input.
     pub running_since: Option<Instant>,
+    /// Whether the current run waits for input.
+    pub waits: bool,
     /// Whether the kernel is in use: a run goes on, or a caller waits.
     pub in_use: bool,
 }
 
 impl Runs {
-    /// A queue whose kernel an earlier agent left: with the run it recorded, or with one that may go on unrecorded.
+    /// A queue whose kernel an earlier agent left: with the run it recorded and whether that waits for input, or with one
+    /// that may go on unrecorded.
     #[must_use]
-    pub fn taken_over(recorded: Option<RunId>, now: Instant) -> Self {
-        let current = recorded.map(|run| Current {
+    pub fn taken_over(recorded: Option<(RunId, bool)>, now: Instant) -> Self {
+        let current = recorded.map(|(run, wants_input)| Current {
             run,
             attached: None,
             output: Output::default(),
             since: Some(now),
-            wants_input: false,
+            wants_input,
         });
         let adrift = current.is_none().then(Output::default);
         Self { current, adrift, ..Self::default() }
@@ -138,7 +143,7 @@ impl Runs {
     pub fn enter(&mut self, run: &RunId, entry: Entry, now: Instant) -> Result<Ticket, Refusal> {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
-        if self.closed {
+        if self.closed || self.left {
             return Ok(ticket);
         }
         if let Some(current) = self.current.as_mut().filter(|c| c.run == *run) {
@@ -197,6 +202,8 @@ impl Runs {
         }
         match &self.current {
             Some(c) if c.attached == Some(ticket) && c.since.is_none() => Turn::Start,
+            Some(c) if c.attached == Some(ticket) => Turn::Resume,
+            _ if self.left && !self.parked.iter().any(|p| p.attached == Some(ticket)) => Turn::Cut,
             _ => Turn::Resume,
         }
     }
@@ -225,13 +232,15 @@ impl Runs {
         }
         match self.current.as_mut() {
             Some(c) if c.attached == Some(ticket) => {
-                if !c.output.holds_stop() && !c.output.is_full() {
+                if !c.output.holds_stop() && !c.output.is_full() && !self.left {
                     return Taken::Nothing;
                 }
                 let (items, status) = c.output.take();
                 c.attached = None;
                 Taken::Answer(items, status.unwrap_or(RunStatus::Continued))
             }
+            // Its code was never sent.
+            _ if self.left => Taken::Cut,
             // Another caller of the same run came and collects now.
             _ => Taken::Answer(Vec::new(), RunStatus::Continued),
         }
@@ -241,6 +250,7 @@ impl Runs {
     #[must_use]
     pub fn has_answer(&self, ticket: Ticket) -> bool {
         self.closed
+            || self.left
             || match &self.current {
                 Some(c) if c.attached == Some(ticket) => c.output.holds_stop() || c.output.is_full(),
                 _ => true,
@@ -333,6 +343,16 @@ impl Runs {
         self.adrift = None;
     }
 
+    /// The agent goes and the kernel stays: whoever follows the current run is answered with what there is and can go on
+    /// with the next agent; whoever waits is cut off, its code was never sent.
+    pub fn let_go(&mut self) {
+        self.left = true;
+        self.waiting.clear();
+        if self.current.as_ref().is_some_and(|c| c.since.is_none()) {
+            self.current = None;
+        }
+    }
+
     /// Whether another record may be read from the runner.
     #[must_use]
     pub fn may_read(&self) -> bool {
@@ -365,6 +385,7 @@ impl Runs {
         Activity {
             run: Some(current.run.clone()),
             running_since: current.since.filter(|_| !current.wants_input),
+            waits: current.wants_input,
             in_use: !current.wants_input || current.attached.is_some(),
         }
     }

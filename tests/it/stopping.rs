@@ -2,32 +2,51 @@
 
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use crate::support::msgpack::from_json;
+use crate::support::msgpack::{from_json, to_json};
 use crate::support::{Bed, docker, secs, until};
 
 #[tokio::test]
-async fn a_stop_during_a_run_answers_nil_and_leaves_the_kernel() {
+async fn a_run_goes_on_through_a_stop_and_its_caller_can_follow_it() {
     let bed = Bed::start().await;
     let mut agent = bed.agent(&[]).await;
     let kernel = agent.create_python().await.warm().await;
-    let first =
-        kernel.execute("r", "query", "import time\nfor i in range(100): time.sleep(0.1)", json!({})).await;
-    assert_eq!(first.unwrap()["status"], "continued");
-    // One connection keeps the order of its calls: when the ping is answered, the run's call is under way.
+    let code = "import time\nfor i in range(50): time.sleep(0.1)\nprint('done')";
+    assert_eq!(kernel.execute("r", "query", code, json!({})).await.unwrap()["status"], "continued");
+    // One connection keeps the order of its calls: when the ping is answered, the runs' calls are under way.
     let mut line = agent.rpc().connect().await;
     let nothing = from_json(&json!({}));
-    let waits =
+    let follows =
         line.request("execute", &from_json(&json!([2, kernel.id, "r", "continue", "", {}])), &nothing).await;
+    let queues =
+        line.request("execute", &from_json(&json!([2, kernel.id, "q", "query", "1", {}])), &nothing).await;
     let ping = line.request("ping", &from_json(&json!(["?"])), &nothing).await;
     assert_eq!(line.answer(secs(1)).await.expect("the ping's answer").header.id, ping);
     assert!(agent.stop().await.success());
-    let answer = line.answer(secs(1)).await.expect("the run's answer");
-    assert_eq!((answer.header.id, answer.result), (waits, Ok(rmpv::Value::Nil)));
+    for _ in 0..2 {
+        let answer = line.answer(secs(1)).await.expect("an answer to each");
+        let result = to_json(&answer.result.expect("no error"));
+        if answer.header.id == follows {
+            // A manager that got nil would tell its user that the run is over.
+            assert_eq!(result["status"], "continued");
+        } else {
+            assert_eq!((answer.header.id, result), (queues, Json::Null), "its code was never sent");
+        }
+    }
     let last = bed.wait_event("instance_terminated", |_| true, secs(5)).await;
     assert_eq!(last.args, json!(["agent-restart"]));
     assert_eq!(docker::containers_named(&kernel.id).await, [kernel.container()]);
+    drop(agent);
+
+    let _agent = bed.agent(&[]).await;
+    let mut text = String::new();
+    let mut answer = kernel.execute("r", "continue", "", json!({})).await.unwrap();
+    while answer["status"] == "continued" {
+        answer = kernel.execute("r", "continue", "", json!({})).await.unwrap();
+        text += &answer["console"].to_string();
+    }
+    assert!(answer["status"] == "finished" && text.contains("done"), "{answer} {text}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ fn kernels_and_untold_endings_come_back() {
     let (a, b) = (KernelId::random(), KernelId::random());
     let mut note = KernelNote::new(a, NotedPhase::Running);
     note.run = Some("r".into());
-    notes.note(a, &note).unwrap();
+    notes.note(a, &note, true).unwrap();
     let ending = Ending::new(b, EndReason::IdleTimeout, Some(Sample::default()));
     notes.ending(b, &ending).unwrap();
 
@@ -26,7 +26,7 @@ fn kernels_and_untold_endings_come_back() {
     let found = again.load().unwrap();
     assert_eq!(found.kernels[&a], note);
     assert_eq!(found.untold[&b], ending);
-    assert!(!again.first_end(b) && again.first_end(a));
+    assert!(!again.must_tell(b) && again.must_tell(a));
 }
 
 #[test]
@@ -56,11 +56,15 @@ fn a_told_ending_is_remembered_but_not_told_again() {
     let (again, found) = next_life(&dir);
     assert!(found.untold.is_empty() && found.over.contains(&kernel));
     again.purge();
-    assert!(!again.first_end(kernel), "an hour has not passed");
+    assert!(!again.must_tell(kernel), "the request may have crossed the event");
+    again.ended().insert(kernel, Told::At(unix_now() - CROSSING_SECS - 5));
+    again.purge();
+    assert!(again.stored(kernel).is_some(), "an hour has not passed");
+    assert!(again.must_tell(kernel), "a manager that asks so late has not heard it");
     again.ended().insert(kernel, Told::At(unix_now() - REMEMBER_SECS - 1));
     again.purge();
     assert!(!file(&again.endings, kernel).exists());
-    assert!(again.first_end(kernel));
+    assert!(again.must_tell(kernel));
 }
 
 #[test]
@@ -69,12 +73,12 @@ fn an_ending_that_was_under_way_at_a_kill_is_told_only_when_asked_for() {
     let (kernel, ending) = (KernelId::random(), |k| Ending::new(k, EndReason::IdleTimeout, None));
     notes.ending(kernel, &ending(kernel)).unwrap();
     notes.under_way(kernel, ending(kernel), true).unwrap();
-    assert!(!notes.first_end(kernel), "this life will know whether it arrives");
+    assert!(!notes.must_tell(kernel), "this life will know whether it arrives");
 
     let (again, found) = next_life(&dir);
     assert!(found.untold.is_empty() && found.over.contains(&kernel));
-    assert!(again.first_end(kernel), "the manager asks, so it does not know");
-    assert!(!again.first_end(kernel), "once");
+    assert!(again.must_tell(kernel), "the manager asks, so it does not know");
+    assert!(!again.must_tell(kernel), "once");
 
     notes.under_way(kernel, ending(kernel), false).unwrap();
     let (_, found) = next_life(&dir);
@@ -92,7 +96,7 @@ fn an_end_that_was_not_heard_is_told_when_asked_for() {
     }
     let (again, found) = next_life(&dir);
     assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&waits], "it is going to be told anyway");
-    assert!(notes.first_end(told) && again.first_end(told));
+    assert!(notes.must_tell(told) && again.must_tell(told));
 }
 
 #[test]
@@ -136,13 +140,13 @@ fn what_is_damaged_foreign_or_of_the_future_is_set_aside() {
 fn another_agent_s_notes_are_neither_read_nor_touched() {
     let (dir, notes) = notes();
     let (kernel, ended) = (KernelId::random(), KernelId::random());
-    notes.note(kernel, &KernelNote::new(kernel, NotedPhase::Running)).unwrap();
+    notes.note(kernel, &KernelNote::new(kernel, NotedPhase::Running), false).unwrap();
     notes.ending(ended, &Ending::new(ended, EndReason::IdleTimeout, None)).unwrap();
     notes.keep_samples(&[(kernel, Sample::default())]).unwrap();
     let other = Notes::open(dir.path(), &owner("another")).unwrap();
     let found = other.load().unwrap();
     assert!(found.kernels.is_empty() && found.untold.is_empty() && found.samples.is_empty());
-    assert!(other.first_end(ended), "it knows nothing of it");
+    assert!(other.must_tell(ended), "it knows nothing of it");
     let (_, found) = next_life(&dir);
     assert_eq!((found.kernels.len(), found.untold.len(), found.samples.len()), (1, 1, 1));
 }

@@ -101,7 +101,7 @@ fn an_expired_run_is_told_so_before_the_close() {
 
 #[test]
 fn a_run_left_by_an_earlier_agent_goes_on() {
-    let mut runs = Runs::taken_over(Some(id("r")), now());
+    let mut runs = Runs::taken_over(Some((id("r"), false)), now());
     runs.record(out("meanwhile"));
     assert!(runs.is_running());
     let other = runs.enter(&id("q"), Entry::New, now()).unwrap();
@@ -213,4 +213,31 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_run_that_waited_for_input_is_taken_over_as_that() {
+    let mut runs = Runs::taken_over(Some((id("r"), true)), now());
+    let activity = runs.activity();
+    assert!(activity.waits && !activity.in_use && activity.running_since.is_none());
+    let ticket = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    runs.gave_input(ticket);
+    assert!(runs.activity().running_since.is_some() && !runs.activity().waits);
+}
+
+#[test]
+fn an_agent_that_stops_answers_who_follows_a_run_and_cuts_off_who_waits() {
+    let mut runs = Runs::default();
+    let follows = runs.enter(&id("a"), Entry::New, now()).unwrap();
+    let waits = runs.enter(&id("b"), Entry::New, now()).unwrap();
+    runs.started(follows, now());
+    runs.record(Record::Stdout(Bytes::from_static(b"so far")));
+    assert!(!runs.has_answer(follows));
+    runs.let_go();
+    assert!(runs.has_answer(follows) && runs.turn(waits) == Turn::Cut);
+    let expected = Taken::Answer(vec![ConsoleItem::Stdout("so far".to_owned())], RunStatus::Continued);
+    assert_eq!(runs.take(follows), expected);
+    assert_eq!(runs.activity().run, Some(id("a")), "the next agent goes on with it");
+    let late = runs.enter(&id("c"), Entry::New, now()).unwrap();
+    assert_eq!(runs.turn(late), Turn::Cut);
 }

@@ -110,5 +110,31 @@ async fn an_end_that_met_a_restart_is_told_again_when_the_manager_asks_for_it() 
     }
     let reasons: Vec<_> =
         bed.ends(&agent, &kernel.id).await.into_iter().map(|end| end.args[1].clone()).collect();
-    assert_eq!(reasons, ["self-terminated", "already-terminated"]);
+    assert_eq!(reasons, ["self-terminated", "self-terminated"], "the true reason both times");
+}
+
+#[tokio::test]
+async fn the_end_of_a_kernel_whose_restart_a_crash_cut_off_waits_for_the_manager() {
+    let bed = Bed::start().await;
+    let engine = Engine::start(bed.outside());
+    let mut agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    let kernel = agent.create_tiny().await;
+    engine.fail("POST", "/containers/create", Fails::Late, 1);
+    let mut line = agent.rpc().connect().await;
+    line.request("restart_kernel", &from_json(&json!([kernel.id, {}])), &from_json(&json!({}))).await;
+    // The old container is gone, and a new one never comes.
+    docker::gone(&kernel.id).await;
+    agent.kill9();
+    drop((agent, line));
+    let agent = bed.agent(&[]).await;
+    until("the journal's entry", secs(5), async || {
+        let entry = bed.scratch().join(".agent/endings").join(format!("{}.json", kernel.id));
+        entry.exists().then_some(())
+    })
+    .await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 0, "told to a manager that waits for the restart");
+    kernel.destroy().await;
+    assert_eq!(bed.wait_end(&kernel.id, secs(5)).await.args[1], "self-terminated");
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+    engine.release();
 }

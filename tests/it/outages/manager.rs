@@ -133,3 +133,20 @@ async fn ends_that_wait_survive_a_crash() {
     // The statistics were kept, too: the manager bills from them.
     assert!(bed.wait_end(&destroyed.id, secs(1)).await.args[2].is_object());
 }
+
+/// The manager bills from Redis when it hears of an end, and the figures there expire after 30 s.
+#[tokio::test]
+async fn statistics_are_in_redis_however_late_an_end_is_heard() {
+    let mut bed = Bed::start().await;
+    let agent = bed.agent(&PATIENT).await;
+    let kernel = agent.create_tiny().await;
+    bed.wait_event("kernel_creating", |event| event.args[0] == kernel.id.as_str(), secs(5)).await;
+    bed.manager.down();
+    assert!(kernel.destroy().await.is_object());
+    // As the expiry would, which takes longer than a test should.
+    tokio::time::sleep(secs(11)).await;
+    bed.redis.redis_cli(&["DEL", &kernel.id]).await;
+    bed.manager.up();
+    bed.wait_end(&kernel.id, secs(5)).await;
+    assert_eq!(bed.redis.redis_cli(&["HEXISTS", &kernel.id, "cpu_used"]).await, ["1"]);
+}
