@@ -7,8 +7,10 @@ pub mod config;
 mod parts;
 mod stop;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +24,7 @@ use crate::identity;
 use crate::images::{Images, ImagesConfig};
 use crate::kernel::labels::Owner;
 use crate::kernel::notes::Notes;
-use crate::kernel::{Kernels, Node};
+use crate::kernel::{FolderChecks, Kernels, Node};
 use crate::rpc;
 use crate::scratch::{OutputStore, ScratchRoot};
 use crate::stats::{Collector, Store, run_reporter};
@@ -33,7 +35,7 @@ use crate::zmq::{Context, Limits, Router};
 /// How long the start waits for the first list of images before it goes on without.
 const FIRST_SCAN: Duration = Duration::from_secs(10);
 
-/// Why the agent could not start.
+/// Why the agent could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The scratch root can't be used.
@@ -60,6 +62,9 @@ pub enum StartError {
     /// The metrics endpoint.
     #[error(transparent)]
     Telemetry(#[from] crate::telemetry::TelemetryError),
+    /// Not at the start: something that must never end did.
+    #[error("a part of the agent broke, see above; kernels run on, start the agent again")]
+    Broken,
 }
 
 /// Runs the agent until `stop`, then stops it in order. An error is one of the start.
@@ -148,6 +153,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
         zmq: zmq.clone(),
         settings: cluster.settings(),
         notes,
+        folder_checks: FolderChecks::default(),
         tracker: kernel_tasks.clone(),
         detach: detach.clone(),
     });
@@ -155,9 +161,15 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let port = router.local_port();
 
     // Kernels of an earlier life are taken back behind the start; requests about them wait for it.
+    // Each part does its work to the agent's end; when one breaks, only a new start mends it, and kernels don't mind.
+    let broken = CancellationToken::new();
     let background = |future: futures_util::future::BoxFuture<'static, ()>| {
-        let end = end.clone();
-        tracker.spawn(async move { end.run_until_cancelled(future).await });
+        let (end, broken) = (end.clone(), broken.clone());
+        tracker.spawn(async move {
+            if AssertUnwindSafe(end.run_until_cancelled(future)).catch_unwind().await.is_err() {
+                broken.cancel();
+            }
+        });
     };
     let registry = || kernels.clone();
     let (k, since) = (registry(), events_since);
@@ -193,7 +205,14 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
 
     let stop_calls = CancellationToken::new();
     let calls = TaskTracker::new();
-    let server = tokio::spawn(rpc::serve(router, kernels.clone(), stop_calls.clone(), calls.clone()));
+    let serving = AssertUnwindSafe(rpc::serve(router, kernels.clone(), stop_calls.clone(), calls.clone()));
+    let (server_broken, calls_stopped) = (broken.clone(), stop_calls.clone());
+    let server = tokio::spawn(async move {
+        let panicked = serving.catch_unwind().await.is_err();
+        if panicked || !calls_stopped.is_cancelled() {
+            server_broken.cancel();
+        }
+    });
     cluster.set_presence(Presence::Running { ip: agent_host.clone() });
     let (published, first_beat) = (cluster.clone(), events.clone());
     let starting = async move {
@@ -217,7 +236,10 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     tracing::info!(port, cores = machine.resources.totals().cpus, "serving");
     parts::tell_systemd(sd_notify::NotifyState::Ready);
 
-    stop.cancelled().await;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = broken.cancelled() => tracing::error!("a part of the agent broke; stopping, so that it is started anew"),
+    }
     parts::tell_systemd(sd_notify::NotifyState::Stopping);
     let running = stop::Running {
         cluster,
@@ -231,6 +253,6 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
         end,
         tracker,
     };
-    stop::stop(running, config.stop_kernels_on_exit).await;
-    Ok(())
+    stop::stop(running, config.stop_kernels_on_exit && !broken.is_cancelled()).await;
+    if broken.is_cancelled() { Err(StartError::Broken) } else { Ok(()) }
 }

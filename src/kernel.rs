@@ -21,6 +21,7 @@
 
 mod end;
 pub mod error;
+mod folders;
 pub mod labels;
 mod live;
 mod make;
@@ -35,17 +36,20 @@ mod task;
 mod vigil;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::error::{Failure, Fault, KernelError};
+pub use self::folders::FolderChecks;
 use self::labels::Owner;
 pub use self::live::Live;
 use self::notes::Notes;
@@ -76,6 +80,8 @@ pub struct KernelsConfig {
     pub enforce_exec_timeout: bool,
     /// Runner code to mount over the images' own.
     pub debug_kernel: Option<PathBuf>,
+    /// The most processes and threads in a kernel; `None` for no limit.
+    pub pids_limit: Option<i64>,
     /// Whether the Python agent's containers are taken over.
     pub adopt: bool,
     /// The time between two comparisons with Docker's list.
@@ -110,6 +116,8 @@ pub struct Node {
     pub settings: watch::Receiver<Option<ManagerSettings>>,
     /// What is remembered on disk.
     pub notes: Notes,
+    /// Look-ups of virtual folders.
+    pub folder_checks: FolderChecks,
     /// Every task of this room, so that a stop can wait for them.
     pub tracker: TaskTracker,
     /// Cancelled when the agent stops and its kernels live on.
@@ -300,15 +308,27 @@ impl Kernels {
                     watcher.census();
                 }
             };
-            tokio::select! {
-                () = task.run(birth) => {}
-                () = census => {}
-            }
+            let life = async {
+                tokio::select! {
+                    () = task.run(birth) => {}
+                    () = census => {}
+                }
+            };
+            let panicked = AssertUnwindSafe(life).catch_unwind().await.is_err();
             if registry.node.detach.is_cancelled() {
                 // The agent stops and the kernel lives on: it keeps its place, or its container would be an orphan.
                 return;
             }
+            let reborn = panicked.then(|| rebirth(&phase_tx.borrow()));
+            if reborn.is_some() {
+                tracing::error!(%kernel, "a mistake of the agent's ended this kernel's task; taking the kernel up anew");
+                // What went wrong at once must not do so without end.
+                tokio::time::sleep(REBIRTH_PAUSE).await;
+            }
             registry.handles().remove(&kernel);
+            if let Some(birth) = reborn {
+                registry.spawn(kernel, birth);
+            }
             registry.census();
             // Whoever waits for the id to be free waits for this.
             drop(phase_tx);
@@ -327,6 +347,25 @@ impl Kernels {
             })
             .collect();
         self.shared.targets.send_replace(Arc::new(running));
+    }
+}
+
+/// The pause before a kernel whose task panicked is taken up anew.
+const REBIRTH_PAUSE: Duration = Duration::from_secs(1);
+
+/// What becomes of a kernel whose task panicked in this phase.
+fn rebirth(phase: &Phase) -> Birth {
+    match phase.container() {
+        Some(container) => Birth::Found(container.clone(), None, None),
+        None => match phase {
+            // Nobody was answered.
+            Phase::Creating | Phase::Gone(Outcome::Failed(_)) => Birth::HalfMade,
+            _ => Birth::Ended {
+                reason: EndReason::SelfTerminated,
+                sample: None,
+                was_restarting: matches!(phase, Phase::Restarting),
+            },
+        },
     }
 }
 

@@ -39,6 +39,9 @@ pub struct Config {
     pub create_deadline: Option<Duration>,
     /// Ends a run after its image's time limit (PROTOCOL section 12, item 27).
     pub enforce_exec_timeout: bool,
+    /// The most processes and threads in a kernel; `None` sets no limit. Without one, a kernel's code can take all that the
+    /// machine has, and then not even its end can be brought about.
+    pub kernel_pids_limit: Option<i64>,
     /// Takes over unlabelled `kernel.*` containers, made by the Python agent (PROTOCOL section 12, item 20).
     pub adopt: bool,
     /// Ends all kernels at shutdown; otherwise they stay for the next agent (PROTOCOL section 12, item 37).

@@ -84,6 +84,7 @@ pub(super) fn kernels(config: &Config, kernel_host: String) -> KernelsConfig {
         idle_timeout: config.idle_timeout,
         enforce_exec_timeout: config.enforce_exec_timeout,
         debug_kernel: config.debug_kernel.clone(),
+        pids_limit: config.kernel_pids_limit,
         adopt: config.adopt,
         reconcile_every: config.reconcile_interval,
     }

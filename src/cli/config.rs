@@ -59,6 +59,7 @@ pub(super) fn read(opts: &AgentOpts, env: &dyn Fn(&str) -> Option<String>, cwd: 
     let scratch_root = r.path_or(&s::SCRATCH_ROOT, opts.scratch_root.as_ref(), "/var/cache/scratches");
     let docker_host = r.value(&s::DOCKER_HOST, opts.docker_host.as_ref(), values::docker_host);
     let idle_timeout = r.value(&s::IDLE_TIMEOUT, opts.idle_timeout.as_ref(), values::duration_or_off);
+    let pids_limit = r.value(&s::KERNEL_PIDS_LIMIT, opts.kernel_pids_limit.as_ref(), values::count);
     let create_deadline =
         r.value(&s::CREATE_DEADLINE, opts.create_deadline.as_ref(), values::duration_or_off);
     let enforce_exec_timeout = r.switch(&s::ENFORCE_EXEC_TIMEOUT, opts.enforce_exec_timeout);
@@ -89,6 +90,7 @@ pub(super) fn read(opts: &AgentOpts, env: &dyn Fn(&str) -> Option<String>, cwd: 
         docker_host: docker_host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
         scratch_root,
         idle_timeout: limit(idle_timeout.unwrap_or(Duration::from_secs(600))),
+        kernel_pids_limit: Some(pids_limit.unwrap_or(16384)).filter(|n| *n > 0),
         create_deadline: limit(create_deadline.unwrap_or(Duration::from_secs(3))),
         enforce_exec_timeout,
         adopt,

@@ -115,6 +115,9 @@ pub struct AgentOpts {
     /// Roll a create back that takes longer; 0 = never [env: BACKEND_CREATE_DEADLINE] [default: 3, the manager's patience]
     #[arg(long, value_name = "TIME", help_heading = "Kernels")]
     pub create_deadline: Option<String>,
+    /// The most processes and threads in a kernel; 0 = any [env: BACKEND_KERNEL_PIDS_LIMIT] [default: 16384]
+    #[arg(long, value_name = "N", help_heading = "Kernels")]
+    pub kernel_pids_limit: Option<String>,
     /// End runs after the time that their image allows (label io.sorna.timeout) [env: BACKEND_ENFORCE_EXEC_TIMEOUT]
     #[arg(long, help_heading = "Kernels")]
     pub enforce_exec_timeout: bool,

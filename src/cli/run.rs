@@ -1,6 +1,7 @@
 //! Carries a checked command out.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -54,20 +55,22 @@ fn run_agent(config: Config) -> Exit {
     raise_descriptor_limit();
     let exit = runtime.block_on(async {
         let stop = CancellationToken::new();
-        if let Err(error) = stop_on_signals(stop.clone()) {
+        // Ends of kernels may take their time where they are asked for.
+        let limit = (!config.stop_kernels_on_exit).then_some(STOP_LIMIT);
+        if let Err(error) = stop_on_signals(stop.clone(), limit) {
             tracing::error!(%error, "could not listen for signals");
             return Exit::Failed;
         }
         match agent::run(config, &telemetry, stop).await {
             Ok(()) => Exit::Done,
             Err(error) => {
-                tracing::error!(%error, "could not start");
+                tracing::error!(%error, "giving up");
                 Exit::Failed
             }
         }
     });
     // Threads that hang in a system call (a dead network file system) must not keep the process.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     exit
 }
 
@@ -81,8 +84,22 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// The stop has limits for each of its steps, which stay below this together; a disk or a log that hangs has none.
+const STOP_LIMIT: Duration = Duration::from_millis(4700);
+
+/// Ends the process whatever hangs. A thread of its own: the runtime may hang, too.
+fn end_after(limit: Duration) {
+    let ending = std::thread::Builder::new().name("stop-limit".to_owned()).spawn(move || {
+        std::thread::sleep(limit);
+        std::process::exit(1);
+    });
+    if let Err(error) = ending {
+        tracing::warn!(%error, "could not limit the time of the stop");
+    }
+}
+
 /// The first signal stops in order, the second at once.
-fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
+fn stop_on_signals(stop: CancellationToken, limit: Option<Duration>) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -99,6 +116,9 @@ fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
                 std::process::exit(1);
             }
             tracing::info!(signal = name, "asked to stop");
+            if let Some(limit) = limit {
+                end_after(limit);
+            }
             stop.cancel();
         }
     });

@@ -56,6 +56,7 @@ settings! {
     SCRATCH_ROOT: "--scratch-root" "BACKEND_SCRATCH_ROOT", "a directory that exists and can be written to";
     DOCKER_HOST: "--docker-host" "DOCKER_HOST", "unix:///PATH or tcp://HOST:PORT";
     IDLE_TIMEOUT: "--idle-timeout" -, "a time such as 600, 10m or 1h; 0 switches it off";
+    KERNEL_PIDS_LIMIT: "--kernel-pids-limit" "BACKEND_KERNEL_PIDS_LIMIT", "a number such as 16384; 0 sets no limit";
     CREATE_DEADLINE: "--create-deadline" "BACKEND_CREATE_DEADLINE", "a time such as 3 or 500ms; 0 switches it off";
     ENFORCE_EXEC_TIMEOUT: "--enforce-exec-timeout" "BACKEND_ENFORCE_EXEC_TIMEOUT", "true or false";
     ADOPT: "--adopt" "BACKEND_ADOPT", "true or false";

@@ -53,6 +53,11 @@ pub(super) fn duration_or_off(text: &str) -> Option<Duration> {
     duration(text).filter(|duration| duration.is_zero() || *duration >= Duration::from_millis(100))
 }
 
+/// 0 or more.
+pub(super) fn count(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|count| *count >= 0)
+}
+
 /// 1–65535.
 pub(super) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port > 0)

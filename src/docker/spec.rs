@@ -33,6 +33,8 @@ pub struct ContainerSpec {
     pub memory_bytes: Option<u64>,
     /// The limit of memory and swap together; -1 for no limit.
     pub memory_swap_bytes: Option<i64>,
+    /// The most processes and threads at a time; `None` for no limit.
+    pub pids_limit: Option<i64>,
     /// The cores it may use, `0,1`.
     pub cpuset_cpus: Option<String>,
     /// The NUMA nodes whose memory it may use, `0`.
@@ -100,6 +102,7 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         port_bindings: Some(spec.ports.iter().map(binding).collect()),
         memory: spec.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         memory_swap: spec.memory_swap_bytes,
+        pids_limit: spec.pids_limit,
         cpuset_cpus: spec.cpuset_cpus.clone(),
         cpuset_mems: spec.cpuset_mems.clone(),
         cpu_quota: spec.cpu_quota.map(|quota| quota.quota_us),
@@ -184,6 +187,7 @@ mod tests {
             ],
             memory_bytes: Some(1 << 30),
             memory_swap_bytes: Some(1 << 30),
+            pids_limit: Some(99),
             cpuset_cpus: Some("0,1".into()),
             cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
             security_opt: vec!["seccomp=unconfined".into()],

@@ -41,6 +41,14 @@ pub enum KernelError {
     /// A virtual folder can't be mounted.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// A folder host's file system hangs.
+    #[error("the virtual folders of host {host} do not answer within {} s; check the file system that is mounted there", .limit.as_secs())]
+    FolderHost {
+        /// The folder host.
+        host: String,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// Resources were refused.
     #[error(transparent)]
     Resources(#[from] ResourceError),

@@ -23,7 +23,7 @@ use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
 use crate::resources::{Allocation, Request};
 use crate::runner::RunnerAddr;
-use crate::scratch::{self, Scratch};
+use crate::scratch::Scratch;
 use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::event::{EndReason, Event};
 use crate::wire::reply::{KernelPlace, Ports};
@@ -251,18 +251,7 @@ async fn image(node: &Node, config: &KernelConfig) -> Result<KernelImage, Kernel
 }
 
 async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<(PathBuf, String)>, KernelError> {
-    if mounts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let root = node.volume_mount();
-    let mounts = mounts.to_vec();
-    // The folders may be on a network file system that hangs.
-    let checked = tokio::task::spawn_blocking(move || {
-        let one =
-            |m: &Mount| Ok((scratch::mount_source(&root, &m.host, &m.id)?, scratch::mount_target(&m.name)?));
-        mounts.iter().map(one).collect::<Result<Vec<_>, scratch::MountError>>()
-    });
-    Ok(checked.await.map_err(|_| KernelError::Thread("check the virtual folders"))??)
+    node.folder_checks.look_up(node.volume_mount(), mounts).await
 }
 
 fn allocate<'a>(
@@ -307,6 +296,7 @@ async fn start(
         terminal_ip: terminal_ip(&node.config.kernel_host),
         uid: rustix::process::getuid().as_raw(),
         debug_kernel: node.config.debug_kernel.as_deref(),
+        pids_limit: node.config.pids_limit,
     })?;
     let container = create_named(node, kernel, &labels::name(&config.lang, kernel), &spec).await?;
     node.docker.start(&container).await?;

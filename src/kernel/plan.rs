@@ -50,6 +50,8 @@ pub struct Plan<'p> {
     pub uid: u32,
     /// The operator's runner code.
     pub debug_kernel: Option<&'p Path>,
+    /// The most processes and threads in the container.
+    pub pids_limit: Option<i64>,
 }
 
 /// Whether the lang gets the volume of samples.
@@ -83,6 +85,7 @@ pub fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
         memory_bytes: memory,
         // No swap beyond the limit (section 12, item 11).
         memory_swap_bytes: memory.and_then(|bytes| i64::try_from(bytes).ok()),
+        pids_limit: plan.pids_limit,
         cpuset_cpus: (!plan.cpu_set.is_empty()).then(|| cpuset_text(plan.cpu_set)),
         cpuset_mems: plan.numa_node.map(|node| node.to_string()),
         cpu_quota: resources::cpu_quota(config.limits.cpu_slot)

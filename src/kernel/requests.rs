@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, KernelError};
@@ -25,6 +25,8 @@ use crate::wire::request::{Completions, Execute, Mode, Upload};
 const FLUSH: Duration = Duration::from_secs(2);
 /// How long a destroy waits for its kernel to be gone; the manager waits 10 s.
 const DESTROY_LIMIT: Duration = Duration::from_secs(9);
+/// The pause before the next look for a handle that is about to go.
+const GOING: Duration = Duration::from_millis(10);
 /// How long a request waits for a kernel that is being made, taken back or restarted; a restart may take 30 s.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a request about an unknown kernel waits for the recovery; the shortest limits of the manager are 5 s.
@@ -94,8 +96,11 @@ impl Kernels {
 
     async fn destroy_known(&self, kernel: KernelId, reason: EndReason) -> Option<Sample> {
         while let Some(mut handle) = self.handle(kernel) {
-            // Fails only when the task is over; then the next look finds no handle.
-            let _ = handle.terminate.send(reason);
+            if handle.terminate.send(reason).is_err() {
+                // The task is over; its handle goes any moment.
+                sleep(GOING).await;
+                continue;
+            }
             loop {
                 if let Phase::Gone(Outcome::Ended(sample)) = &*handle.phase.borrow_and_update() {
                     return *sample;

@@ -25,6 +25,10 @@ pub(super) const MAX_FILE_BYTES: u64 = 100 * 1024 * 1024;
 const MAX_ENTRIES: usize = 10_000;
 /// Directories below each other.
 const MAX_DEPTH: usize = 32;
+/// Paths over this are no key in S3; in bytes.
+const MAX_PATH: usize = 1024;
+/// All paths of one walk together, in bytes: a client may collect them late, and several walks' at a time are kept.
+const MAX_NAMES: usize = 1024 * 1024;
 /// One walk.
 const MAX_TIME: Duration = Duration::from_secs(2);
 /// After this a walk is given up, for a file system that hangs.
@@ -95,7 +99,7 @@ impl Scratch {
             tracing::debug!(
                 kernel = %self.kernel(),
                 too_large = found.too_large,
-                names_not_utf8 = found.unnamed,
+                names_not_utf8_or_too_long = found.unnamed,
                 "output files skipped"
             );
         }
@@ -140,6 +144,8 @@ struct Walk {
     cut: bool,
     /// Entries looked at, of any kind.
     entries: usize,
+    /// Bytes of the paths in `files`.
+    named: usize,
     /// Files over the size limit.
     too_large: usize,
     /// Names that no answer could carry.
@@ -153,6 +159,7 @@ impl Walk {
             files: BTreeMap::new(),
             cut: false,
             entries: 0,
+            named: 0,
             too_large: 0,
             unnamed: 0,
             deadline: Instant::now() + MAX_TIME,
@@ -176,7 +183,7 @@ impl Walk {
             if name.to_bytes().starts_with(b".") {
                 continue;
             }
-            if self.entries == MAX_ENTRIES || Instant::now() >= self.deadline {
+            if self.entries == MAX_ENTRIES || self.named > MAX_NAMES || Instant::now() >= self.deadline {
                 self.cut = true;
                 return;
             }
@@ -187,6 +194,10 @@ impl Walk {
             };
             let Ok(fd) = dir.fd() else { return };
             let Ok(stat) = rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if prefix.len() + text.len() > MAX_PATH {
+                self.unnamed += 1;
+                continue;
+            }
             let path = format!("{prefix}{text}");
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => self.note(path, &stat),
@@ -219,6 +230,7 @@ impl Walk {
             size,
             inode: stat.st_ino,
         };
+        self.named += path.len();
         self.files.insert(path, stamp);
     }
 }

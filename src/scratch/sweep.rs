@@ -42,8 +42,12 @@ pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: Cancella
                     unreadable = 0;
                 }
                 resisting.retain(|name, _| names.contains(name));
-                for name in names {
+                for name in names.clone() {
                     sweep_one(&trash, name, &mut resisting, &cancel).await;
+                }
+                // What lay too deep was moved here meanwhile. Each such move is a step, so that this comes to an end.
+                if list(trash.clone()).await.is_ok_and(|now| now.iter().any(|name| !names.contains(name))) {
+                    wait = Duration::ZERO;
                 }
             }
             Err(error) => {
@@ -262,6 +266,19 @@ mod tests {
         );
         assert!(worst < Duration::from_millis(500), "{worst:?}");
         assert!(discard < Duration::from_millis(500), "{discard:?}");
+        swept.stop().await;
+    }
+
+    /// Every 32 levels the rest of a nest moves to the trash's top, and must not wait there for the next round.
+    #[tokio::test]
+    async fn a_deep_nest_goes_without_waiting() {
+        let swept = Swept::new(tempfile::tempdir().unwrap());
+        let kernel = KernelId::random();
+        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        let nest: PathBuf = std::iter::repeat_n("d", 500).collect();
+        fs::create_dir_all(scratch.path().join(nest)).unwrap();
+        swept.root.discard(kernel).await.unwrap();
+        swept.emptied().await;
         swept.stop().await;
     }
 

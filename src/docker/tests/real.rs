@@ -47,6 +47,7 @@ async fn a_container_s_life() {
         }],
         memory_bytes: Some(64 << 20),
         memory_swap_bytes: Some(64 << 20),
+        pids_limit: Some(99),
         cpuset_cpus: Some("0".into()),
         open_stdin: true,
         stop_signal: Some("SIGINT".into()),

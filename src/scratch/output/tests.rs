@@ -126,3 +126,21 @@ async fn only_regular_files_beneath_are_opened() {
     }
     assert!(matches!(scratch.open_output("none"), Err(ScratchError::OpenOutput { .. })));
 }
+
+/// Names that user code chose: what a snapshot keeps of them has a limit, and what no key can be called is left out.
+#[tokio::test]
+async fn long_names_cost_no_memory() {
+    let (_dir, scratch) = scratch();
+    let output = scratch.path().join(".output");
+    let long = "n".repeat(250);
+    let deep: std::path::PathBuf = std::iter::repeat_n(long.as_str(), 3).collect();
+    fs::create_dir_all(output.join(&deep).join(&long)).unwrap();
+    for file in 0..2000 {
+        fs::write(output.join(&deep).join(format!("{file}{}", "f".repeat(200))), "").unwrap();
+    }
+    fs::write(output.join(&deep).join(&long).join("f".repeat(100)), "").unwrap();
+    let found = scratch.output_snapshot().await;
+    let bytes: usize = found.files.keys().map(String::len).sum();
+    assert!(found.cut && bytes > MAX_NAMES && bytes <= MAX_NAMES + MAX_PATH, "{bytes} bytes");
+    assert!(found.files.keys().all(|path| path.len() <= MAX_PATH));
+}

@@ -59,6 +59,7 @@ async fn the_container_is_set_up_as_kernel_images_expect() {
     assert_eq!(host["SecurityOpt"], json!(["seccomp=unconfined"]));
     assert_eq!(host["Memory"], 64 << 20, "mem_slot is in MiB");
     assert_eq!(host["MemorySwap"], host["Memory"], "no swap on top of the limit");
+    assert_eq!(host["PidsLimit"], 16384, "a kernel can not take all processes of the machine");
     assert_eq!(host["CpusetCpus"], kernel.created["cpu_set"][0].to_string());
     assert_eq!(host["CpusetMems"], "0");
     let mounts = container["Mounts"].as_array().unwrap();

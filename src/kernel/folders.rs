@@ -1,0 +1,95 @@
+//! The virtual folders of a kernel, looked up on the host without getting stuck there.
+//!
+//! They may lie on a network file system that does not answer. A look-up then never ends, and neither does its
+//! thread, so no folder host gets more than a few of them: everything else needs threads too.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::error::KernelError;
+use crate::scratch;
+use crate::wire::config::Mount;
+
+/// Look-ups of one folder host at a time.
+const AT_ONCE: usize = 4;
+/// How long a create waits for its folders; the manager waits 3 s for all of it.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// Look-ups that go on, by folder host.
+#[derive(Default)]
+pub struct FolderChecks {
+    /// Std mutex: held for a look-up, never over an await.
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl FolderChecks {
+    /// The folders' sources on the host and their targets in the container; all must exist below `root`.
+    pub(super) async fn look_up(
+        &self,
+        root: PathBuf,
+        mounts: &[Mount],
+    ) -> Result<Vec<(PathBuf, String)>, KernelError> {
+        let mut found = Vec::with_capacity(mounts.len());
+        for mount in mounts {
+            found.push(self.look_up_one(root.clone(), mount).await?);
+        }
+        Ok(found)
+    }
+
+    async fn look_up_one(&self, root: PathBuf, mount: &Mount) -> Result<(PathBuf, String), KernelError> {
+        let stuck = || KernelError::FolderHost { host: mount.host.clone(), limit: LIMIT };
+        let target = scratch::mount_target(&mount.name)?;
+        let places = self.places(&mount.host);
+        let wanted = mount.clone();
+        let work = async {
+            let place = places.acquire_owned().await.map_err(|_| KernelError::Thread("wait for a folder"))?;
+            let looking = tokio::task::spawn_blocking(move || {
+                let source = scratch::mount_source(&root, &wanted.host, &wanted.id);
+                // Only now: a look-up that hangs keeps its place.
+                drop(place);
+                source
+            });
+            Ok::<_, KernelError>(
+                looking.await.map_err(|_| KernelError::Thread("check the virtual folders"))??,
+            )
+        };
+        let source = timeout(LIMIT, work).await.map_err(|_| stuck())??;
+        Ok((source, target))
+    }
+
+    fn places(&self, host: &str) -> Arc<Semaphore> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Names come from requests; those that nobody waits for are not kept.
+        hosts.retain(|_, places| places.available_permits() < AT_ONCE);
+        hosts.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(host: &str) -> Mount {
+        Mount { name: "data".to_owned(), host: host.to_owned(), id: "id".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_host_whose_look_ups_hang_is_refused_and_others_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("good/id")).unwrap();
+        let checks = FolderChecks::default();
+        let _stuck = checks.places("bad").acquire_many_owned(4).await.unwrap();
+        let refused = checks.look_up(root.path().to_owned(), &[mount("bad")]).await.unwrap_err();
+        assert!(refused.to_string().contains("bad"), "{refused}");
+        for _ in 0..20 {
+            let found = checks.look_up(root.path().to_owned(), &[mount("good")]).await.unwrap();
+            assert_eq!(found[0].1, scratch::mount_target("data").unwrap());
+        }
+        assert!(checks.hosts.lock().unwrap().len() <= 2);
+    }
+}
