@@ -53,6 +53,8 @@ async fn a_create_whose_asker_left_while_docker_hung_is_undone() {
     let bed = Bed::start().await;
     let engine = Engine::start(bed.outside());
     let agent = bed.agent(&["--docker-host", &engine.host(), "--create-deadline", "0"]).await;
+    // Once this works, the agent has heard from Docker what there is.
+    agent.create_tiny().await.destroy().await;
     engine.hang();
     let id = ask_and_leave(&bed, &agent).await;
     engine.pass();
