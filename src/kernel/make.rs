@@ -230,7 +230,7 @@ pub(super) async fn remake(
     let folders = folders(node, &config.mounts).await?;
     let held = allocate(node, config, allocation)?;
     node.docker.remove(old).await?;
-    let scratch = match node.scratch.existing(kernel) {
+    let scratch = match node.scratch.existing(kernel).await {
         Some(scratch) => {
             scratch.write_environ(&config.environ).await?;
             scratch

@@ -142,8 +142,11 @@ pub struct Notes {
 /// What the manager knows of an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
-    /// Nothing yet; this life of the agent sees to it.
-    Not,
+    /// Nothing yet; this life of the agent sees to it. `doubted`: it may come at a moment in which it is not heard.
+    Not {
+        /// See [`Notes::unheard`].
+        doubted: bool,
+    },
     /// An earlier life was killed at the moment of telling, in seconds since 1970.
     Perhaps(u64),
     /// It was told, in seconds since 1970.
@@ -155,7 +158,7 @@ impl Told {
         match (ending.told_at, ending.left_at) {
             (Some(at), _) => Self::At(at),
             (None, Some(at)) => Self::Perhaps(at),
-            (None, None) => Self::Not,
+            (None, None) => Self::Not { doubted: false },
         }
     }
 }
@@ -194,7 +197,7 @@ impl Notes {
             let told = Told::of(&ending);
             self.ended().insert(id, told);
             match told {
-                Told::Not => drop(found.untold.insert(id, ending)),
+                Told::Not { .. } => drop(found.untold.insert(id, ending)),
                 Told::Perhaps(_) => {
                     tracing::warn!(kernel = %id, "the agent was killed while it told this kernel's end; not telling it twice");
                     found.over.insert(id);
@@ -240,7 +243,7 @@ impl Notes {
     /// The kernel is about to be ended: before anything is done to it.
     pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
         // Remembered even if the disk refuses: this life of the agent still tells it once.
-        self.ended().insert(kernel, Told::Not);
+        self.ended().insert(kernel, Told::Not { doubted: false });
         self.write_ending(kernel, ending.clone(), true)
     }
 
@@ -254,8 +257,15 @@ impl Notes {
     /// Its event has arrived.
     pub fn told(&self, kernel: KernelId, mut ending: Ending) -> io::Result<()> {
         let now = unix_now();
-        ending.told_at = Some(now);
-        self.ended().insert(kernel, Told::At(now));
+        let mut ended = self.ended();
+        if ended.get(&kernel) == Some(&(Told::Not { doubted: true })) {
+            ending.left_at = Some(now);
+            ended.insert(kernel, Told::Perhaps(now));
+        } else {
+            ending.told_at = Some(now);
+            ended.insert(kernel, Told::At(now));
+        }
+        drop(ended);
         // Renamed before it is synced, for the same reason.
         self.write_ending(kernel, ending, false)?;
         File::open(file(&self.endings, kernel))?.sync_all()
@@ -278,10 +288,10 @@ impl Notes {
         let must = match ended.get(&kernel) {
             None | Some(Told::Perhaps(_)) => true,
             Some(Told::At(at)) => unix_now().saturating_sub(*at) > CROSSING_SECS,
-            Some(Told::Not) => false,
+            Some(Told::Not { .. }) => false,
         };
         if must {
-            ended.insert(kernel, Told::Not);
+            ended.insert(kernel, Told::Not { doubted: false });
         }
         must
     }
@@ -293,12 +303,16 @@ impl Notes {
         Some(Ending { left_at: None, told_at: None, ..ending })
     }
 
-    /// A told end was not heard by the manager: the next question after it tells it again.
+    /// An end that was told, or is on its way, is not heard by the manager: the next question after it tells it again.
     pub fn unheard(&self, kernel: KernelId) -> io::Result<()> {
         let now = unix_now();
         match self.ended().get_mut(&kernel) {
             Some(told @ Told::At(_)) => *told = Told::Perhaps(now),
-            _ => return Ok(()),
+            Some(Told::Not { doubted }) => {
+                *doubted = true;
+                return Ok(());
+            }
+            Some(Told::Perhaps(_)) | None => return Ok(()),
         }
         let path = file(&self.endings, kernel);
         let mut ending: Ending = serde_json::from_slice(&fs::read(path)?)?;
@@ -311,7 +325,7 @@ impl Notes {
         let limit = unix_now().saturating_sub(REMEMBER_SECS);
         let is_old = |told: &Told| match told {
             Told::At(at) | Told::Perhaps(at) => *at < limit,
-            Told::Not => false,
+            Told::Not { .. } => false,
         };
         let old: Vec<_> = self.ended().extract_if(|_, told| is_old(told)).map(|(kernel, _)| kernel).collect();
         // Without the lock: a disk may hang, and requests look things up.

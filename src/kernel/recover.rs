@@ -203,10 +203,15 @@ impl Kernels {
     async fn has_our_scratch(&self, kernel: KernelId, container: &ContainerId) -> Result<bool, KernelError> {
         let Some(found) = self.node.docker.inspect(container.as_str()).await? else { return Ok(false) };
         let ours = self.node.scratch.path().join(kernel.to_string());
-        let ours = std::fs::canonicalize(&ours).unwrap_or(ours);
-        Ok(found.mounts.iter().any(|m| {
-            m.target == "/home/work" && std::fs::canonicalize(&m.source).is_ok_and(|source| source == ours)
-        }))
+        // The disk may hang; then nothing of this start may.
+        let compared = tokio::task::spawn_blocking(move || {
+            let ours = std::fs::canonicalize(&ours).unwrap_or(ours);
+            found.mounts.iter().any(|m| {
+                m.target == "/home/work"
+                    && std::fs::canonicalize(&m.source).is_ok_and(|source| source == ours)
+            })
+        });
+        compared.await.map_err(|_| KernelError::Thread("compare scratch directories"))
     }
 }
 
@@ -305,7 +310,7 @@ impl Kernel {
         let stillborn = |problem| KernelError::Stillborn { container: found.id.short().to_owned(), problem };
         let is_adopted = !labels::is_labelled(&found.labels);
         let scratch =
-            self.node.scratch.existing(self.id).ok_or_else(|| stillborn("has no scratch directory"))?;
+            self.node.scratch.existing(self.id).await.ok_or_else(|| stillborn("has no scratch directory"))?;
         let config = match labels::read(&found.labels) {
             Some((_, config)) => config,
             None => unlabelled(found),

@@ -109,11 +109,12 @@ impl ScratchRoot {
         .await
     }
 
-    /// The directory of a kernel, if it is there. One `stat`.
-    #[must_use]
-    pub fn existing(&self, kernel: KernelId) -> Option<Scratch> {
+    /// The directory of a kernel, if it is there. One `stat`, off the runtime: the disk may hang.
+    pub async fn existing(&self, kernel: KernelId) -> Option<Scratch> {
         let path = self.path_of(kernel);
-        let is_dir = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        let found = path.clone();
+        let looking = tokio::task::spawn_blocking(move || fs::symlink_metadata(found));
+        let is_dir = matches!(looking.await, Ok(Ok(found)) if found.is_dir());
         is_dir.then(|| Scratch::new(kernel, path))
     }
 
@@ -259,7 +260,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = ScratchRoot::open(dir.path()).unwrap();
         let kernel = KernelId::random();
-        assert!(root.existing(kernel).is_none());
+        assert!(root.existing(kernel).await.is_none());
         let environ = BTreeMap::from([("MY_ENV".to_owned(), "hello=world".to_owned())]);
         let scratch = root.create(kernel, &environ).await.unwrap();
         assert_eq!(scratch.path(), root.path().join(kernel.to_string()));
@@ -267,7 +268,7 @@ mod tests {
         let file = scratch.path().join(".config/environ.txt");
         assert_eq!(fs::read_to_string(&file).unwrap(), "MY_ENV=hello=world\n");
         assert_eq!((mode(&scratch.path().join(".config")), mode(&file)), (0o755, 0o644));
-        assert_eq!(root.existing(kernel).unwrap().read_environ().await.unwrap(), environ);
+        assert_eq!(root.existing(kernel).await.unwrap().read_environ().await.unwrap(), environ);
     }
 
     #[tokio::test]
@@ -278,7 +279,7 @@ mod tests {
         let environ = BTreeMap::from([("A".to_owned(), "x\nB=y".to_owned())]);
         let error = root.create(kernel, &environ).await.unwrap_err();
         assert!(error.is_refusal(), "{error}");
-        assert!(root.existing(kernel).is_none());
+        assert!(root.existing(kernel).await.is_none());
     }
 
     #[tokio::test]
@@ -296,7 +297,7 @@ mod tests {
             assert_eq!(fs::read_dir(root.trash()).unwrap().count(), round * 2);
         }
         symlink("/etc", &path).unwrap();
-        assert!(root.existing(kernel).is_none(), "a link is no scratch directory");
+        assert!(root.existing(kernel).await.is_none(), "a link is no scratch directory");
         let scratch = root.create(kernel, &BTreeMap::new()).await.unwrap();
         assert!(fs::symlink_metadata(scratch.path()).unwrap().is_dir());
     }

@@ -97,6 +97,10 @@ fn an_end_that_was_not_heard_is_told_when_asked_for() {
     let (again, found) = next_life(&dir);
     assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&waits], "it is going to be told anyway");
     assert!(notes.must_tell(told) && again.must_tell(told));
+    // The one that was on its way arrives now, at a manager that does not listen.
+    notes.told(waits, Ending::new(waits, EndReason::SelfTerminated, None)).unwrap();
+    let (again, found) = next_life(&dir);
+    assert!(found.untold.is_empty() && notes.must_tell(waits) && again.must_tell(waits));
 }
 
 #[test]
