@@ -36,10 +36,6 @@ const VERSION: u32 = 1;
 /// Counts writes, for the names of temporary files.
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
-/// How long a request for an end may be under way while the event of that end is, in seconds; the manager gives a
-/// destroy 10 s.
-const CROSSING_SECS: u64 = 60;
-
 /// How long a told ending is remembered, in seconds (section 12, item 4).
 const REMEMBER_SECS: u64 = 3600;
 
@@ -280,15 +276,13 @@ impl Notes {
 
     /// Whether an end that the manager asks for has to be told; from now on it is being told.
     ///
-    /// Not if it was told just now: the request and the event may have crossed. A manager that knows of the end does
-    /// not ask (its look-up of sessions leaves the terminated ones out), so one that asks later has not heard of it.
+    /// Not if it was told (section 12, item 4): the request and the event may have crossed.
     #[must_use]
     pub fn must_tell(&self, kernel: KernelId) -> bool {
         let mut ended = self.ended();
         let must = match ended.get(&kernel) {
             None | Some(Told::Perhaps(_)) => true,
-            Some(Told::At(at)) => unix_now().saturating_sub(*at) > CROSSING_SECS,
-            Some(Told::Not { .. }) => false,
+            Some(Told::Not { .. } | Told::At(_)) => false,
         };
         if must {
             ended.insert(kernel, Told::Not { doubted: false });
