@@ -210,18 +210,21 @@ mod tests {
         assert_eq!(decode("finished", end), Ok(Record::Finished(None)));
     }
 
-    proptest! {
-        #[test]
-        fn what_is_kept_of_a_record_decodes_like_all_of_it(
-            kind in prop::sample::select(vec!["stdout", "html", "media", "completion", "waiting-input", "finished"]),
-            over in 0..9_usize, filler in prop::sample::select(vec!["a", "é", "☃", "😀"]), shift in 0..4_usize,
-        ) {
-            let mut data = "b".repeat(shift) + &filler.repeat((MAX_RECORD + 12) / filler.len());
-            while !data.is_char_boundary(MAX_RECORD + over) { data.push('b'); data.remove(0); }
-            let all = Bytes::from(data).slice(..MAX_RECORD + over);
-            let kept = all.slice(..all.len().min(KEPT));
-            let cut = all.len() - kept.len();
-            prop_assert_eq!(decode(kind, kept).map_err(|bad| bad.of_cut(cut)), decode(kind, all));
+    #[test]
+    fn what_is_kept_of_a_record_decodes_like_all_of_it() {
+        for (kind, filler) in
+            [("stdout", "a"), ("stdout", "é☃"), ("stdout", "☃é"), ("stdout", "😀"), ("media", "a")]
+        {
+            let all = Bytes::from(filler.repeat((MAX_RECORD + 12) / filler.len()));
+            for over in 0..9 {
+                let (all, kept) = (all.slice(..MAX_RECORD + over), all.slice(..MAX_RECORD + over.min(4)));
+                let cut = all.len() - kept.len();
+                assert_eq!(
+                    decode(kind, kept).map_err(|bad| bad.of_cut(cut)),
+                    decode(kind, all),
+                    "{kind} {over}"
+                );
+            }
         }
     }
 }
