@@ -1,6 +1,7 @@
 //! One kernel's REPL: its run queue, its output, completions and interrupts.
 //!
-//! A [`Runner`] is the handle of one task (`task::serve`), which owns the two sockets to the container. They share
+//! A [`Runner`] is the handle of one task (`task::serve`), which owns the two sockets to the container: libzmq's PUSH
+//! for commands, and for its output, which may be anything, an [`Intake`]. They share
 //! [`Runs`], pure state behind a std mutex that is held for the length of a method and never over an await: both
 //! the task (records come in) and the callers (answers go out) change it, and each change is short.
 //! Waiting for output happens in the caller's task, in a [`Seat`].

@@ -273,6 +273,25 @@ async fn frames_that_are_no_record_are_skipped_and_the_run_ends() {
 }
 
 #[tokio::test]
+async fn a_message_of_too_many_frames_costs_its_connection_and_the_run_goes_on() {
+    let (runner, mut fake) = Fake::start().await;
+    let seat = begin(&runner, "r").await;
+    fake.send(vec![Bytes::from_static(b"stdout"); 200]).await;
+    let mut end = tokio::spawn(collected(seat));
+    // What is sent before the next connection is there is lost with the last one.
+    let (items, status) = within(async {
+        loop {
+            tokio::select! {
+                end = &mut end => break end.unwrap(),
+                () = tokio::time::sleep(Duration::from_millis(20)) => fake.send(finished()).await,
+            }
+        }
+    })
+    .await;
+    assert_eq!((items, status), (vec![], done()));
+}
+
+#[tokio::test]
 async fn broken_json_ends_a_wait_as_good_json_does() {
     let (runner, mut fake) = Fake::start().await;
     let seat = begin(&runner, "r").await;

@@ -351,11 +351,13 @@ async fn cancelled_calls_neither_lose_nor_double() {
 async fn many_small_records_beside_libzmqs_pull() {
     use crate::zmq::{Context, Limits, Pull};
     const COUNT: usize = 200_000;
+    // As it was set for runners.
+    let old = Limits { max_message: 128 * MIB, recv_hwm: 16, ..Limits::server() };
     let make = |n| (n < COUNT).then(|| record("stdout", Bytes::from_static(&[b'x'; 50])));
     let prepare = |push: &zmq::Socket| push.set_linger(20_000).unwrap();
     for round in 0..5 {
         // Both begin with the first record, so that connecting does not count.
-        let mut pull = Pull::bind(&Context::new().unwrap(), "tcp://127.0.0.1:*", Limits::runner()).unwrap();
+        let mut pull = Pull::bind(&Context::new().unwrap(), "tcp://127.0.0.1:*", old).unwrap();
         let context = zmq::Context::new();
         let push = context.socket(zmq::PUSH).unwrap();
         prepare(&push);
