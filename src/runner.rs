@@ -1,6 +1,7 @@
 //! One kernel's REPL: its run queue, its output, completions and interrupts.
 //!
-//! A [`Runner`] is the handle of one task (`task::serve`), which owns the two sockets to the container. They share
+//! A [`Runner`] is the handle of one task (`task::serve`), which owns the two sockets to the container: libzmq's PUSH
+//! for commands, and for its output, which may be anything, an [`Intake`]. They share
 //! [`Runs`], pure state behind a std mutex that is held for the length of a method and never over an await: both
 //! the task (records come in) and the callers (answers go out) change it, and each change is short.
 //! Waiting for output happens in the caller's task, in a [`Seat`].
@@ -8,6 +9,7 @@
 //! Channels: commands to the task (`mpsc`, bounded), `changed` to waiting callers (`watch`, a counter),
 //! `activity` to the kernel's task (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
 
+mod intake;
 pub mod output;
 pub mod runs;
 mod seat;
@@ -26,12 +28,13 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::intake::Intake;
 pub use self::runs::{Activity, Entry, Refusal, Runs};
 pub use self::seat::{Answer, Begin, Seat};
 use crate::ids::{KernelId, RunId};
 use crate::wire::command::Command;
 use crate::wire::request::Completions;
-use crate::zmq::{Context, Limits, Pull, Push, ZmqError};
+use crate::zmq::{Context, Limits, Push, ZmqError};
 
 /// How long completions may take (section 12, item 28).
 const COMPLETION_LIMIT: Duration = Duration::from_secs(4);
@@ -90,7 +93,7 @@ pub enum AskError {
 }
 
 impl Runner {
-    /// Connects both sockets. Returns at once; libzmq goes on trying while the container starts.
+    /// Connects both sockets. Returns at once; they go on trying while the container starts.
     pub fn connect(
         context: &Context,
         kernel: KernelId,
@@ -98,9 +101,9 @@ impl Runner {
         runs: Runs,
         tracker: &TaskTracker,
     ) -> Result<Self, ZmqError> {
-        let endpoint = |port| format!("tcp://{}", SocketAddr::new(at.host, port));
-        let push = Push::connect(context, &endpoint(at.input), Limits::runner())?;
-        let pull = Pull::connect(context, &endpoint(at.output), Limits::runner())?;
+        let input = format!("tcp://{}", SocketAddr::new(at.host, at.input));
+        let push = Push::connect(context, &input, Limits::runner())?;
+        let intake = Intake::new(kernel, SocketAddr::new(at.host, at.output));
         let (commands, commands_rx) = mpsc::channel(64);
         let activity = watch::Sender::new(runs.activity());
         let shared = Arc::new(Shared {
@@ -114,7 +117,7 @@ impl Runner {
             stale_answers: AtomicUsize::new(0),
         });
         let cancel = CancellationToken::new();
-        tracker.spawn(task::serve(push, pull, commands_rx, shared.clone(), cancel.clone()));
+        tracker.spawn(task::serve(push, intake, commands_rx, shared.clone(), cancel.clone()));
         Ok(Self { shared, commands, cancel })
     }
 

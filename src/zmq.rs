@@ -10,7 +10,8 @@
 //!
 //! What ZeroMQ does not promise, this room does not either: a message that [`Push::send`] accepted is lost
 //! when its connection breaks before the bytes are out. Events, of which none may be lost, go another way
-//! (`events/line.rs`).
+//! (`events/line.rs`). Nor does a runner's output come through here, of which libzmq would hold a
+//! message without end (`runner/intake.rs`).
 //!
 //! Binding and connecting need a running tokio runtime and panic outside of one, as tokio's own sockets do.
 

@@ -20,7 +20,7 @@ async fn hundreds_of_pairs_work_at_once_and_leave_no_descriptor_behind() {
     let context = Context::new().unwrap();
     let mut pairs = Vec::new();
     for n in 0..PAIRS {
-        let pull = Pull::bind(&context, "tcp://127.0.0.1:*", Limits::runner()).unwrap();
+        let pull = Pull::bind(&context, "tcp://127.0.0.1:*", Limits::client()).unwrap();
         let endpoint = format!("tcp://127.0.0.1:{}", pull.local_port());
         let push = Push::connect(&context, &endpoint, Limits::runner()).unwrap();
         pairs.push((n, push, pull));

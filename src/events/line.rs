@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cluster::HostPort;
-use crate::wire::zmtp::{self, Decoder, Said, ZmtpError};
+use crate::wire::zmtp::{self, Decoder, Kind, Said, ZmtpError};
 
 /// How long connecting may take, and again the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -83,11 +83,11 @@ impl Line {
         sockopt::set_tcp_keepcnt(&stream, times).map_err(std::io::Error::from)?;
         let millis = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(&stream, millis).map_err(std::io::Error::from)?;
-        let mut line = Self { stream, decoder: Decoder::default(), confirms: false };
+        let mut line = Self { stream, decoder: Decoder::new(Kind::Pull), confirms: false };
         let handshake = async {
             line.stream.write_all(&zmtp::GREETING).await?;
             line.hear(Said::Greeting).await?;
-            line.stream.write_all(&zmtp::ready()).await?;
+            line.stream.write_all(&zmtp::ready(Kind::Push)).await?;
             line.hear(Said::Ready).await
         };
         timeout(HANDSHAKE, handshake)

@@ -1,22 +1,29 @@
-//! The task that owns a runner's two sockets.
+//! The task that owns a runner's two sockets: libzmq's PUSH for commands, our own PULL for records.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::intake::Intake;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};
-use crate::zmq::{Multipart, Pull, Push, ZmqError};
+use crate::wire::zmtp::messages::Message;
+use crate::zmq::{Multipart, Push, ZmqError};
 
 /// Commands that wait for a container which does not take them (paused, or still starting).
 const MAX_OUTBOX: usize = 64;
 
+/// After a record with more data than this, in bytes, others on the thread get their turn at once: some hundred of
+/// them in one go would make a heartbeat late.
+const LARGE: usize = 64 * 1024;
+
 pub(super) async fn serve(
     mut push: Push,
-    mut pull: Pull,
+    mut intake: Intake,
     mut commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
     cancel: CancellationToken,
@@ -35,22 +42,33 @@ pub(super) async fn serve(
                 Ok(()) => drop(outbox.pop_front()),
                 Err(e) => break e,
             },
-            received = pull.recv(), if may_read => match received {
-                Ok(frames) => handle(&shared, &frames, &mut skipped),
-                Err(e) => break e,
+            received = intake.recv(), if may_read => match received {
+                Ok(message) => {
+                    handle(&shared, &message, &mut skipped);
+                    if message.frames.iter().any(|frame| frame.len() > LARGE) {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Err(broken) => skip(&shared, &broken, &mut skipped),
             },
             () = shared.space.notified() => {}
         }
         // Records may be ready without end; give others on this thread their share.
         tokio::task::consume_budget().await;
     };
-    tracing::error!(kernel = %shared.kernel, error = %failed, "lost the sockets to the kernel's runner");
+    tracing::error!(kernel = %shared.kernel, error = %failed, "lost the socket to the kernel's runner");
 }
 
-fn handle(shared: &Shared, frames: &[bytes::Bytes], skipped: &mut u64) {
-    let record = match Record::decode(frames) {
+fn handle(shared: &Shared, message: &Message, skipped: &mut u64) {
+    let record = match Record::decode(&message.frames).map_err(|bad| bad.of_cut(message.cut)) {
         Ok(record) => record,
-        Err(bad) => return skip(shared, &bad, skipped),
+        Err(bad) => {
+            skip(shared, &bad, skipped);
+            if let BadRecord::MediaTooLarge(_) = bad {
+                shared.runs().note(&format!("[{bad}; it was dropped]"));
+            }
+            return;
+        }
     };
     if let Record::Completion(found) = &record {
         let taken = shared.asker().as_ref().is_some_and(|asker| asker.send(found.clone()).is_ok());
@@ -70,13 +88,10 @@ fn handle(shared: &Shared, frames: &[bytes::Bytes], skipped: &mut u64) {
     }
 }
 
-fn skip(shared: &Shared, bad: &BadRecord, skipped: &mut u64) {
+fn skip(shared: &Shared, reason: &dyn Display, skipped: &mut u64) {
     *skipped += 1;
     // User code can send garbage as fast as it likes: the powers of two tell enough.
     if skipped.is_power_of_two() {
-        tracing::warn!(kernel = %shared.kernel, reason = %bad, skipped = *skipped, "skipped what the runner sent");
-    }
-    if let BadRecord::MediaTooLarge(_) = bad {
-        shared.runs().note(&format!("[{bad}; it was dropped]"));
+        tracing::warn!(kernel = %shared.kernel, %reason, skipped = *skipped, "skipped what the runner sent");
     }
 }

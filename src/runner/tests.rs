@@ -9,7 +9,7 @@ use zeromq::{PushSocket, Socket, SocketSend, ZmqMessage};
 use super::*;
 use crate::wire::record::MAX_RECORD;
 use crate::wire::reply::{ConsoleItem, RunStatus};
-use crate::zmq::Multipart;
+use crate::zmq::{Multipart, Pull};
 
 /// Every wait in these tests ends by then; none should come near it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -247,7 +247,7 @@ async fn frames_that_are_no_record_are_skipped_and_the_run_ends() {
         raw(&[b"media", br#"{"type": 1, "data": 2}"#]),
         raw(&[b"completion", b"{\"a\""]),
         raw(&[b"status", b"\xc1"]),
-        vec![Bytes::from_static(b"stdout"); 200],
+        vec![Bytes::from_static(b"stdout"); 8],
         record("media", "[".repeat(10_000)),
         record("completion", "[".repeat(10_000)),
         vec![Bytes::from(vec![b'x'; 1000]), Bytes::new()],
@@ -270,6 +270,25 @@ async fn frames_that_are_no_record_are_skipped_and_the_run_ends() {
     let seat = begin(&runner, "r2").await;
     fake.send(finished()).await;
     assert_eq!(collected(seat).await, (vec![], done()));
+}
+
+#[tokio::test]
+async fn a_message_of_too_many_frames_costs_its_connection_and_the_run_goes_on() {
+    let (runner, mut fake) = Fake::start().await;
+    let seat = begin(&runner, "r").await;
+    fake.send(vec![Bytes::from_static(b"stdout"); 200]).await;
+    let mut end = tokio::spawn(collected(seat));
+    // What is sent before the next connection is there is lost with the last one.
+    let (items, status) = within(async {
+        loop {
+            tokio::select! {
+                end = &mut end => break end.unwrap(),
+                () = tokio::time::sleep(Duration::from_millis(20)) => fake.send(finished()).await,
+            }
+        }
+    })
+    .await;
+    assert_eq!((items, status), (vec![], done()));
 }
 
 #[tokio::test]

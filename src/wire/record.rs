@@ -4,10 +4,19 @@
 //! frame is either a record or a [`BadRecord`] that is logged and skipped.
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 /// A record over this size is cut, in bytes.
 pub const MAX_RECORD: usize = 10 * 1024 * 1024;
+
+/// How much of a record's data [`Record::decode`] needs: enough to see that it is over the limit, and to cut it at a
+/// character.
+pub const KEPT: usize = MAX_RECORD + 4;
+
+/// JSON over this size is not parsed into values, in bytes: they take sixteen times the memory, and so long that
+/// other tasks on the thread would be late. The records concerned have some hundred bytes; media may be larger.
+const MAX_JSON: usize = 1024 * 1024;
 
 /// A record, decoded as far as its kind asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +60,27 @@ pub enum BadRecord {
     MediaTooLarge(usize),
 }
 
+impl BadRecord {
+    /// The same of a record that had `cut` bytes more than were kept of it.
+    #[must_use]
+    pub fn of_cut(self, cut: usize) -> Self {
+        match self {
+            Self::MediaTooLarge(kept) => Self::MediaTooLarge(kept.saturating_add(cut)),
+            other => other,
+        }
+    }
+}
+
+/// What a media record holds. Typed, so that other JSON fails early and takes no memory.
+#[derive(Deserialize)]
+struct Media {
+    #[serde(rename = "type")]
+    mime: String,
+    data: String,
+}
+
 impl Record {
-    /// From the frames as they came.
+    /// From the frames as they came. Of the data more than [`KEPT`] bytes make no difference, but to a size that is told.
     pub fn decode(frames: &[Bytes]) -> Result<Self, BadRecord> {
         let [kind, data] = frames else { return Err(BadRecord::FrameCount(frames.len())) };
         match &kind[..] {
@@ -61,11 +89,10 @@ impl Record {
             b"html" => Ok(Self::Html(text(data))),
             b"log" => Ok(Self::Log(text(data))),
             b"media" => media(data),
-            b"completion" if data.len() > MAX_RECORD => Err(BadRecord::Json("completion")),
             b"completion" => json(data).map(Self::Completion).ok_or(BadRecord::Json("completion")),
             // These three end a wait: with broken JSON they still do.
             b"waiting-input" => {
-                let options = json(&cut(data)).filter(Json::is_object);
+                let options = json(data).filter(Json::is_object);
                 Ok(Self::WaitingInput(options.unwrap_or_else(|| Json::Object(serde_json::Map::new()))))
             }
             b"build-finished" => Ok(Self::BuildFinished(exit_code(data))),
@@ -95,6 +122,9 @@ fn text(data: &Bytes) -> String {
 }
 
 fn json(data: &[u8]) -> Option<Json> {
+    if data.len() > MAX_JSON {
+        return None;
+    }
     serde_json::from_slice(data).ok()
 }
 
@@ -102,16 +132,15 @@ fn media(data: &Bytes) -> Result<Record, BadRecord> {
     if data.len() > MAX_RECORD {
         return Err(BadRecord::MediaTooLarge(data.len()));
     }
-    let map = json(data).ok_or(BadRecord::Json("media"))?;
-    let part = |key: &str| map.get(key).and_then(Json::as_str).map(str::to_owned);
-    match (part("type"), part("data")) {
-        (Some(mime), Some(data)) => Ok(Record::Media(mime, data)),
-        _ => Err(BadRecord::Json("media")),
-    }
+    // serde would take a list of two texts for the struct, too.
+    let is_map = data.trim_ascii_start().starts_with(b"{");
+    let media = is_map.then(|| serde_json::from_slice(data).ok()).flatten();
+    let Media { mime, data } = media.ok_or(BadRecord::Json("media"))?;
+    Ok(Record::Media(mime, data))
 }
 
 fn exit_code(data: &[u8]) -> Option<i64> {
-    json(&data[..data.len().min(MAX_RECORD)])?.get("exitCode")?.as_i64()
+    json(data)?.get("exitCode")?.as_i64()
 }
 
 #[cfg(test)]
@@ -146,6 +175,7 @@ mod tests {
         assert_eq!(Record::decode(&[]), Err(BadRecord::FrameCount(0)));
         assert_eq!(decode("dance", ""), Err(BadRecord::UnknownType("dance".into())));
         assert_eq!(decode("media", r#"{"type": 1}"#), Err(BadRecord::Json("media")));
+        assert_eq!(decode("media", r#"["image/png", "xx"]"#), Err(BadRecord::Json("media")));
         assert_eq!(decode("html", &b"\xff"[..]), Ok(Record::Html("\u{fffd}".into())));
     }
 
@@ -158,5 +188,43 @@ mod tests {
         let Ok(Record::Stdout(bytes)) = decode("stdout", vec![0x80; MAX_RECORD + 9]) else { panic!() };
         assert_eq!(bytes.len(), MAX_RECORD);
         assert_eq!(decode("media", long.clone()), Err(BadRecord::MediaTooLarge(long.len())));
+    }
+
+    #[test]
+    fn media_keys_that_nobody_knows_are_ignored() {
+        let json = r#" {"data": "x\n", "width": [1, {"of": null}], "type": "image/png"}"#;
+        assert_eq!(decode("media", json), Ok(Record::Media("image/png".into(), "x\n".into())));
+        let large = format!(r#"{{"type": "t", "data": "{}"}}"#, "x".repeat(MAX_JSON));
+        assert_eq!(decode("media", large), Ok(Record::Media("t".into(), "x".repeat(MAX_JSON))));
+    }
+
+    #[test]
+    fn large_json_is_not_parsed_and_still_ends_a_wait() {
+        let list = |bytes: usize| format!("[{}0]", "0,".repeat(bytes / 2));
+        let (small, large) = (list(MAX_JSON / 2), list(MAX_JSON));
+        assert!(matches!(decode("completion", small), Ok(Record::Completion(_))));
+        assert_eq!(decode("completion", large.clone()), Err(BadRecord::Json("completion")));
+        let asks = format!(r#"{{"is_password": true, "x": {large}}}"#);
+        assert_eq!(decode("waiting-input", asks), Ok(Record::WaitingInput(serde_json::json!({}))));
+        let end = format!(r#"{{"exitCode": 1, "x": {large}}}"#);
+        assert_eq!(decode("finished", end), Ok(Record::Finished(None)));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_record_decodes_like_all_of_it() {
+        for (kind, filler) in
+            [("stdout", "a"), ("stdout", "é☃"), ("stdout", "☃é"), ("stdout", "😀"), ("media", "a")]
+        {
+            let all = Bytes::from(filler.repeat((MAX_RECORD + 12) / filler.len()));
+            for over in 0..9 {
+                let (all, kept) = (all.slice(..MAX_RECORD + over), all.slice(..MAX_RECORD + over.min(4)));
+                let cut = all.len() - kept.len();
+                assert_eq!(
+                    decode(kind, kept).map_err(|bad| bad.of_cut(cut)),
+                    decode(kind, all),
+                    "{kind} {over}"
+                );
+            }
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! ZMTP 3, the wire protocol of ZeroMQ, as far as a PUSH needs it that wants to know what its peer has read.
+//! ZMTP 3, the wire protocol of ZeroMQ, for the two sockets that libzmq does not serve well enough: a PUSH that wants
+//! to know what its peer has read (events), and a PULL whose peer may be malicious (a runner's output, [`messages`]).
 //!
 //! Facts from ZeroMQ RFC 23 (ZMTP 3.0) and 37 (ZMTP 3.1: PING and PONG). Only the NULL mechanism, as the manager
 //! uses it. What libzmq does with a PING, by its version, and why [`probe`] carries the MORE flag:
@@ -9,17 +10,37 @@
 //!   a message that isn't three frames. With MORE it is the beginning of a message whose end never comes, which no
 //!   application sees and which is undone when the connection closes.
 
+pub mod messages;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// What both sides say first: signature, version 3.1, the mechanism, not a server.
 pub const GREETING: [u8; 64] = greeting();
 
-/// The largest frame that is taken from a peer that has nothing to say but small commands.
+/// The largest command that is taken, and the largest frame from a peer that has nothing to say but commands.
 const LARGEST: usize = 4096;
 
 const MORE: u8 = 1;
 const LONG: u8 = 2;
 const COMMAND: u8 = 4;
+
+/// The sockets that talk this way; each is the other's peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Sends.
+    Push,
+    /// Receives.
+    Pull,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Push => "PUSH",
+            Self::Pull => "PULL",
+        }
+    }
+}
 
 /// Why a peer can't be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,15 +54,26 @@ pub enum ZmtpError {
     /// It wants another mechanism, such as CURVE.
     #[error("it wants the security mechanism {0:?}, this agent has NULL only")]
     Mechanism(String),
-    /// It is no PULL socket.
-    #[error("it is a {0:?} socket, not PULL")]
-    Socket(String),
+    /// It is another kind of socket.
+    #[error("it is a {found:?} socket, not {wanted}")]
+    Socket {
+        /// What it says it is.
+        found: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
     /// It refused the connection.
     #[error("it refused the connection: {0:?}")]
     Refused(String),
     /// A frame that is too large or a command that is none.
     #[error("it sent a frame that makes no sense")]
     Frame,
+    /// A message whose first frame, the kind of a record, is too large to be one.
+    #[error("it sent a message whose first frame has {0} bytes; {LARGEST} are allowed")]
+    FirstFrame(u64),
+    /// A message that goes on and on.
+    #[error("it sent a message of more than {} frames", messages::MAX_FRAMES)]
+    FrameCount,
 }
 
 /// What a peer says.
@@ -49,7 +81,7 @@ pub enum ZmtpError {
 pub enum Said {
     /// Its greeting, which fits ours.
     Greeting,
-    /// It is a PULL socket and ready.
+    /// It is the socket it should be, and ready.
     Ready,
     /// It wants a PONG with this context.
     Ping(Bytes),
@@ -59,12 +91,12 @@ pub enum Said {
     Other,
 }
 
-/// The command that ends our side of the handshake.
+/// The command that ends our side of the handshake; `own` is what we are.
 #[must_use]
-pub fn ready() -> Bytes {
+pub fn ready(own: Kind) -> Bytes {
     let mut body = BytesMut::from(&b"\x05READY\x0bSocket-Type"[..]);
     body.put_u32(4);
-    body.put_slice(b"PUSH");
+    body.put_slice(own.name().as_bytes());
     let mut out = BytesMut::new();
     put_frame(&mut out, COMMAND, &body);
     out.freeze()
@@ -138,16 +170,46 @@ const fn greeting() -> [u8; 64] {
     bytes
 }
 
-/// Takes a peer's bytes apart; holds at most one frame of [`LARGEST`] bytes.
-#[derive(Debug, Default)]
+/// What stands before a frame.
+struct Head {
+    flags: u8,
+    /// As announced: any number.
+    length: u64,
+}
+
+/// Takes a frame's head off once it is whole.
+fn take_head(unread: &mut BytesMut) -> Option<Head> {
+    let &flags = unread.first()?;
+    let size = if flags & LONG == 0 { 2 } else { 9 };
+    if unread.len() < size {
+        return None;
+    }
+    let length = if flags & LONG == 0 { u64::from(unread[1]) } else { (&unread[1..9]).get_u64() };
+    unread.advance(size);
+    Some(Head { flags, length })
+}
+
+/// Takes a peer's commands apart, all of them from a PULL, the handshake's from a PUSH; holds at most one frame of
+/// [`LARGEST`] bytes.
+#[derive(Debug)]
 pub struct Decoder {
+    /// What the peer has to be.
+    peer: Kind,
     /// Whether the greeting was read.
     greeted: bool,
+    /// The flags and the length of the frame that is being read.
+    frame: Option<(u8, usize)>,
     /// Bytes that are no whole frame yet.
     unread: BytesMut,
 }
 
 impl Decoder {
+    /// For a peer of this kind, from its first byte on.
+    #[must_use]
+    pub fn new(peer: Kind) -> Self {
+        Self { peer, greeted: false, frame: None, unread: BytesMut::new() }
+    }
+
     /// Where the peer's next bytes go.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.unread
@@ -159,20 +221,16 @@ impl Decoder {
             self.greeted = self.greeting()?;
             return Ok(self.greeted.then_some(Said::Greeting));
         }
-        let unread = &self.unread;
-        let Some(&flags) = unread.first() else { return Ok(None) };
-        let head = if flags & LONG == 0 { 2 } else { 9 };
-        if unread.len() < head {
-            return Ok(None);
+        if self.frame.is_none() {
+            let Some(Head { flags, length }) = take_head(&mut self.unread) else { return Ok(None) };
+            let length = usize::try_from(length).ok().filter(|n| *n <= LARGEST).ok_or(ZmtpError::Frame)?;
+            self.frame = Some((flags, length));
         }
-        let length = if flags & LONG == 0 { u64::from(unread[1]) } else { (&unread[1..9]).get_u64() };
-        let length = usize::try_from(length).ok().filter(|n| *n <= LARGEST).ok_or(ZmtpError::Frame)?;
-        if unread.len() < head + length {
+        let Some((flags, length)) = self.frame.take_if(|(_, length)| self.unread.len() >= *length) else {
             return Ok(None);
-        }
-        self.unread.advance(head);
+        };
         let body = self.unread.split_to(length).freeze();
-        if flags & COMMAND == 0 { Ok(Some(Said::Other)) } else { command(&body).map(Some) }
+        if flags & COMMAND == 0 { Ok(Some(Said::Other)) } else { command(&body, self.peer).map(Some) }
     }
 
     /// Reads the greeting once it is whole; judges the signature as soon as its bytes are there.
@@ -195,13 +253,16 @@ impl Decoder {
     }
 }
 
-fn command(body: &Bytes) -> Result<Said, ZmtpError> {
+fn command(body: &Bytes, peer: Kind) -> Result<Said, ZmtpError> {
     let (&length, rest) = body.split_first().ok_or(ZmtpError::Frame)?;
     let (name, data) = rest.split_at_checked(usize::from(length)).ok_or(ZmtpError::Frame)?;
     Ok(match name {
         b"READY" => match property(data, "socket-type") {
-            Some(b"PULL") => Said::Ready,
-            other => return Err(ZmtpError::Socket(text(other.unwrap_or_default()))),
+            Some(kind) if kind == peer.name().as_bytes() => Said::Ready,
+            other => {
+                let found = text(other.unwrap_or_default());
+                return Err(ZmtpError::Socket { found, wanted: peer.name() });
+            }
         },
         b"ERROR" => return Err(ZmtpError::Refused(text(data.get(1..).unwrap_or_default()))),
         b"PING" => Said::Ping(body.slice(body.len().min(7)..)),
@@ -238,7 +299,7 @@ mod tests {
 
     /// Everything that is said by these bytes, which come in pieces of `step`.
     fn said(bytes: &[u8], step: usize) -> Result<Vec<Said>, ZmtpError> {
-        let (mut decoder, mut all) = (Decoder::default(), Vec::new());
+        let (mut decoder, mut all) = (Decoder::new(Kind::Pull), Vec::new());
         for piece in bytes.chunks(step) {
             decoder.buffer().put_slice(piece);
             while let Some(one) = decoder.take()? {
@@ -250,7 +311,7 @@ mod tests {
 
     fn pull_ready() -> Vec<u8> {
         // As libzmq 4.3.4 writes it.
-        [b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL".as_slice()].concat()
+        b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL".to_vec()
     }
 
     #[test]
@@ -277,8 +338,8 @@ mod tests {
         assert_eq!(wrong(10, 1), ZmtpError::TooOld(1));
         assert_eq!(wrong(12, b'X'), ZmtpError::Mechanism("XULL".to_owned()));
         let after = |frame: &[u8]| said(&[&GREETING[..], frame].concat(), 7).unwrap_err();
-        let push = ready();
-        assert_eq!(after(&push), ZmtpError::Socket("PUSH".to_owned()));
+        let push = ZmtpError::Socket { found: "PUSH".to_owned(), wanted: "PULL" };
+        assert_eq!(after(&ready(Kind::Push)), push);
         assert_eq!(after(b"\x04\x0a\x05ERROR\x03no!"), ZmtpError::Refused("no!".to_owned()));
         assert_eq!(after(b"\x06\0\0\0\x7f\0\0\0\0"), ZmtpError::Frame, "a frame of half a petabyte");
         assert_eq!(after(b"\x04\x02\x09P"), ZmtpError::Frame, "a name longer than its command");
@@ -294,7 +355,8 @@ mod tests {
         assert_eq!(message_alone(&frames), out[..315]);
         assert_eq!(&probe()[..], b"\x05\x07\x04PING\0\0");
         assert_eq!(&pong(b"ctx")[..], b"\x04\x08\x04PONGctx");
-        assert_eq!(&ready()[..], b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH");
+        assert_eq!(&ready(Kind::Push)[..], b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH");
+        assert_eq!(&ready(Kind::Pull)[..], pull_ready());
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 //!
 //! This bounds what the agent keeps, not what libzmq does: it holds a message until the last frame is there,
 //! its queue limits count whole messages, and it has no option against a peer that sends frames without end.
-//! Such a peer's memory is freed when its connection closes.
+//! Such a peer's memory is freed when its connection closes. A runner's output, which code in a container can forge,
+//! therefore comes in without libzmq (`runner/intake.rs`).
 
 use bytes::Bytes;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::ZmqError;
 use super::endpoint::Host;
 
-const MIB: usize = 1024 * 1024;
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
 
 /// The settings of one socket; start from one of the constructors.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +47,11 @@ impl Limits {
         }
     }
 
-    /// A kernel's container, which may hold anything: a short queue, because its records may be large, but not
-    /// so short that many small ones become slow. What is sent before its runner listens is kept for it.
+    /// Commands to a kernel's runner. What is sent before it listens is kept for it. Nothing is to come back. What a
+    /// container sends nevertheless nobody reads; libzmq stops at one message, but holds a message without end (`inbox.rs`).
     #[must_use]
     pub fn runner() -> Self {
-        Self { max_message: 128 * MIB, send_hwm: 64, recv_hwm: 16, ..Self::server() }
+        Self { max_message: KIB, send_hwm: 64, recv_hwm: 1, ..Self::server() }
     }
 
     /// A client of an agent's RPC router.

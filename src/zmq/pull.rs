@@ -1,23 +1,18 @@
-//! The PULL socket: output of a kernel's runner; bound, it is the manager's side of events.
+//! The bound PULL socket: the manager's side of events, and the container's side of commands in tests. A runner's output
+//! comes in another way (`runner/intake.rs`), because of what libzmq holds for a malicious peer (`inbox.rs`).
 
 use super::endpoint::Direction;
 use super::socket::Socket;
 use super::{Context, Limits, Multipart, ZmqError};
 
-/// A PULL, connected or bound.
+/// A PULL that listens.
 pub struct Pull {
     socket: Socket,
-    /// The port that it listens on; 0 when it connects.
+    /// The port that it listens on.
     port: u16,
 }
 
 impl Pull {
-    /// Starts connecting to `endpoint`; it connects again by itself whenever the connection breaks.
-    pub fn connect(context: &Context, endpoint: &str, limits: Limits) -> Result<Self, ZmqError> {
-        let socket = Socket::open(context, zmq::PULL, Direction::Connect, endpoint, &limits, |_| Ok(()))?;
-        Ok(Self { socket, port: 0 })
-    }
-
     /// Listens on `endpoint`.
     pub fn bind(context: &Context, endpoint: &str, limits: Limits) -> Result<Self, ZmqError> {
         let socket = Socket::open(context, zmq::PULL, Direction::Bind, endpoint, &limits, |_| Ok(()))?;
@@ -25,7 +20,7 @@ impl Pull {
         Ok(Self { socket, port })
     }
 
-    /// The port that it listens on; 0 when it connects.
+    /// The port that it listens on.
     #[must_use]
     pub fn local_port(&self) -> u16 {
         self.port

@@ -1,0 +1,395 @@
+//! The intake against PUSH sockets of two ZeroMQ libraries, and against peers that are none.
+
+use std::net::Ipv4Addr;
+use std::thread::JoinHandle;
+
+use tokio::net::TcpListener;
+use zeromq::{PushSocket, Socket, SocketSend, ZmqMessage};
+
+use super::*;
+use crate::wire::record::{BadRecord, MAX_RECORD, Record};
+
+const MIB: usize = 1024 * 1024;
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(30), future).await.expect("timed out")
+}
+
+fn intake(port: u16) -> Intake {
+    Intake::new(KernelId::random(), (Ipv4Addr::LOCALHOST, port).into())
+}
+
+/// The frames of the next message, which is not cut.
+async fn frames(intake: &mut Intake) -> Vec<Bytes> {
+    let message = within(intake.recv()).await.unwrap();
+    assert_eq!(message.cut, 0);
+    message.frames
+}
+
+fn record(kind: &'static str, data: impl Into<Bytes>) -> Vec<Bytes> {
+    vec![Bytes::from_static(kind.as_bytes()), data.into()]
+}
+
+/// The other implementation's PUSH fails instead of waiting for its first peer.
+async fn push_until_taken(push: &mut PushSocket, frames: Vec<Bytes>) {
+    let message = ZmqMessage::try_from(frames).unwrap();
+    within(async {
+        while push.send(message.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A bound PUSH of libzmq, in a thread of its own that sends what `make` gives until that is `None`. The thread ends
+/// when everything was read.
+fn libzmq_push(
+    prepare: impl FnOnce(&zmq::Socket),
+    mut make: impl FnMut(usize) -> Option<Vec<Bytes>> + Send + 'static,
+) -> (u16, JoinHandle<()>) {
+    let context = zmq::Context::new();
+    let push = context.socket(zmq::PUSH).unwrap();
+    prepare(&push);
+    push.bind("tcp://127.0.0.1:*").unwrap();
+    let endpoint = push.get_last_endpoint().unwrap().unwrap();
+    let port = endpoint.rsplit(':').next().unwrap().parse().unwrap();
+    let sender = std::thread::spawn(move || {
+        for message in (0..).map_while(&mut make) {
+            push.send_multipart(message.iter().map(Bytes::as_ref), 0).unwrap();
+        }
+        drop(push);
+        drop(context);
+    });
+    (port, sender)
+}
+
+/// A peer all of whose bytes are ours, but for the handshake.
+struct Raw {
+    listener: TcpListener,
+    port: u16,
+}
+
+impl Raw {
+    async fn listen() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        Self { listener, port }
+    }
+
+    /// The next connection, past its handshake as ZMTP 3.0 has it.
+    async fn greet(&self) -> TcpStream {
+        within(async {
+            let mut stream = self.listener.accept().await.unwrap().0;
+            let mut greeting = zmtp::GREETING;
+            greeting[11] = 0;
+            stream.write_all(&greeting).await.unwrap();
+            let mut theirs = [0; 64 + 28];
+            stream.read_exact(&mut theirs[..64]).await.unwrap();
+            stream.write_all(&zmtp::ready(Kind::Push)).await.unwrap();
+            stream.read_exact(&mut theirs[64..]).await.unwrap();
+            assert_eq!((&theirs[..64], &theirs[64..]), (&zmtp::GREETING[..], &zmtp::ready(Kind::Pull)[..]));
+            stream
+        })
+        .await
+    }
+}
+
+/// Polls the intake and `other` side by side until that is done; the intake has nothing to hand on meanwhile.
+async fn beside<T>(intake: &mut Intake, other: impl Future<Output = T>) -> T {
+    within(async {
+        tokio::select! {
+            biased;
+            got = intake.recv() => panic!("{got:?}"),
+            done = other => done,
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_foreign_push_is_heard_and_found_again_on_the_same_port() {
+    let raw = Raw::listen().await;
+    let port = raw.port;
+    let mut intake = intake(port);
+    drop(raw);
+    for life in ["first", "second", "third"] {
+        let mut push = PushSocket::new();
+        within(async {
+            while push.bind(&format!("tcp://127.0.0.1:{port}")).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let large = Bytes::from((0..200_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
+        let sent = [record("log", life), record("stdout", large), record("finished", "")];
+        let sending = async {
+            for one in sent.clone() {
+                push_until_taken(&mut push, one).await;
+            }
+        };
+        let receiving = async {
+            for one in &sent {
+                assert_eq!(frames(&mut intake).await, *one);
+            }
+        };
+        tokio::join!(sending, receiving);
+        push.unbind_all().await;
+    }
+}
+
+/// With heartbeats, which a peer on whose PINGs nothing is answered ends.
+#[tokio::test]
+async fn libzmqs_push_is_heard_and_stays() {
+    let monitored = |push: &zmq::Socket| {
+        push.set_heartbeat_ivl(20).unwrap();
+        push.set_heartbeat_timeout(200).unwrap();
+        push.set_linger(20_000).unwrap();
+    };
+    let (port, sender) = libzmq_push(monitored, |n| {
+        // Longer than the limit, with nothing to read but PINGs.
+        std::thread::sleep(Duration::from_millis(if n == 2 { 600 } else { 0 }));
+        (n < 4).then(|| record("stdout", n.to_string()))
+    });
+    let mut intake = intake(port);
+    for n in 0..4 {
+        assert_eq!(frames(&mut intake).await, record("stdout", n.to_string()));
+    }
+    assert_eq!(intake.pause, Duration::ZERO, "it connected anew");
+    sender.join().unwrap();
+}
+
+#[tokio::test]
+async fn pings_are_answered() {
+    let raw = Raw::listen().await;
+    let mut intake = intake(raw.port);
+    beside(&mut intake, async {
+        let mut stream = raw.greet().await;
+        stream.write_all(b"\x04\x0a\x04PING\0\0abc\x04\x07\x04PING\0\0").await.unwrap();
+        let mut answers = [0; 17];
+        stream.read_exact(&mut answers).await.unwrap();
+        assert_eq!(&answers, b"\x04\x08\x04PONGabc\x04\x05\x04PONG"[..].first_chunk::<17>().unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_half_message_is_gone_with_its_connection() {
+    let raw = Raw::listen().await;
+    let mut intake = intake(raw.port);
+    beside(&mut intake, async {
+        let mut stream = raw.greet().await;
+        stream.write_all(b"\x01\x06stdout\0\x05hal").await.unwrap();
+    })
+    .await;
+    let (next, _stream) = tokio::join!(frames(&mut intake), async {
+        let mut stream = raw.greet().await;
+        stream.write_all(b"\x01\x06stdout\0\x05whole").await.unwrap();
+        stream
+    });
+    assert_eq!(next, record("stdout", "whole"));
+}
+
+/// As Docker's proxy does while the runner starts.
+#[tokio::test]
+async fn a_connection_that_is_closed_at_once_is_made_again_soon() {
+    let raw = Raw::listen().await;
+    let mut intake = intake(raw.port);
+    beside(&mut intake, async {
+        for _ in 0..5 {
+            drop(raw.listener.accept().await.unwrap());
+        }
+    })
+    .await;
+    assert_eq!(intake.pause, SHORTEST);
+}
+
+#[test]
+fn pauses_grow_with_failures_and_not_with_ends() {
+    let check = |trouble: Trouble, expected: [u128; 7]| {
+        let mut last = Duration::ZERO;
+        let pauses = expected.map(|_| {
+            last = pause(&trouble, last);
+            last.as_millis()
+        });
+        assert_eq!(pauses, expected, "{trouble}");
+    };
+    check(Trouble::Connect(io::ErrorKind::ConnectionRefused.into()), [100, 200, 400, 800, 1600, 2000, 2000]);
+    check(Trouble::Rules(ZmtpError::FrameCount), [100, 200, 400, 800, 1600, 2000, 2000]);
+    check(Trouble::Late, [100, 200, 400, 800, 1600, 2000, 2000]);
+    check(Trouble::Closed, [100; 7]);
+    check(Trouble::Broken(io::ErrorKind::ConnectionReset.into()), [100; 7]);
+}
+
+#[tokio::test]
+async fn a_message_without_end_costs_its_connection_and_no_memory() {
+    let raw = Raw::listen().await;
+    let mut intake = intake(raw.port);
+    for (frame, expected) in [
+        (&b"\x01\x01x"[..], ZmtpError::FrameCount),
+        (b"\x03\0\0\0\x7f\0\0\0\0", ZmtpError::FirstFrame(0x7f_0000_0000)),
+        (b"\xff", ZmtpError::Frame),
+    ] {
+        let flood = frame.repeat(100_000);
+        let (broken, sent) = tokio::join!(within(intake.recv()), async {
+            let mut stream = raw.greet().await;
+            let mut sent = 0;
+            within(async {
+                while stream.write_all(&flood).await.is_ok() {
+                    sent += flood.len();
+                }
+            })
+            .await;
+            sent
+        });
+        assert_eq!(broken, Err(expected));
+        // What the two sockets' buffers took.
+        assert!(sent < 32 * MIB, "{sent} bytes");
+    }
+    assert_eq!(intake.pause, 4 * SHORTEST);
+    // It is no worse for it.
+    let (next, _stream) = tokio::join!(frames(&mut intake), async {
+        let mut stream = raw.greet().await;
+        stream.write_all(b"\x01\x06stdout\0\x02ok").await.unwrap();
+        stream
+    });
+    assert_eq!(next, record("stdout", "ok"));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_zeromq_is_named() {
+    let raw = Raw::listen().await;
+    let mut intake = intake(raw.port);
+    let (broken, ()) = tokio::join!(within(intake.recv()), async {
+        let mut stream = raw.listener.accept().await.unwrap().0;
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    });
+    assert_eq!(broken, Err(ZmtpError::NotZmq));
+}
+
+#[tokio::test]
+async fn a_frame_of_200_mib_is_cut_and_the_next_record_is_whole() {
+    const SIZE: usize = 200 * MIB;
+    let raw = Raw::listen().await;
+    let mut intake = intake(raw.port);
+    let sending = async {
+        let mut stream = raw.greet().await;
+        for kind in ["stdout", "medium"] {
+            stream.write_all(&[b"\x01\x06", kind.as_bytes(), b"\x02"].concat()).await.unwrap();
+            stream.write_u64(SIZE as u64).await.unwrap();
+            let piece = vec![b'x'; MIB];
+            for _ in 0..SIZE / MIB {
+                stream.write_all(&piece).await.unwrap();
+            }
+        }
+        stream.write_all(b"\x01\x06stdout\0\x02ok").await.unwrap();
+        stream
+    };
+    let receiving = async {
+        let message = within(intake.recv()).await.unwrap();
+        assert_eq!((message.frames[1].len(), message.cut), (KEPT, SIZE - KEPT));
+        let Ok(Record::Stdout(text)) = Record::decode(&message.frames) else { panic!("no output") };
+        assert_eq!(text.len(), MAX_RECORD);
+        let message = within(intake.recv()).await.unwrap();
+        let media = record("media", message.frames[1].clone());
+        let bad = Record::decode(&media).unwrap_err().of_cut(message.cut);
+        assert_eq!(bad, BadRecord::MediaTooLarge(SIZE));
+        assert_eq!(frames(&mut intake).await, record("stdout", "ok"));
+    };
+    tokio::join!(sending, receiving);
+}
+
+/// The runner is blocked by its own socket's limits then.
+#[tokio::test]
+async fn nothing_is_read_while_nobody_asks() {
+    let raw = Raw::listen().await;
+    let mut intake = intake(raw.port);
+    let mut stream = beside(&mut intake, raw.greet()).await;
+    let mut bytes = b"\x01\x06stdout\x02\0\0\0\0\0\x10\0\0".to_vec();
+    bytes.resize(bytes.len() + MIB, b'x');
+    let mut sent = 0;
+    // Ends when nothing was taken for a while.
+    while let Ok(written) =
+        timeout(Duration::from_millis(300), stream.write(&bytes[sent % bytes.len()..])).await
+    {
+        sent += written.unwrap();
+    }
+    assert!(sent < 32 * MIB, "{sent} bytes");
+    assert_eq!(frames(&mut intake).await[1].len(), MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_calls_neither_lose_nor_double() {
+    const COUNT: usize = 2000;
+    let (port, sender) = libzmq_push(
+        |push| push.set_linger(20_000).unwrap(),
+        |n| {
+            // Lets the receiver run dry, so that it really waits.
+            std::thread::sleep(Duration::from_millis(if n % 97 == 0 { 2 } else { 0 }));
+            (n < COUNT).then(|| vec![n.to_string().into(), vec![3; 20_000].into()])
+        },
+    );
+    let (mut intake, mut cancelled) = (intake(port), 0);
+    within(async {
+        for n in 0..COUNT {
+            let got = loop {
+                match timeout(Duration::from_micros(50), intake.recv()).await {
+                    Ok(got) => break got.unwrap(),
+                    Err(_) => cancelled += 1,
+                }
+            };
+            assert_eq!((&got.frames[0][..], got.frames[1].len()), (n.to_string().as_bytes(), 20_000));
+        }
+    })
+    .await;
+    assert!(cancelled > 0, "nothing was tried");
+    sender.join().unwrap();
+}
+
+/// `cargo test --release --lib -- --ignored --nocapture many_small`: the figures of one run compare with each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn many_small_records_beside_libzmqs_pull() {
+    use crate::zmq::{Context, Limits, Pull};
+    const COUNT: usize = 200_000;
+    // As it was set for runners.
+    let old = Limits { max_message: 128 * MIB, recv_hwm: 16, ..Limits::server() };
+    let make = |n| (n < COUNT).then(|| record("stdout", Bytes::from_static(&[b'x'; 50])));
+    let prepare = |push: &zmq::Socket| push.set_linger(20_000).unwrap();
+    for round in 0..5 {
+        // Both begin with the first record, so that connecting does not count.
+        let mut pull = Pull::bind(&Context::new().unwrap(), "tcp://127.0.0.1:*", old).unwrap();
+        let context = zmq::Context::new();
+        let push = context.socket(zmq::PUSH).unwrap();
+        prepare(&push);
+        push.connect(&format!("tcp://127.0.0.1:{}", pull.local_port())).unwrap();
+        let sender = std::thread::spawn(move || {
+            for message in (0..).map_while(make) {
+                push.send_multipart(message.iter().map(Bytes::as_ref), 0).unwrap();
+            }
+        });
+        let old = tokio::spawn(async move {
+            pull.recv().await.unwrap();
+            let begin = std::time::Instant::now();
+            for _ in 1..COUNT {
+                pull.recv().await.unwrap();
+            }
+            begin.elapsed()
+        });
+        let old = within(old).await.unwrap();
+        sender.join().unwrap();
+        let (port, sender) = libzmq_push(prepare, make);
+        let new = tokio::spawn(async move {
+            let mut intake = intake(port);
+            intake.recv().await.unwrap();
+            let begin = std::time::Instant::now();
+            for _ in 1..COUNT {
+                intake.recv().await.unwrap();
+            }
+            begin.elapsed()
+        });
+        let new = within(new).await.unwrap();
+        sender.join().unwrap();
+        let ratio = old.as_secs_f64() / new.as_secs_f64();
+        println!("round {round}: libzmq's PULL {old:?}, intake {new:?}, {ratio:.1} times as fast");
+    }
+}
