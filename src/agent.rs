@@ -150,7 +150,6 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
         collector: collector.clone(),
         store: store.clone(),
         events: events.clone(),
-        zmq: zmq.clone(),
         settings: cluster.settings(),
         notes,
         folder_checks: FolderChecks::default(),

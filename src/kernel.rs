@@ -65,7 +65,6 @@ use crate::scratch::{OutputStore, ScratchRoot};
 use crate::stats::{Collector, Number, Sample, Store, Target};
 use crate::wire::Value;
 use crate::wire::event::EndReason;
-use crate::zmq::Context;
 
 /// What the operator decides about kernels.
 #[derive(Debug, Clone)]
@@ -110,8 +109,6 @@ pub struct Node {
     pub store: Store,
     /// The queue to the manager.
     pub events: Events,
-    /// For the runners' sockets.
-    pub zmq: Context,
     /// The manager's settings, for where virtual folders are mounted.
     pub settings: watch::Receiver<Option<ManagerSettings>>,
     /// What is remembered on disk.

@@ -1,7 +1,7 @@
 //! One kernel's REPL: its run queue, its output, completions and interrupts.
 //!
-//! A [`Runner`] is the handle of one task (`task::serve`), which owns the two sockets to the container: libzmq's PUSH
-//! for commands, and for its output, which may be anything, an [`Intake`]. They share
+//! A [`Runner`] is the handle of one task (`task::serve`), which owns the two sockets to the container: an
+//! [`Outlet`] for commands and an [`Intake`] for its output, which may be anything. They share
 //! [`Runs`], pure state behind a std mutex that is held for the length of a method and never over an await: both
 //! the task (records come in) and the callers (answers go out) change it, and each change is short.
 //! Waiting for output happens in the caller's task, in a [`Seat`].
@@ -10,6 +10,8 @@
 //! `activity` to the kernel's task (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
 
 mod intake;
+mod link;
+mod outlet;
 pub mod output;
 pub mod runs;
 mod seat;
@@ -29,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::intake::Intake;
+use self::outlet::Outlet;
 pub use self::runs::{Activity, Entry, Refusal, Runs};
 pub use self::seat::{Answer, Begin, Seat};
 use crate::ids::{KernelId, RunId};
 use crate::wire::command::Command;
 use crate::wire::request::Completions;
-use crate::zmq::{Context, Limits, Push, ZmqError};
 
 /// How long completions may take (section 12, item 28).
 const COMPLETION_LIMIT: Duration = Duration::from_secs(4);
@@ -94,15 +96,9 @@ pub enum AskError {
 
 impl Runner {
     /// Connects both sockets. Returns at once; they go on trying while the container starts.
-    pub fn connect(
-        context: &Context,
-        kernel: KernelId,
-        at: RunnerAddr,
-        runs: Runs,
-        tracker: &TaskTracker,
-    ) -> Result<Self, ZmqError> {
-        let input = format!("tcp://{}", SocketAddr::new(at.host, at.input));
-        let push = Push::connect(context, &input, Limits::runner())?;
+    #[must_use]
+    pub fn connect(kernel: KernelId, at: RunnerAddr, runs: Runs, tracker: &TaskTracker) -> Self {
+        let outlet = Outlet::new(kernel, SocketAddr::new(at.host, at.input));
         let intake = Intake::new(kernel, SocketAddr::new(at.host, at.output));
         let (commands, commands_rx) = mpsc::channel(64);
         let activity = watch::Sender::new(runs.activity());
@@ -117,8 +113,8 @@ impl Runner {
             stale_answers: AtomicUsize::new(0),
         });
         let cancel = CancellationToken::new();
-        tracker.spawn(task::serve(push, intake, commands_rx, shared.clone(), cancel.clone()));
-        Ok(Self { shared, commands, cancel })
+        tracker.spawn(task::serve(outlet, intake, commands_rx, shared.clone(), cancel.clone()));
+        Self { shared, commands, cancel }
     }
 
     /// Takes a place in the queue; dropping the seat frees it.

@@ -9,7 +9,6 @@ use crate::images::ImagesError;
 use crate::resources::ResourceError;
 use crate::runner::{AskError, Refusal};
 use crate::scratch::{MountError, ScratchError};
-use crate::zmq::ZmqError;
 
 /// A request about a kernel failed. Shared, because several may wait for one create.
 pub type Failure = Arc<KernelError>;
@@ -58,9 +57,6 @@ pub enum KernelError {
     /// A Docker call.
     #[error(transparent)]
     Docker(#[from] DockerError),
-    /// The sockets to the runner.
-    #[error("could not connect to the kernel's runner: {0}")]
-    Runner(#[from] ZmqError),
     /// The new container ended at once, or Docker published no ports for it.
     #[error("container {container} {problem}; look at its log with `docker logs`")]
     Stillborn {

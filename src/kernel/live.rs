@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Node;
-use super::error::KernelError;
 use super::make::Made;
 use super::vigil::Vigil;
 use crate::ids::{KernelId, RunId};
@@ -53,11 +52,11 @@ impl Live {
         made: Made,
         run: Option<(RunId, bool)>,
         config: KernelConfig,
-    ) -> Result<Self, KernelError> {
+    ) -> Self {
         let runs = if made.is_new { Runs::default() } else { Runs::taken_over(run, Instant::now()) };
-        let runner = Runner::connect(&node.zmq, kernel, made.runner, runs, &node.tracker)?;
+        let runner = Runner::connect(kernel, made.runner, runs, &node.tracker);
         let vigil = Vigil::over(made.pid, &made.place.container);
-        Ok(Self {
+        Self {
             place: made.place,
             pid: made.pid,
             vigil,
@@ -67,7 +66,7 @@ impl Live {
             scratch: made.scratch,
             noted: watch::Sender::default(),
             snapshots: Mutex::default(),
-        })
+        }
     }
 
     /// For the statistics.

@@ -57,7 +57,7 @@ impl Kernel {
             () = until(deadline) => Err((None, KernelError::Late(node.config.create_deadline.unwrap_or_default()))),
             made = make(&node, id, &self.config, &mut self.allocation) => made.map_err(|e| (None, e)),
         };
-        let mut result = result.and_then(|made| self.connect(made, None).map_err(|e| (None, e)));
+        let mut result = result.map(|made| self.connect(made, None));
         if result.is_ok()
             // On the disk before the answer: the next life undoes what is noted as being made.
             && let Err(source) = self.write_note(NotedPhase::Running, true).await

@@ -339,7 +339,7 @@ impl Kernel {
         // Noted as idle by an agent of this kind: no run goes on. Without a note one may.
         let is_known_idle = run.is_none() && note.as_ref().is_some_and(|n| n.phase == NotedPhase::Running);
         let live = self
-            .connect(Made { is_new: is_known_idle, ..made }, run.clone().map(|run| (run, self.note.waits)))?;
+            .connect(Made { is_new: is_known_idle, ..made }, run.clone().map(|run| (run, self.note.waits)));
         let unused = note.as_ref().map_or(0, |n| unix_now().saturating_sub(n.last_use));
         let unused = Duration::from_secs(unused).min(self.longest_unused());
         self.last_use = Instant::now().checked_sub(unused).unwrap_or(self.last_use);

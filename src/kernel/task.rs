@@ -333,9 +333,7 @@ impl Kernel {
         };
         match (terminate, made) {
             (Some(reason), _) => Err((reason, Arc::new(KernelError::Cancelled(id)))),
-            (None, Some(Ok(made))) => {
-                self.connect(made, None).map_err(|e| (EndReason::SelfTerminated, Arc::new(e)))
-            }
+            (None, Some(Ok(made))) => Ok(self.connect(made, None)),
             (None, Some(Err(e))) => Err((EndReason::SelfTerminated, Arc::new(e))),
             (None, None) => Err((EndReason::SelfTerminated, Arc::new(KernelError::NotRunning(id)))),
         }
@@ -353,14 +351,10 @@ impl Kernel {
     }
 
     /// A made container becomes a live kernel.
-    pub(super) fn connect(
-        &mut self,
-        made: Made,
-        run: Option<(RunId, bool)>,
-    ) -> Result<Arc<Live>, KernelError> {
-        let live = Live::connect(&self.node, self.id, made, run, self.config.clone())?;
+    pub(super) fn connect(&mut self, made: Made, run: Option<(RunId, bool)>) -> Arc<Live> {
+        let live = Live::connect(&self.node, self.id, made, run, self.config.clone());
         self.last_use = Instant::now();
-        Ok(Arc::new(live))
+        Arc::new(live)
     }
 }
 

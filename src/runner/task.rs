@@ -1,4 +1,4 @@
-//! The task that owns a runner's two sockets: libzmq's PUSH for commands, our own PULL for records.
+//! The task that owns a runner's two sockets.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::intake::Intake;
+use super::outlet::Outlet;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};
 use crate::wire::zmtp::messages::Message;
-use crate::zmq::{Multipart, Push, ZmqError};
+use crate::zmq::Multipart;
 
 /// Commands that wait for a container which does not take them (paused, or still starting).
 const MAX_OUTBOX: usize = 64;
@@ -22,7 +23,7 @@ const MAX_OUTBOX: usize = 64;
 const LARGE: usize = 64 * 1024;
 
 pub(super) async fn serve(
-    mut push: Push,
+    mut outlet: Outlet,
     mut intake: Intake,
     mut commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
@@ -30,7 +31,7 @@ pub(super) async fn serve(
 ) {
     let mut outbox: VecDeque<Multipart> = VecDeque::new();
     let mut skipped: u64 = 0;
-    let failed: ZmqError = loop {
+    loop {
         let may_read = shared.runs().may_read();
         tokio::select! {
             // The order is the priority: an end before everything, commands before records, so that an
@@ -38,10 +39,7 @@ pub(super) async fn serve(
             biased;
             () = cancel.cancelled() => return,
             Some(command) = commands.recv(), if outbox.len() < MAX_OUTBOX => outbox.push_back(command.encode()),
-            sent = push.send(outbox.front().cloned().unwrap_or_default()), if !outbox.is_empty() => match sent {
-                Ok(()) => drop(outbox.pop_front()),
-                Err(e) => break e,
-            },
+            () = send_front(&mut outlet, &outbox) => drop(outbox.pop_front()),
             received = intake.recv(), if may_read => match received {
                 Ok(message) => {
                     handle(&shared, &message, &mut skipped);
@@ -55,8 +53,15 @@ pub(super) async fn serve(
         }
         // Records may be ready without end; give others on this thread their share.
         tokio::task::consume_budget().await;
-    };
-    tracing::error!(kernel = %shared.kernel, error = %failed, "lost the socket to the kernel's runner");
+    }
+}
+
+/// Waits for ever when there is nothing to send.
+async fn send_front(outlet: &mut Outlet, outbox: &VecDeque<Multipart>) {
+    match outbox.front() {
+        Some(message) => outlet.send(message).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn handle(shared: &Shared, message: &Message, skipped: &mut u64) {

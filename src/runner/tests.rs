@@ -9,7 +9,7 @@ use zeromq::{PushSocket, Socket, SocketSend, ZmqMessage};
 use super::*;
 use crate::wire::record::MAX_RECORD;
 use crate::wire::reply::{ConsoleItem, RunStatus};
-use crate::zmq::{Multipart, Pull};
+use crate::zmq::{Context, Limits, Multipart, Pull};
 
 /// Every wait in these tests ends by then; none should come near it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ impl Fake {
         let port = bound.rsplit(':').next().unwrap().parse().unwrap();
         let at = RunnerAddr { host: Ipv4Addr::LOCALHOST.into(), input: input.local_port(), output: port };
         let tracker = TaskTracker::new();
-        let runner = Runner::connect(&context, KernelId::random(), at, Runs::default(), &tracker).unwrap();
+        let runner = Runner::connect(KernelId::random(), at, Runs::default(), &tracker);
         (runner, Self { input, output })
     }
 

@@ -47,13 +47,6 @@ impl Limits {
         }
     }
 
-    /// Commands to a kernel's runner. What is sent before it listens is kept for it. Nothing is to come back. What a
-    /// container sends nevertheless nobody reads; libzmq stops at one message, but holds a message without end (`inbox.rs`).
-    #[must_use]
-    pub fn runner() -> Self {
-        Self { max_message: KIB, send_hwm: 64, recv_hwm: 1, ..Self::server() }
-    }
-
     /// A client of an agent's RPC router.
     #[must_use]
     pub fn client() -> Self {

@@ -1,4 +1,4 @@
-//! The PUSH socket: input to a kernel's runner.
+//! The PUSH socket: the other half in tests.
 
 use super::endpoint::Direction;
 use super::socket::Socket;

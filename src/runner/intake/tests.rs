@@ -1,11 +1,14 @@
 //! The intake against PUSH sockets of two ZeroMQ libraries, and against peers that are none.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::thread::JoinHandle;
 
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use zeromq::{PushSocket, Socket, SocketSend, ZmqMessage};
 
+use super::super::link::SHORTEST;
 use super::*;
 use crate::wire::record::{BadRecord, MAX_RECORD, Record};
 
@@ -208,7 +211,7 @@ fn pauses_grow_with_failures_and_not_with_ends() {
     let check = |trouble: Trouble, expected: [u128; 7]| {
         let mut last = Duration::ZERO;
         let pauses = expected.map(|_| {
-            last = pause(&trouble, last);
+            last = trouble.pause(last);
             last.as_millis()
         });
         assert_eq!(pauses, expected, "{trouble}");
