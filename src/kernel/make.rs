@@ -58,10 +58,11 @@ impl Kernel {
             made = make(&node, id, &self.config, &mut self.allocation) => made.map_err(|e| (None, e)),
         };
         let mut result = result.map(|made| self.connect(made, None));
-        if result.is_ok()
+        if let Ok(live) = &result
             // On the disk before the answer: the next life undoes what is noted as being made.
             && let Err(source) = self.write_note(NotedPhase::Running, true).await
         {
+            live.runner.close();
             let path = node.scratch.agent_dir().display().to_string();
             result = Err((None, KernelError::Note { path, source }));
         }

@@ -246,6 +246,10 @@ impl Notes {
     /// Its event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
     /// agent, and syncing takes a hundred times as long.
     pub fn under_way(&self, kernel: KernelId, mut ending: Ending, is_under_way: bool) -> io::Result<()> {
+        if matches!(self.ended().get(&kernel), Some(Told::At(_))) {
+            // A slow disk: it has arrived meanwhile.
+            return Ok(());
+        }
         ending.left_at = is_under_way.then(unix_now);
         self.write_ending(kernel, ending, false)
     }

@@ -141,24 +141,28 @@ impl Kernels {
 
     /// Gives a kernel a new container.
     pub async fn restart(&self, kernel: KernelId, config: ConfigPatch) -> Result<KernelPlace, Failure> {
-        let restarted = self.restart_known(kernel, config).await;
-        if restarted.is_err() {
-            // The manager ignores the end of a kernel while it restarts it; if it was told just now, nobody heard it.
-            let node = self.node.clone();
-            let noted = tokio::task::spawn_blocking(move || node.notes.unheard(kernel)).await;
-            if let Ok(Err(error)) = noted {
-                tracing::warn!(%kernel, %error, "could not note that its end was not heard");
-            }
+        let handle = match self.known(kernel).await {
+            Ok(handle) => handle,
+            Err(error) => return Err(self.too_late(kernel, error).await),
+        };
+        let (answer, answered) = oneshot::channel();
+        if handle.restarts.send(Restart { config, answer }).is_ok()
+            && let Ok(result) = answered.await
+        {
+            return result;
         }
-        restarted
+        Err(self.too_late(kernel, Arc::new(KernelError::NotRunning(kernel))).await)
     }
 
-    async fn restart_known(&self, kernel: KernelId, config: ConfigPatch) -> Result<KernelPlace, Failure> {
-        let handle = self.known(kernel).await?;
-        let (answer, answered) = oneshot::channel();
-        let gone = || Arc::new(KernelError::NotRunning(kernel));
-        handle.restarts.send(Restart { config, answer }).map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+    /// A kernel that the manager restarts is over. It ignores the end of a kernel while it restarts it, so if that was
+    /// told, or is on its way, nobody hears it.
+    async fn too_late(&self, kernel: KernelId, error: Failure) -> Failure {
+        let node = self.node.clone();
+        let noted = tokio::task::spawn_blocking(move || node.notes.unheard(kernel)).await;
+        if let Ok(Err(error)) = noted {
+            tracing::warn!(%kernel, %error, "could not note that its end was not heard");
+        }
+        error
     }
 
     /// Runs code, or goes on with a run. `None`: cut off by a restart or destroy.
