@@ -27,6 +27,9 @@ use crate::wire::event::{Event, Heartbeat};
 /// How long an event waits for its departure to be noted; a disk that hangs must not keep the manager uninformed.
 const NOTE_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long what was sent to a manager that has moved meanwhile is waited for.
+const MOVE_LIMIT: Duration = Duration::from_secs(1);
+
 /// Handle of the queue.
 #[derive(Clone)]
 pub struct Events {
@@ -254,12 +257,24 @@ impl Server {
                 (Outgoing::Front, Some(front)) => front.queued.event.encode(&self.instance),
                 (Outgoing::Front, None) => continue,
             };
-            tokio::select! {
-                biased;
-                delivered = line.deliver(&frames) => if let Err(error) = delivered {
-                    return self.failed(&error);
-                },
-                () = changed(&mut address) => return,
+            let mut has_moved = false;
+            let delivered = {
+                let mut delivery = std::pin::pin!(line.deliver(&frames));
+                tokio::select! {
+                    biased;
+                    delivered = &mut delivery => delivered,
+                    () = changed(&mut address) => {
+                        has_moved = true;
+                        // It may just have been read where the manager was; told at both places it would be told twice.
+                        match timeout(MOVE_LIMIT, delivery).await {
+                            Ok(delivered) => delivered,
+                            Err(_) => return,
+                        }
+                    }
+                }
+            };
+            if let Err(error) = delivered {
+                return self.failed(&error);
             }
             if std::mem::take(&mut is_first) {
                 let to = address.borrow().as_ref().map(ToString::to_string);
@@ -269,6 +284,9 @@ impl Server {
             match outgoing {
                 Outgoing::Beat(_) => drop(self.last_beat.send_replace(Some(Instant::now()))),
                 Outgoing::Front => self.front_arrived(),
+            }
+            if has_moved {
+                return;
             }
         }
     }
