@@ -14,27 +14,22 @@
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
 //! is renamed to `*.set-aside` with a warning and never stops a start.
 
+mod files;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::files::{Entry, VERSION, file, read_all, remove, set_aside, write};
 use super::labels::Owner;
 use crate::ids::KernelId;
 use crate::stats::Sample;
 use crate::wire::event::EndReason;
-
-/// The version of both kinds of files.
-const VERSION: u32 = 1;
-
-/// Counts writes, for the names of temporary files.
-static WRITES: AtomicU64 = AtomicU64::new(0);
 
 /// How long a told ending is remembered, in seconds (section 12, item 4).
 const REMEMBER_SECS: u64 = 3600;
@@ -347,41 +342,6 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn file(dir: &Path, kernel: KernelId) -> PathBuf {
-    dir.join(format!("{kernel}.json"))
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "could not remove a note; it is looked at again at the next start");
-    }
-}
-
-fn write(dir: &Path, kernel: KernelId, value: &impl Serialize, durable: bool) -> io::Result<()> {
-    let bytes = serde_json::to_vec(value)?;
-    // One of its own for each write: a slow disk may still be at the one before.
-    let temporary = dir.join(format!("{kernel}.{}.tmp", WRITES.fetch_add(1, Ordering::Relaxed)));
-    let mut out = File::create(&temporary)?;
-    out.write_all(&bytes)?;
-    if durable {
-        out.sync_all()?;
-    }
-    drop(out);
-    fs::rename(&temporary, file(dir, kernel))?;
-    if durable {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// What both kinds of files have in common.
-trait Entry: DeserializeOwned {
-    /// Its version, the kernel that it speaks of, and whose it is, which is taken out of it.
-    fn head(&mut self) -> (u32, &str, Option<String>);
-}
-
 impl Entry for KernelNote {
     fn head(&mut self) -> (u32, &str, Option<String>) {
         (self.version, &self.kernel, self.owner.take())
@@ -392,48 +352,6 @@ impl Entry for Ending {
     fn head(&mut self) -> (u32, &str, Option<String>) {
         (self.version, &self.kernel, self.owner.take())
     }
-}
-
-fn read_all<T: Entry>(dir: &Path, owner: &str) -> io::Result<Vec<(KernelId, T)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let extension = path.extension().and_then(|e| e.to_str());
-        if extension == Some("tmp") {
-            // The write was cut off before the rename; what it should have replaced is still there.
-            remove(&path);
-        } else if let Some(stem) = name.strip_suffix(".json") {
-            match read_one(&path, stem, owner) {
-                Ok(one) => found.extend(one),
-                Err(reason) => set_aside(&path, &reason),
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// `None`: it is another agent's.
-fn read_one<T: Entry>(path: &Path, stem: &str, owner: &str) -> Result<Option<(KernelId, T)>, String> {
-    let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    let mut value: T = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-    let (version, kernel, written_by) = value.head();
-    if version != VERSION {
-        return Err(format!("it is of version {version}, this agent knows version {VERSION}"));
-    }
-    if kernel != stem {
-        return Err(format!("it speaks of kernel {kernel}"));
-    }
-    let id = stem.parse::<KernelId>().map_err(|e| e.to_string())?;
-    // Older ones say nothing; then there was one agent only.
-    let is_ours = written_by.is_none_or(|by| by == owner);
-    Ok(is_ours.then_some((id, value)))
-}
-
-fn set_aside(path: &Path, reason: &str) {
-    let aside = path.with_extension("json.set-aside");
-    let moved = fs::rename(path, &aside);
-    tracing::warn!(path = %path.display(), reason, moved = moved.is_ok(), "set a note aside that can't be understood");
 }
 
 #[cfg(test)]
