@@ -68,9 +68,6 @@ pub enum ZmtpError {
     /// A frame that is too large or a command that is none.
     #[error("it sent a frame that makes no sense")]
     Frame,
-    /// A message whose first frame, the kind of a record, is too large to be one.
-    #[error("it sent a message whose first frame has {0} bytes; {LARGEST} are allowed")]
-    FirstFrame(u64),
     /// A message that goes on and on.
     #[error("it sent a message of more than {} frames", messages::MAX_FRAMES)]
     FrameCount,

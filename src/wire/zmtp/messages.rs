@@ -1,16 +1,20 @@
 //! The messages of a PUSH, from one that may be malicious: its bytes decide how long a message goes on and how large
 //! a frame claims to be, and nothing but limits of ours decides what is kept. Pure.
 //!
-//! Of a message's second frame, a record's data, the beginning is kept and the rest is counted; of frames behind
-//! it nothing is kept, since a message that has any is only ever reported. No memory is taken for what a head
+//! Of a message's first frame, a record's kind, and its second, the data, the beginning is kept and the rest of the data
+//! is counted; of frames behind them nothing is kept, since a message that has any is only ever reported. No memory is taken for what a head
 //! announces, only for bytes that came.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{COMMAND, Decoder, Head, LARGEST, MORE, Said, ZmtpError, command, take_head};
 
-/// A message of more frames breaks the rules; a record has two.
-pub const MAX_FRAMES: usize = 8;
+/// A message of more frames breaks the rules. A record has two; others are reported, and the next message may be one.
+pub const MAX_FRAMES: usize = 1024;
+
+/// A larger frame breaks the rules. Reading on in one that never ends would keep a core busy, and nothing pushes back
+/// on whoever sends it.
+pub const MAX_FRAME: u64 = 256 * 1024 * 1024;
 
 /// How many bytes are asked of the connection at once.
 const READ: usize = 32 * 1024;
@@ -102,6 +106,9 @@ impl Messages {
     /// Judges a frame by its head.
     fn begin(&mut self, head: &Head) -> Result<Frame, ZmtpError> {
         let &Head { flags, length } = head;
+        if length > MAX_FRAME {
+            return Err(ZmtpError::Frame);
+        }
         let most = if flags & COMMAND != 0 {
             if length > LARGEST as u64 {
                 return Err(ZmtpError::Frame);
@@ -109,7 +116,6 @@ impl Messages {
             LARGEST
         } else {
             match self.message.frames.len() {
-                0 if length > LARGEST as u64 => return Err(ZmtpError::FirstFrame(length)),
                 0 => LARGEST,
                 1 => self.keep,
                 2..MAX_FRAMES => 0,
