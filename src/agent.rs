@@ -179,6 +179,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     background(Box::pin(async move { k.reconcile().await }));
     let k = registry();
     background(Box::pin(async move { k.probe().await }));
+    background(Box::pin(parts::advise(docker.clone())));
     let (k, every) = (registry(), config.stats_interval);
     background(Box::pin(async move { k.keep_samples(every).await }));
     let heartbeats = HeartbeatConfig {

@@ -64,6 +64,17 @@ pub(super) async fn wait_for_docker(docker: &Docker) -> EngineInfo {
     }
 }
 
+/// Says once what an operator should know of this machine's Docker.
+pub(super) async fn advise(docker: Docker) {
+    match docker.containers_reach_each_other().await {
+        Ok(true) => tracing::warn!(
+            "kernels reach each other's ports that take code; where users don't trust each other, set \"icc\": false in /etc/docker/daemon.json"
+        ),
+        Ok(false) => {}
+        Err(error) => tracing::debug!(%error, "can't tell whether kernels reach each other"),
+    }
+}
+
 pub(super) fn identity(config: &Config, agent_dir: &Path) -> IdentityConfig {
     IdentityConfig {
         memory: Some(agent_dir.join("identity.json")),

@@ -254,4 +254,10 @@ async fn the_engine_describes_itself() {
     assert!(info.cpus > 0 && info.memory_bytes > 0);
     assert!(matches!(info.cgroup_version, 1 | 2));
     assert!(["cgroupfs", "systemd", "none"].contains(&info.cgroup_driver.as_str()));
+    let told = std::process::Command::new("docker")
+        .args(["network", "inspect", "bridge", "--format", "{{json .Options}}"])
+        .output()
+        .unwrap();
+    let is_open = String::from_utf8_lossy(&told.stdout).contains(r#"enable_icc":"true""#);
+    assert_eq!(docker.containers_reach_each_other().await.unwrap(), is_open);
 }
