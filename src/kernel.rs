@@ -201,7 +201,7 @@ struct Shared {
     recovered: watch::Sender<bool>,
     /// Whether Docker answers; heartbeats and readiness go by it.
     docker_answers: watch::Sender<bool>,
-    /// How often Docker told that a container is out of memory, for the log.
+    /// How often Docker told that a kernel's container is out of memory, for the log.
     wants: AtomicU64,
 }
 

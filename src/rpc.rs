@@ -1,8 +1,8 @@
 //! The RPC server: calls in, answers out, in whatever order they are ready (PROTOCOL sections 2 and 3).
 //!
 //! One task owns the ROUTER socket; each call runs in a task of its own and hands its answer back through a bounded
-//! channel. A caller whose connection closes is gone: its place in a run queue is freed,
-//! and the kernel that it would not know of is undone. When the server stops, no call is taken any more, and those under way are still answered.
+//! channel. A caller whose connection closes is gone: its place in a run queue is freed, and the kernel that it would
+//! not know of is undone. When the server stops, no call is taken any more, and those under way are still answered.
 
 mod errors;
 mod methods;

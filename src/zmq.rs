@@ -22,6 +22,7 @@ mod endpoint;
 mod engine;
 mod error;
 mod inbox;
+mod keepalive;
 mod limits;
 mod pull;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use dealer::Dealer;
 pub use departures::Peer;
 pub use endpoint::BadEndpoint;
 pub use error::ZmqError;
+pub use keepalive::keep_alive;
 pub use limits::Limits;
 pub use pull::Pull;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::cluster::HostPort;
 use crate::wire::zmtp::{self, Decoder, Kind, Said, ZmtpError};
+use crate::zmq::keep_alive;
 
 /// How long connecting may take, and again the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -77,10 +78,7 @@ impl Line {
             timeout(HANDSHAKE, connecting).await.map_err(|_| LineError::Late { step: "connecting" })??;
         stream.set_nodelay(true)?;
         let (idle, every, times) = KEEPALIVE;
-        sockopt::set_socket_keepalive(&stream, true).map_err(std::io::Error::from)?;
-        sockopt::set_tcp_keepidle(&stream, idle).map_err(std::io::Error::from)?;
-        sockopt::set_tcp_keepintvl(&stream, every).map_err(std::io::Error::from)?;
-        sockopt::set_tcp_keepcnt(&stream, times).map_err(std::io::Error::from)?;
+        keep_alive(&stream, idle, every, times)?;
         let millis = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(&stream, millis).map_err(std::io::Error::from)?;
         let mut line = Self { stream, decoder: Decoder::new(Kind::Pull), confirms: false };

@@ -73,9 +73,7 @@ impl Kernel {
             !failed
         });
     }
-}
 
-impl Kernel {
     /// Lets the manager write down what it was answered before it hears of the end.
     ///
     /// It ignores the end of a kernel whose create it has not committed, or whose status is still RESTARTING (its

@@ -63,11 +63,13 @@ impl Kernels {
     /// Code that runs out of memory may do so again and again: the powers of two tell enough.
     fn hear_of_want(&self, container: &ContainerId) {
         let is_ours = self.handles().values().any(|h| h.phase.borrow().container() == Some(container));
-        let times = self.shared.wants.fetch_add(1, Ordering::Relaxed) + 1;
-        if is_ours && times.is_power_of_two() {
-            tracing::warn!(container = container.short(), times, "a kernel's container is out of memory");
-        } else {
+        if !is_ours {
             tracing::debug!(container = container.short(), "a container is out of memory");
+            return;
+        }
+        let times = self.shared.wants.fetch_add(1, Ordering::Relaxed) + 1;
+        if times.is_power_of_two() {
+            tracing::warn!(container = container.short(), times, "a kernel's container is out of memory");
         }
     }
 

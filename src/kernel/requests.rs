@@ -69,8 +69,8 @@ impl Kernels {
             let was_over = !is_new && matches!(*handle.phase.borrow(), Phase::Ending | Phase::Gone(_));
             if was_over {
                 // An earlier kernel of this id is still going; ours begins when it is gone.
-                let gone = async { while handle.phase.changed().await.is_ok() {} };
-                timeout(READY_LIMIT, gone).await.map_err(|_| KernelError::Late(READY_LIMIT))?;
+                let over = async { while handle.phase.changed().await.is_ok() {} };
+                timeout(READY_LIMIT, over).await.map_err(|_| KernelError::Late(READY_LIMIT))?;
                 continue;
             }
             let unwanted = is_new.then(|| handle.unwanted.clone());

@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::wire::zmtp::{self, Decoder, Kind, Said, ZmtpError};
+use crate::zmq::keep_alive;
 
 /// How long connecting may take, with the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -72,10 +72,7 @@ async fn open(address: SocketAddr, own: Kind, peer: Kind) -> Result<Link, Troubl
     let mut stream = TcpStream::connect(address).await.map_err(Trouble::Connect)?;
     stream.set_nodelay(true)?;
     let (idle, every, times) = KEEPALIVE;
-    sockopt::set_socket_keepalive(&stream, true).map_err(io::Error::from)?;
-    sockopt::set_tcp_keepidle(&stream, idle).map_err(io::Error::from)?;
-    sockopt::set_tcp_keepintvl(&stream, every).map_err(io::Error::from)?;
-    sockopt::set_tcp_keepcnt(&stream, times).map_err(io::Error::from)?;
+    keep_alive(&stream, idle, every, times)?;
     let mut decoder = Decoder::new(peer);
     stream.write_all(&zmtp::GREETING).await?;
     hear(&mut stream, &mut decoder, &Said::Greeting).await?;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::ZmqError;
 use super::endpoint::Host;
 
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+const MIB: usize = 1024 * 1024;
 
 /// The settings of one socket; start from one of the constructors.
 #[derive(Clone, Copy, Debug)]
