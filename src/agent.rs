@@ -35,6 +35,9 @@ use crate::zmq::{Context, Limits, Router};
 /// How long the start waits for the first list of images before it goes on without.
 const FIRST_SCAN: Duration = Duration::from_secs(10);
 
+/// How long the start waits for etcd to say `starting`.
+const SAID: Duration = Duration::from_secs(1);
+
 /// Why the agent could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -213,6 +216,10 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
             server_broken.cancel();
         }
     });
+    // Of what is to be said only the newest waits, and a quick start would leave `starting` out. While etcd is away
+    // again, it is left out all the same.
+    let starting_is_said = tokio::time::timeout(SAID, cluster.presence_published());
+    let _ = stop.run_until_cancelled(starting_is_said).await;
     cluster.set_presence(Presence::Running { ip: agent_host.clone() });
     let (published, first_beat) = (cluster.clone(), events.clone());
     let starting = async move {
