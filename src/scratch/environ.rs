@@ -3,8 +3,12 @@
 
 use std::collections::BTreeMap;
 
-/// The largest file written or read, in bytes; far above Linux's own limit for one environment string.
+/// The largest file written or read, in bytes.
 pub(super) const MAX_ENVIRON_BYTES: usize = 1024 * 1024;
+
+/// The longest `NAME=value`, in bytes: Linux's `MAX_ARG_STRLEN` (32 pages) less the NUL at its end. With a longer one
+/// no program starts in the kernel, often not even its runner.
+const MAX_VARIABLE_BYTES: usize = 128 * 1024 - 1;
 
 /// An environment that the file can't carry. The texts name the variable and never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +28,17 @@ pub enum EnvironError {
     Value {
         /// The variable's name.
         name: String,
+    },
+    /// One variable that Linux would not hand to any program.
+    #[error(
+        "environ: {name} has {bytes} bytes with its value, and Linux passes at most {MAX_VARIABLE_BYTES} in one variable; \
+         put the value into a file"
+    )]
+    VariableTooLarge {
+        /// The variable's name, cut at 64 characters.
+        name: String,
+        /// The size of `NAME=value`, in bytes.
+        bytes: usize,
     },
     /// More than the file may hold.
     #[error(
@@ -46,6 +61,10 @@ pub(super) fn render(environ: &BTreeMap<String, String>) -> Result<String, Envir
         }
         if value.contains(breaks) {
             return Err(EnvironError::Value { name: name.clone() });
+        }
+        let bytes = name.len() + 1 + value.len();
+        if bytes > MAX_VARIABLE_BYTES {
+            return Err(EnvironError::VariableTooLarge { name: name.chars().take(64).collect(), bytes });
         }
         text.push_str(name);
         text.push('=');
@@ -113,8 +132,18 @@ mod tests {
 
     #[test]
     fn too_much_is_refused() {
-        let huge = "x".repeat(MAX_ENVIRON_BYTES);
-        assert!(matches!(render(&one("A", &huge)), Err(EnvironError::TooLarge { .. })));
+        let large = "x".repeat(MAX_VARIABLE_BYTES - 3);
+        let environ: BTreeMap<_, _> = (0..9).map(|n| (format!("A{n}"), large.clone())).collect();
+        assert!(matches!(render(&environ), Err(EnvironError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_variable_that_linux_would_not_pass_on_is_refused() {
+        let largest = "x".repeat(MAX_VARIABLE_BYTES - 2);
+        assert!(render(&one("A", &largest)).is_ok());
+        let error = render(&one("A", &(largest + "x"))).unwrap_err();
+        assert_eq!(error, EnvironError::VariableTooLarge { name: "A".into(), bytes: MAX_VARIABLE_BYTES + 1 });
+        assert!(error.to_string().len() < 300, "the value is not in the text");
     }
 
     #[test]

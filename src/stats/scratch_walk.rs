@@ -1,7 +1,7 @@
 //! Measures scratch directories: a walk with limits, and the one walker that does it.
 //!
-//! A size is the sum of the lengths of regular files, as later Python agents count it; a file with several names
-//! counts once. Links are not followed and other file systems not entered, each directory being opened beneath its
+//! A size is what regular files take on the disk, as `du` counts it: a sparse file of a terabyte takes little. A file with
+//! several names counts once. Links are not followed and other file systems not entered, each directory being opened beneath its
 //! parent's descriptor: whoever owns the files may swap them for links at any moment.
 //!
 //! The walker is a thread of its own and not of the runtime's blocking pool, because a file system that hangs would
@@ -25,6 +25,9 @@ use crate::ids::KernelId;
 /// Each level of a walk holds a descriptor.
 const MAX_DEPTH: usize = 128;
 
+/// The unit of `st_blocks`, whatever the file system's own blocks are.
+const BLOCK: u64 = 512;
+
 /// When a walk of one scratch directory stops; what was counted by then is the size.
 #[derive(Debug, Clone, Copy)]
 pub struct WalkLimits {
@@ -43,7 +46,7 @@ impl Default for WalkLimits {
 /// The result of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Measured {
-    /// The lengths of the files that were seen.
+    /// What the files that were seen take on the disk.
     bytes: u64,
     /// Whether nothing was left out: limits were kept and every directory could be read.
     complete: bool,
@@ -192,7 +195,8 @@ fn walk(root: &Path, limits: WalkLimits) -> io::Result<Measured> {
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile if stat.st_nlink < 2 || counted_links.insert(stat.st_ino) => {
-                found.bytes = found.bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+                let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+                found.bytes = found.bytes.saturating_add(blocks.saturating_mul(BLOCK));
             }
             FileType::Directory => {
                 let opened = rustix::fs::openat(parent, name, flags, Mode::empty()).and_then(Dir::new);
@@ -210,16 +214,21 @@ fn walk(root: &Path, limits: WalkLimits) -> io::Result<Measured> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
+
+    /// What this file system takes for a file, which depends on its block size.
+    fn taken(file: &Path) -> u64 {
+        fs::metadata(file).unwrap().blocks() * BLOCK
+    }
 
     fn full(bytes: u64) -> Measured {
         Measured { bytes, complete: true }
     }
 
     #[test]
-    fn lengths_of_files_count_once_and_links_are_not_followed() {
+    fn what_files_take_counts_once_without_holes_and_links_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("big"), [0; 5000]).unwrap();
@@ -230,9 +239,13 @@ mod tests {
         symlink(outside.path(), dir.path().join("a/dir")).unwrap();
         symlink(outside.path().join("big"), dir.path().join("a/file")).unwrap();
         symlink("..", dir.path().join("a/b/round")).unwrap();
-        let sparse = fs::File::create(dir.path().join("sparse")).unwrap();
-        sparse.set_len(1 << 40).unwrap();
-        assert_eq!(walk(dir.path(), WalkLimits::default()).unwrap(), full(111 + (1 << 40)));
+        let sparse = dir.path().join("sparse");
+        fs::write(&sparse, [1; 9000]).unwrap();
+        fs::File::options().write(true).open(&sparse).unwrap().set_len(1 << 40).unwrap();
+        let files = [sparse, dir.path().join("a/one"), dir.path().join("a/b/.hidden")];
+        let measured = walk(dir.path(), WalkLimits::default()).unwrap();
+        assert_eq!(measured, full(files.iter().map(|file| taken(file)).sum()));
+        assert!((9111..1 << 20).contains(&measured.bytes), "{measured:?}");
         assert!(walk(&dir.path().join("a/dir"), WalkLimits::default()).is_err());
     }
 
@@ -242,9 +255,10 @@ mod tests {
         for number in 0..50 {
             fs::write(dir.path().join(number.to_string()), "x").unwrap();
         }
-        let cut = |bytes| Measured { bytes, complete: false };
+        let one = taken(&dir.path().join("0"));
+        let cut = |files| Measured { bytes: files * one, complete: false };
         let limits = |entries, seconds| WalkLimits { entries, time: Duration::from_secs(seconds) };
-        assert_eq!(walk(dir.path(), limits(50, 60)).unwrap(), full(50));
+        assert_eq!(walk(dir.path(), limits(50, 60)).unwrap(), full(50 * one));
         assert_eq!(walk(dir.path(), limits(20, 60)).unwrap(), cut(20));
         assert_eq!(walk(dir.path(), limits(50, 0)).unwrap(), cut(0));
     }
@@ -258,8 +272,10 @@ mod tests {
         }
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("file"), "x").unwrap();
-        fs::write(dir.path().join("file"), "xy").unwrap();
-        assert_eq!(walk(dir.path(), WalkLimits::default()).unwrap(), Measured { bytes: 2, complete: false });
+        let seen = dir.path().join("file");
+        fs::write(&seen, "xy").unwrap();
+        let expected = Measured { bytes: taken(&seen), complete: false };
+        assert_eq!(walk(dir.path(), WalkLimits::default()).unwrap(), expected);
     }
 
     #[tokio::test]
@@ -268,8 +284,10 @@ mod tests {
         let file = dir.path().join("file");
         let kernel = KernelId::random();
         let meter = ScratchMeter::new(WalkLimits::default());
-        let wait_for = async |bytes: u64, size: ScratchSize| {
-            fs::write(&file, vec![0; usize::try_from(bytes).unwrap()]).unwrap();
+        let wait_for = async |length: usize, max: Option<u64>| {
+            fs::write(&file, vec![1; length]).unwrap();
+            let current = taken(&file);
+            let size = ScratchSize { current, max: max.unwrap_or(current) };
             let seen = async {
                 while meter.size(kernel) != size {
                     meter.measure(vec![(kernel, dir.path().to_owned())]).await;
@@ -277,14 +295,16 @@ mod tests {
                 }
             };
             tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap();
+            size
         };
-        wait_for(100, ScratchSize { current: 100, max: 100 }).await;
-        wait_for(30, ScratchSize { current: 30, max: 100 }).await;
+        let large = wait_for(100_000, None).await;
+        let small = wait_for(30, Some(large.max)).await;
+        assert!(small.current < large.current);
         // A directory that is gone keeps its last size.
         fs::remove_dir_all(dir.path()).unwrap();
         let other = KernelId::random();
         meter.measure(vec![(kernel, dir.path().to_owned()), (other, dir.path().to_owned())]).await;
-        assert_eq!(meter.size(kernel), ScratchSize { current: 30, max: 100 });
+        assert_eq!(meter.size(kernel), small);
         assert_eq!(meter.size(other), ScratchSize::default());
         meter.forget(kernel);
         assert_eq!(meter.size(kernel), ScratchSize::default());

@@ -1,6 +1,7 @@
 //! The collector against recorded hosts.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::*;
@@ -107,12 +108,14 @@ async fn a_restarted_kernel_begins_anew() {
 async fn scratch_directories_are_measured() {
     let host = Host::new();
     host.usage(0, 1_000, 1);
-    fs::write(host.targets[0].scratch.join("file"), [0; 1234]).unwrap();
+    let file = host.targets[0].scratch.join("file");
+    fs::write(&file, [1; 1234]).unwrap();
+    let taken = fs::metadata(&file).unwrap().blocks() * 512;
     let collector = Collector::new(host.config());
     let measured = async {
         loop {
             let sample = collector.collect_one(&host.targets[0]).await.unwrap();
-            if (sample.io_cur_scratch_size, sample.io_max_scratch_size) == (1234, 1234) {
+            if (sample.io_cur_scratch_size, sample.io_max_scratch_size) == (taken, taken) {
                 return;
             }
         }
