@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use self::config::Config;
 use self::parts::Machine;
+use crate::address::HostPort;
 use crate::cluster::{Cluster, Presence};
 use crate::docker::{Docker, DockerConfig};
 use crate::events::Events;
@@ -132,9 +133,8 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
 
     let event_addr =
         parts::map_watch(&cluster.settings(), &tracker, &end, |s| s.as_ref().map(|s| s.event_addr.clone()));
-    let redis = parts::map_watch(&cluster.settings(), &tracker, &end, |s| {
-        s.as_ref().map(|s| (s.redis.host.clone(), s.redis.port))
-    });
+    let redis =
+        parts::map_watch(&cluster.settings(), &tracker, &end, |s| s.as_ref().map(|s| s.redis.clone()));
     let events = Events::start(identity.instance_id.clone(), event_addr, &tracker);
     let store = Store::start(redis, end.clone(), &tracker);
     let collector = std::sync::Arc::new(Collector::new(parts::collector(&docker)));
@@ -189,7 +189,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
         interval: config.heartbeat_interval,
         ip: agent_host.clone(),
         region: identity.region.clone(),
-        addr: format!("tcp://{}:{port}", parts::bracketed(&agent_host)),
+        addr: HostPort { host: agent_host.clone(), port }.endpoint(),
         totals: machine.resources.totals(),
     };
     background(Box::pin(heartbeat::beat(

@@ -27,8 +27,8 @@ pub use options::{Action, AgentOpts, Opts};
 pub use report::{ConfigErrors, Origin, Problem};
 pub use run::run;
 
+use crate::address::HostPort;
 use crate::agent::config::Config;
-use crate::cluster::HostPort;
 use config::Reading;
 
 /// What is to be done, with every value checked.

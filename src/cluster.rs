@@ -16,10 +16,8 @@
 //! a `watch` and never wait for etcd. [`Cluster::catalogue`] and [`Cluster::retract`] use connections of
 //! their own, in their caller's task.
 
-mod backoff;
 mod catalogue;
 mod contact;
-mod host_port;
 mod keeper;
 mod keys;
 mod link;
@@ -41,10 +39,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::address::HostPort;
 use crate::ids::InstanceId;
+use crate::patience::Backoff;
 
 pub use catalogue::{Catalogue, CatalogueImage, Tag};
-pub use host_port::{BadHostPort, HostPort};
 pub use link::{ClusterError, Step};
 pub use presence::Presence;
 pub use settings::{BadValue, Gaps, ManagerSettings};
@@ -52,6 +51,9 @@ pub use settings::{BadValue, Gaps, ManagerSettings};
 use keys::Keys;
 use link::Link;
 use watcher::Watcher;
+
+/// The pauses while no server answers.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// How to reach the cluster.
 #[derive(Debug, Clone)]
@@ -179,8 +181,7 @@ impl Cluster {
         let attempts = async {
             // A put that is still under way would bring the keys back.
             self.shared.ended.cancelled().await;
-            let mut round = 0;
-            loop {
+            for failures in 1.. {
                 let key = self.shared.keys.agent_state();
                 let beneath = self.shared.keys.agent_children();
                 match self
@@ -193,8 +194,7 @@ impl Cluster {
                     Ok(()) => return,
                     Err(error) => last = Some(Box::new(error)),
                 }
-                tokio::time::sleep(backoff::pause(round, 0)).await;
-                round += 1;
+                tokio::time::sleep(BACKOFF.pause(failures)).await;
             }
         };
         match tokio::time::timeout_at(until, attempts).await {

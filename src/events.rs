@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::line::{Line, LineError};
-use crate::cluster::HostPort;
+use crate::address::HostPort;
 use crate::ids::InstanceId;
 use crate::wire::event::{Event, Heartbeat};
 

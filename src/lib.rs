@@ -7,6 +7,9 @@
 //! | room | what lives there | look here to change |
 //! | --- | --- | --- |
 //! | [`ids`] | kernel, container, run and instance ids | what counts as an id |
+//! | [`address`] | `host:port` | what counts as an address |
+//! | [`secret`] | what is never shown | |
+//! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
 //! | [`zmq`] | ZeroMQ sockets over tokio | socket options, limits |
 //! | [`docker`] | the engine, each call with a deadline; knows no kernels | how Docker is asked |
@@ -28,6 +31,7 @@
 //! "PROTOCOL section N" in the docs is the protocol text that the project was built from; ARCHITECTURE.md tells
 //! what holds it together and why.
 
+pub mod address;
 pub mod agent;
 pub mod cli;
 pub mod client;
@@ -39,10 +43,12 @@ pub mod identity;
 pub mod ids;
 pub mod images;
 pub mod kernel;
+pub mod patience;
 pub mod resources;
 pub mod rpc;
 pub mod runner;
 pub mod scratch;
+pub mod secret;
 pub mod stats;
 pub mod telemetry;
 pub mod wire;

@@ -105,7 +105,7 @@ pub struct Telemetry {
 }
 
 /// Starts logging, error reports and figures for the whole process. Once per process, before anything logs.
-pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
+pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let stderr = LineSink::start("stderr", io::stderr(), |trouble| log::tell("stderr", &trouble))
         .map_err(TelemetryError::Thread)?;
     let file = config.log_file.clone().map(file_sink).transpose()?;
@@ -113,12 +113,12 @@ pub fn init(config: TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let recorder = PrometheusBuilder::new().build_recorder();
     let prometheus = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
-    let style = log::Style::of_stderr(&config);
-    log::subscriber(&config, style, stderr.sender(), file.as_ref().map(LineSink::sender))
+    let style = log::Style::of_stderr(config);
+    log::subscriber(config, style, stderr.sender(), file.as_ref().map(LineSink::sender))
         .try_init()
         .map_err(TelemetryError::Logger)?;
     panics::log_panics();
-    let reports = config.sentry.map(ErrorReports::start);
+    let reports = config.sentry.as_ref().map(ErrorReports::start);
     if let Some(reports) = &reports {
         reports.bind(&Hub::main());
     }

@@ -22,7 +22,7 @@ async fn a_process_is_observed_to_its_end() {
         sentry: Some(dsn.parse().unwrap()),
         ..TelemetryConfig::default()
     };
-    let observed = telemetry::init(config.clone()).unwrap();
+    let observed = telemetry::init(&config).unwrap();
 
     tracing::info!(target: "backendai_agent", kernels = 2, "started");
     let panicked = std::thread::spawn(|| panic!("out of cheese")).join();
@@ -43,7 +43,7 @@ async fn a_process_is_observed_to_its_end() {
     tracker.close();
     tracker.wait().await;
 
-    assert!(matches!(telemetry::init(config), Err(TelemetryError::Recorder)), "once per process");
+    assert!(matches!(telemetry::init(&config), Err(TelemetryError::Recorder)), "once per process");
 
     let start = Instant::now();
     tokio::task::spawn_blocking(move || drop(observed)).await.unwrap();

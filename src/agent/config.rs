@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cluster::HostPort;
+use crate::address::HostPort;
 use crate::ids::InstanceId;
-use crate::scratch::{Acl, Secret};
+use crate::scratch::Acl;
+use crate::secret::Secret;
 use crate::telemetry::TelemetryConfig;
 
 /// What the agent needs to know before it starts. Paths are absolute; durations are longer than zero.
@@ -91,12 +92,6 @@ impl Config {
         ];
         warnings.into_iter().filter_map(|(applies, text)| applies.then_some(text)).collect()
     }
-}
-
-/// Whether a text can be a host: it names one, and holds nothing that would give it another meaning in an address.
-pub(crate) fn is_host(text: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-    text.parse::<std::net::IpAddr>().is_ok() || !text.is_empty() && text.chars().all(plain)
 }
 
 /// Keys of a Datadog account. The local Datadog agent needs neither; both together switch the figures on.

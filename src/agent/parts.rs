@@ -1,9 +1,8 @@
 //! From the one [`Config`] to each part's own, and the small glue between parts that know nothing of each other.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
@@ -17,6 +16,7 @@ use crate::events::Events;
 use crate::identity::IdentityConfig;
 use crate::images::WantedImage;
 use crate::kernel::{Kernels, KernelsConfig};
+use crate::patience::Outage;
 use crate::resources::{Resources, SysfsPaths, discover_gpus, read_topology};
 use crate::scratch::S3Config;
 use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
@@ -43,7 +43,7 @@ impl Machine {
 
 /// Waits for an engine that answers, and logs its version.
 pub(super) async fn wait_for_docker(docker: &Docker) -> EngineInfo {
-    let mut is_first = true;
+    let mut outage = Outage::default();
     loop {
         match docker.info().await {
             Ok(info) => {
@@ -56,10 +56,9 @@ pub(super) async fn wait_for_docker(docker: &Docker) -> EngineInfo {
                 );
                 return info;
             }
-            Err(error) if is_first => tracing::error!(%error, "waiting for Docker"),
+            Err(error) if outage.failed(Instant::now()) => tracing::error!(%error, "waiting for Docker"),
             Err(error) => tracing::debug!(%error, "still waiting for Docker"),
         }
-        is_first = false;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -283,14 +282,6 @@ pub(super) async fn measure(
 pub(super) fn unix_nanos() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// An IPv6 address in brackets, as endpoints want it.
-pub(super) fn bracketed(host: &str) -> String {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
-        _ => host.to_owned(),
-    }
 }
 
 /// Tells systemd, where it started the agent; nobody else listens.

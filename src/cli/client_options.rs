@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::values;
-use crate::cluster::HostPort;
+use crate::address::HostPort;
 use crate::ids::{KernelId, RunId};
 
 /// A command that talks to an agent: its own arguments, and which agent.
@@ -272,5 +272,5 @@ fn run_id(text: &str) -> Result<RunId, &'static str> {
 }
 
 fn endpoint(text: &str) -> Result<HostPort, &'static str> {
-    values::endpoint(text).ok_or("give tcp://HOST:PORT")
+    HostPort::from_endpoint(text).ok_or("give tcp://HOST:PORT")
 }

@@ -11,10 +11,11 @@ use super::report::{ConfigErrors, Origin, Problem};
 use super::settings as s;
 use super::settings::Setting;
 use super::values;
+use crate::address::{self, HostPort};
 use crate::agent::config::{Config, Datadog, S3};
-use crate::cluster::HostPort;
 use crate::ids::InstanceId;
-use crate::scratch::{Acl, Secret};
+use crate::scratch::Acl;
+use crate::secret::Secret;
 use crate::telemetry::{LogFile, Rotation, TelemetryConfig, Verbosity};
 
 /// The port of the Datadog agent, which the reference's client also expects on this machine.
@@ -50,8 +51,8 @@ pub(super) fn read(opts: &AgentOpts, env: &dyn Fn(&str) -> Option<String>, cwd: 
     // and the whole is thrown away at the end.
     let namespace = r.value(&s::NAMESPACE, opts.namespace.as_ref(), values::name);
     let etcd = r.value(&s::ETCD_ADDR, opts.etcd_addr.as_ref(), values::host_ports);
-    let agent_host_override = r.value(&s::AGENT_HOST, opts.agent_host_override.as_ref(), values::host);
-    let kernel_host_override = r.value(&s::KERNEL_HOST, opts.kernel_host_override.as_ref(), values::host);
+    let agent_host_override = r.value(&s::AGENT_HOST, opts.agent_host_override.as_ref(), address::host);
+    let kernel_host_override = r.value(&s::KERNEL_HOST, opts.kernel_host_override.as_ref(), address::host);
     let agent_port = r.value(&s::AGENT_PORT, opts.agent_port.as_ref(), values::port);
     let instance_id = r.value(&s::INSTANCE_ID, opts.instance_id.as_ref(), values::name);
     let region = r.value(&s::REGION, opts.region.as_ref(), values::text);
@@ -122,7 +123,7 @@ pub(super) fn target(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<HostPort, ConfigErrors> {
     let mut r = Reader { env, cwd: Path::new("/"), problems: Vec::new(), paths: Vec::new() };
-    let addr = r.value(&s::AGENT, flag, values::endpoint);
+    let addr = r.value(&s::AGENT, flag, HostPort::from_endpoint);
     if r.problems.is_empty() {
         Ok(addr.unwrap_or_else(|| HostPort { host: "127.0.0.1".to_owned(), port: 6001 }))
     } else {

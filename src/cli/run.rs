@@ -38,7 +38,7 @@ fn blocking(future: impl Future<Output = Exit>) -> Exit {
 }
 
 fn run_agent(config: Config) -> Exit {
-    let telemetry = match telemetry::init(config.telemetry.clone()) {
+    let telemetry = match telemetry::init(&config.telemetry) {
         Ok(telemetry) => telemetry,
         Err(error) => {
             eprintln!("backendai-agent: {error}");

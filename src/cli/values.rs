@@ -3,8 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::agent::config::is_host;
-use crate::cluster::HostPort;
+use crate::address::HostPort;
 use crate::scratch::Acl;
 
 /// 365 days: beyond that a duration is a slip of the finger.
@@ -68,17 +67,6 @@ pub(super) fn host_ports(text: &str) -> Option<Vec<HostPort>> {
     text.split(',').map(|one| one.trim().parse().ok()).collect()
 }
 
-/// A host without a port; `[]` around an IPv6 address may be there or not.
-pub(super) fn host(text: &str) -> Option<String> {
-    let host = text.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(text);
-    is_host(host).then(|| host.to_owned())
-}
-
-/// `tcp://HOST:PORT`, as ZeroMQ writes addresses.
-pub(super) fn endpoint(text: &str) -> Option<HostPort> {
-    text.strip_prefix("tcp://")?.parse().ok()
-}
-
 /// Something that becomes a part of an etcd key and of labels: no `/`, no white space, not empty.
 pub(super) fn name(text: &str) -> Option<String> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
@@ -93,7 +81,7 @@ pub(super) fn text(text: &str) -> Option<String> {
 /// `unix://` and an absolute path, or `tcp://` and a host and port.
 pub(super) fn docker_host(text: &str) -> Option<String> {
     let path = text.strip_prefix("unix://").is_some_and(|path| path.len() > 1 && path.starts_with('/'));
-    (path || endpoint(text).is_some()).then(|| text.to_owned())
+    (path || HostPort::from_endpoint(text).is_some()).then(|| text.to_owned())
 }
 
 /// An `http` or `https` URL without a user, query or fragment.
@@ -210,8 +198,6 @@ mod tests {
         let both = host_ports("a:1, [::1]:2").unwrap();
         assert_eq!(both.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "[::1]:2"]);
         assert_eq!(host_ports("a:1,"), None);
-        let host_of = |given: &str| host(given);
-        check(host_of, &[("h", "h".to_owned()), ("[::1]", "::1".to_owned())], &["", "h:1", "a b", "tcp://h"]);
         let unix = "unix:///var/run/docker.sock";
         let docker = [(unix, unix.to_owned()), ("tcp://10.0.0.1:2375", "tcp://10.0.0.1:2375".to_owned())];
         check(

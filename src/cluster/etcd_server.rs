@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::HostPort;
+use crate::address::HostPort;
 
 /// A server that can be killed, stopped, started again and robbed of its data. Dropping it ends it.
 pub(super) struct EtcdServer {

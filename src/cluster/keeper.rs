@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::keys::Keys;
 use super::link::Link;
 use super::presence::{Presence, Seen};
+use crate::patience::{Outage, Tally};
 
 /// The pause after a put that failed while reads go well, as when the store is full.
 const RETRY: Duration = Duration::from_secs(1);
@@ -23,10 +24,10 @@ pub(super) struct Keeper {
     /// No put of the same presence before this. Two agents with the same id would otherwise correct each
     /// other as fast as etcd can.
     not_before: Option<Instant>,
-    /// Repairs of the same presence so far; the log tells of the 1st, 2nd, 4th, 8th, …
-    repairs: u32,
-    /// Puts that failed in a row; the log tells of the first, and of the first that succeeds again.
-    failures: u32,
+    /// Repairs of the same presence so far.
+    repairs: Tally,
+    /// Puts that fail.
+    outage: Outage,
 }
 
 impl Keeper {
@@ -35,7 +36,14 @@ impl Keeper {
         wanted: watch::Receiver<Option<Presence>>,
         published: watch::Sender<Option<Presence>>,
     ) -> Self {
-        Self { wanted, published, written: None, not_before: None, repairs: 0, failures: 0 }
+        Self {
+            wanted,
+            published,
+            written: None,
+            not_before: None,
+            repairs: Tally::default(),
+            outage: Outage::default(),
+        }
     }
 
     /// Waits until something else is wanted.
@@ -80,18 +88,16 @@ impl Keeper {
         self.written = Some(wanted);
         match link.put_all(puts).await {
             Ok(()) => {
-                if self.failures > 0 {
-                    tracing::info!(failures = self.failures, "presence could be written again");
+                if let Some(past) = self.outage.worked(Instant::now()) {
+                    tracing::info!(failures = past.failures, "presence could be written again");
                 }
-                self.failures = 0;
                 self.not_before = Some(Instant::now() + interval);
                 true
             }
             Err(error) => {
-                if self.failures == 0 {
+                if self.outage.failed(Instant::now()) {
                     tracing::warn!(%error, "presence can't be written to etcd; trying until it can");
                 }
-                self.failures = self.failures.saturating_add(1);
                 self.not_before = Some(Instant::now() + RETRY);
                 false
             }
@@ -100,16 +106,15 @@ impl Keeper {
 
     fn note_repair(&mut self, again: bool) {
         if !again {
-            self.repairs = 0;
-        } else if self.failures == 0 {
-            self.repairs = self.repairs.saturating_add(1);
-            if self.repairs.is_power_of_two() {
-                tracing::warn!(
-                    repairs = self.repairs,
-                    "this agent's keys in etcd were removed or changed; writing them again \
-                     (if this goes on, look for another agent with the same instance id)"
-                );
-            }
+            self.repairs = Tally::default();
+        } else if self.outage.failures() == 0
+            && let Some(repairs) = self.repairs.more()
+        {
+            tracing::warn!(
+                repairs,
+                "this agent's keys in etcd were removed or changed; writing them again \
+                 (if this goes on, look for another agent with the same instance id)"
+            );
         }
     }
 }

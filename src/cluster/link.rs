@@ -12,7 +12,7 @@ use etcd_client::{
     WatchClient, WatchOptions, WatchStream,
 };
 
-use super::HostPort;
+use crate::address::HostPort;
 
 /// The largest answer taken; the client's own limit of 4 MiB is too near to what a catalogue may hold.
 const LARGEST_ANSWER: usize = 16 << 20;

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::HostPort;
 use super::keys::{EVENT_ADDR, MANAGER, REDIS, VOLUME_MOUNT};
+use crate::address::{BadHostPort, HostPort};
 
 /// Where virtual folders are mounted if `volumes/_mount` does not say.
 const DEFAULT_VOLUME_MOUNT: &str = "/mnt";
@@ -143,7 +143,7 @@ fn text(raw: &[u8]) -> Result<String, String> {
 }
 
 fn address(raw: &[u8]) -> Result<HostPort, String> {
-    text(raw)?.parse().map_err(|error: super::BadHostPort| error.to_string())
+    text(raw)?.parse().map_err(|error: BadHostPort| error.to_string())
 }
 
 fn directory(raw: &[u8]) -> Result<PathBuf, String> {

@@ -15,7 +15,7 @@ use super::keeper::Keeper;
 use super::link::{Link, Reading, Watching};
 use super::presence::Seen;
 use super::settings::{Gaps, RawSettings, SETTINGS_KEYS, follow};
-use super::{ClusterError, ManagerSettings, Shared, backoff};
+use super::{BACKOFF, ClusterError, ManagerSettings, Shared};
 
 /// The pause after a watch that ended although etcd answers, so that a server that refuses watches is not
 /// asked for one after the other; meanwhile the regular reads go on.
@@ -60,12 +60,12 @@ impl Watcher {
                 Ok(Stopped) => return,
                 Err(error) => error,
             };
-            if let Some(round) = self.contact.failed(&error, count) {
+            if let Some(rounds) = self.contact.failed(&error, count) {
                 self.shared.status.send_if_modified(|status| std::mem::take(&mut status.etcd_reachable));
                 let random = RandomState::new().build_hasher().finish();
                 tokio::select! {
                     () = self.shared.stop.cancelled() => return,
-                    () = tokio::time::sleep(backoff::pause(round, random)) => {}
+                    () = tokio::time::sleep(BACKOFF.spread(rounds, random)) => {}
                 }
             }
         }

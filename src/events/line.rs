@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cluster::HostPort;
+use crate::address::HostPort;
 use crate::wire::zmtp::{self, Decoder, Kind, Said, ZmtpError};
 use crate::zmq::keep_alive;
 

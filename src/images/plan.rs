@@ -4,12 +4,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::ImageList;
+use crate::patience::Backoff;
 
-/// The wait after the first failure of an image; doubles with each further one.
-const FIRST_RETRY: Duration = Duration::from_secs(60);
-
-/// The longest wait.
-const LAST_RETRY: Duration = Duration::from_secs(3600);
+/// How long an image waits after it failed.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
 /// An image as the catalogue wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,8 +41,8 @@ impl Failures {
     /// Notes a failure; answers how long the image has to wait.
     pub(super) fn note(&mut self, image: WantedImage, now: Instant) -> Duration {
         let (count, not_before) = self.by_image.entry(image).or_insert((0, now));
-        let wait = FIRST_RETRY.saturating_mul(2u32.saturating_pow(*count)).min(LAST_RETRY);
-        *count += 1;
+        *count = count.saturating_add(1);
+        let wait = BACKOFF.pause(*count);
         *not_before = now + wait;
         wait
     }

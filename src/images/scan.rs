@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{Declared, ImageList, KernelImage, lock};
 use crate::docker::{Docker, DockerError, ImageSummary};
+use crate::patience::Outage;
 
 /// How soon a failed scan is tried again, unless scans are more frequent anyway.
 const RETRY: Duration = Duration::from_secs(5);
@@ -17,8 +18,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct ScanHealth {
     /// When the list was last seen to be true; `None` before the first success.
     pub last_good: Option<Instant>,
-    /// How many scans failed since then.
-    pub failures: u32,
+    /// The scans that failed since then.
+    pub outage: Outage,
     /// What the latest of those failed with.
     pub last_error: Option<String>,
 }
@@ -73,25 +74,24 @@ impl Scanner {
         if has_changed || is_first {
             info!(images = count, "listed the kernel images");
         }
-        let failures = self.health.borrow().failures;
-        if failures > 0 {
-            info!(failures, images = count, "the kernel images can be listed again");
+        let now = Instant::now();
+        let good = ScanHealth { last_good: Some(now), ..ScanHealth::default() };
+        if let Some(past) = self.health.send_replace(good).outage.worked(now) {
+            info!(failures = past.failures, images = count, "the kernel images can be listed again");
         }
-        let good = ScanHealth { last_good: Some(Instant::now()), ..ScanHealth::default() };
-        self.health.send_replace(good);
     }
 
     fn failed(&self, error: &DockerError) {
-        let is_first = self.health.borrow().failures == 0;
+        let mut is_first = false;
+        self.health.send_modify(|health| {
+            is_first = health.outage.failed(Instant::now());
+            health.last_error = Some(error.to_string());
+        });
         if is_first {
             warn!(%error, "could not list the kernel images, keeping the last list");
         } else {
             debug!(%error, "still could not list the kernel images");
         }
-        self.health.send_modify(|health| {
-            health.failures = health.failures.saturating_add(1);
-            health.last_error = Some(error.to_string());
-        });
     }
 
     /// Learns what new images declare, and forgets the images that are gone.

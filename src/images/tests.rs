@@ -88,7 +88,7 @@ async fn a_hung_engine_leaves_the_last_list_and_lookups_standing() {
     is_hung.store(true, Ordering::SeqCst);
 
     let mut health = images.health();
-    let two_failures = health.wait_for(|health| health.failures >= 2);
+    let two_failures = health.wait_for(|health| health.outage.failures() >= 2);
     let failed = tokio::time::timeout(LIMIT, two_failures).await.unwrap().unwrap().clone();
     assert!(failed.last_error.unwrap().contains("list images"));
     assert!(failed.last_good.is_some());
@@ -98,7 +98,10 @@ async fn a_hung_engine_leaves_the_last_list_and_lookups_standing() {
     assert!(matches!(images.lookup("other").await, Err(ImagesError::Lookup { .. })));
 
     is_hung.store(false, Ordering::SeqCst);
-    tokio::time::timeout(LIMIT, health.wait_for(|health| health.failures == 0)).await.unwrap().unwrap();
+    tokio::time::timeout(LIMIT, health.wait_for(|health| health.outage.failures() == 0))
+        .await
+        .unwrap()
+        .unwrap();
     running.stop().await;
 }
 

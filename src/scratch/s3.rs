@@ -12,7 +12,7 @@ mod object;
 mod store;
 mod upload;
 
-pub use config::{Acl, S3Config, Secret, StoreError};
+pub use config::{Acl, S3Config, StoreError};
 pub use store::{OutputStore, PublishedFile};
 
 #[cfg(test)]

@@ -19,27 +19,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::beneath;
 use super::remove::{Removal, remove_tree};
+use crate::patience::{Backoff, Outage};
 
-const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), LONGEST_WAIT);
 
 /// A tree that resists.
 struct Resisting {
-    attempts: u32,
+    /// Attempts to delete it.
+    outage: Outage,
+    /// When to try again.
     next: Instant,
 }
 
 /// Empties `trash` until cancelled. Another agent may do the same there.
 pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: CancellationToken) {
     let mut resisting: HashMap<CString, Resisting> = HashMap::new();
-    let mut unreadable = 0_u32;
+    let mut unreadable = Outage::default();
     while !cancel.is_cancelled() {
         let mut wait = LONGEST_WAIT;
         match list(trash.clone()).await {
             Ok(names) => {
-                if unreadable > 0 {
-                    tracing::info!(attempts = unreadable, "the trash can be read again");
-                    unreadable = 0;
+                if let Some(past) = unreadable.worked(Instant::now()) {
+                    tracing::info!(attempts = past.failures, "the trash can be read again");
                 }
                 resisting.retain(|name, _| names.contains(name));
                 for name in names.clone() {
@@ -51,11 +53,10 @@ pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: Cancella
                 }
             }
             Err(error) => {
-                if unreadable == 0 {
+                if unreadable.failed(Instant::now()) {
                     tracing::warn!(trash = %trash.display(), %error, "the trash can't be read; trying again");
                 }
-                wait = backoff(unreadable);
-                unreadable = unreadable.saturating_add(1);
+                wait = BACKOFF.pause(unreadable.failures());
             }
         }
         let next = resisting.values().map(|tree| tree.next).min();
@@ -68,11 +69,6 @@ pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: Cancella
             () = tokio::time::sleep_until(next.map_or(wake, |next| next.min(wake))) => {}
         }
     }
-}
-
-/// How long a tree rests after its failed attempt number `attempts`, counted from 0.
-fn backoff(attempts: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempts)).min(LONGEST_WAIT)
 }
 
 async fn sweep_one(
@@ -96,7 +92,7 @@ async fn sweep_one(
             tracing::info!(
                 entry,
                 deleted,
-                attempts = tree.attempts + 1,
+                attempts = tree.outage.failures() + 1,
                 "a scratch directory is deleted at last"
             );
         } else if !removal.stopped {
@@ -104,8 +100,9 @@ async fn sweep_one(
         }
         return;
     };
-    let attempts = resisting.get(&name).map_or(0, |tree| tree.attempts);
-    if attempts == 0 {
+    let now = Instant::now();
+    let tree = resisting.entry(name).or_insert_with(|| Resisting { outage: Outage::default(), next: now });
+    if tree.outage.failed(now) {
         tracing::warn!(
             entry,
             file,
@@ -115,8 +112,7 @@ async fn sweep_one(
             "a discarded scratch directory can't be deleted entirely; trying again"
         );
     }
-    let next = Instant::now() + backoff(attempts);
-    resisting.insert(name, Resisting { attempts: attempts.saturating_add(1), next });
+    tree.next = now + BACKOFF.pause(tree.outage.failures());
 }
 
 async fn list(trash: PathBuf) -> io::Result<Vec<CString>> {
@@ -190,12 +186,6 @@ mod tests {
             self.tracker.close();
             tokio::time::timeout(Duration::from_secs(5), self.tracker.wait()).await.unwrap();
         }
-    }
-
-    #[test]
-    fn the_wait_doubles_up_to_its_limit() {
-        assert_eq!([0, 1, 2, 3].map(|n| backoff(n).as_secs()), [1, 2, 4, 8]);
-        assert_eq!(backoff(u32::MAX), LONGEST_WAIT);
     }
 
     #[tokio::test]

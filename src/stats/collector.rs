@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -18,6 +18,7 @@ use super::sample::Sample;
 use super::scratch_walk::{ScratchMeter, WalkLimits};
 use super::sysread::{Outcome, Roots, read_container};
 use crate::ids::{ContainerId, KernelId};
+use crate::patience::Outage;
 
 /// Threads that may be stuck in the kernel's files at the same time; more calls than that fail instead.
 const MAX_READERS: usize = 4;
@@ -132,8 +133,8 @@ struct Remembered {
     container: ContainerId,
     /// The last sample of this container.
     last: Option<Sample>,
-    /// Failures since the last sample, so that only the first is logged.
-    failures: u32,
+    /// Failures since the last sample.
+    outage: Outage,
     /// Whether a damaged file of this container has been logged.
     trouble_logged: bool,
 }
@@ -194,7 +195,7 @@ impl Collector {
                 let new = Remembered {
                     container: target.container.clone(),
                     last: None,
-                    failures: 0,
+                    outage: Outage::default(),
                     trouble_logged: false,
                 };
                 kernels.insert(target.kernel, new);
@@ -262,26 +263,25 @@ impl Collector {
         let Some(known) = known else {
             return reading.map(|reading| reading.into_sample(None, size));
         };
-        let kernel = target.kernel;
+        let (kernel, now) = (target.kernel, Instant::now());
         match reading {
             Ok(reading) => {
                 let sample = reading.into_sample(known.last.as_ref(), size);
                 known.last = Some(sample);
-                if known.failures > 0 {
-                    info!(%kernel, failures = known.failures, "statistics of a kernel can be collected again");
-                    known.failures = 0;
+                if let Some(past) = known.outage.worked(now) {
+                    info!(%kernel, failures = past.failures, "statistics of a kernel can be collected again");
                 }
                 Ok(sample)
             }
             Err(error) => {
-                known.failures = known.failures.saturating_add(1);
+                let is_first = known.outage.failed(now);
                 // One that ends is noticed elsewhere; one that never gave a sample may mean a machine set up oddly.
                 let ended = matches!(error, CollectError::Gone { .. }) && known.last.is_some();
-                if known.failures > 1 || ended {
-                    debug!(%kernel, %error, failures = known.failures, "no statistics of a kernel");
-                } else {
+                if is_first && !ended {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     warn!(%kernel, %error, cause, "no statistics of a kernel");
+                } else {
+                    debug!(%kernel, %error, failures = known.outage.failures(), "no statistics of a kernel");
                 }
                 Err(error)
             }

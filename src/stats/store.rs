@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use self::keeper::Keeper;
 use super::sample::Sample;
+use crate::address::HostPort;
 use crate::ids::KernelId;
 
 /// Jobs that may wait. The reporter sends one at a time; the others are ending kernels.
@@ -28,8 +29,8 @@ pub enum StoreError {
     /// No connection.
     #[error("can't connect to Redis at {address}: is it running and reachable from here?")]
     Connect {
-        /// `host:port`.
-        address: String,
+        /// Where it is.
+        address: HostPort,
         /// What the connection said.
         #[source]
         source: redis::RedisError,
@@ -37,8 +38,8 @@ pub enum StoreError {
     /// The connection broke, or Redis refused to write.
     #[error("Redis at {address} did not store the statistics")]
     Write {
-        /// `host:port`.
-        address: String,
+        /// Where it is.
+        address: HostPort,
         /// What Redis or the connection said.
         #[source]
         source: redis::RedisError,
@@ -75,11 +76,11 @@ struct Job {
 }
 
 impl Store {
-    /// Starts the keeper, which ends with `cancel`. `address` is the host and port of Redis as etcd has it; while it
-    /// says `None` the last known one stays in use.
+    /// Starts the keeper, which ends with `cancel`. `address` is where Redis is as etcd has it; while it says `None` the
+    /// last known one stays in use.
     #[must_use]
     pub fn start(
-        address: watch::Receiver<Option<(String, u16)>>,
+        address: watch::Receiver<Option<HostPort>>,
         cancel: CancellationToken,
         tracker: &TaskTracker,
     ) -> Self {

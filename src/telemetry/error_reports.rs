@@ -4,7 +4,6 @@
 //! that hangs. Panics come in as ordinary ERROR lines here, and closing happens in a thread that is left behind
 //! after the limit. Threads: the library's `sentry-transport`, which sends; `sentry-close`, at the end only.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -16,12 +15,14 @@ use sentry::transports::UreqHttpTransportOptions;
 use sentry::types::Dsn;
 use sentry::{Client, ClientOptions, Hub, Transport, TransportFactory, TransportOptions};
 
+use crate::secret::Secret;
+
 /// One report, from connecting to the answer's end. A server that hangs costs reports, not the sending thread.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where a Sentry project takes reports: `https://{key}@{host}/{project}`. Holds a key, so it is never shown.
-#[derive(Clone)]
-pub struct SentryDsn(Dsn);
+#[derive(Debug, Clone)]
+pub struct SentryDsn(Secret<Dsn>);
 
 /// The text is not a DSN. What is wrong is not said in more detail: it would quote the key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,13 +38,7 @@ impl FromStr for SentryDsn {
             Some((scheme, _)) => &text[scheme.rfind('+').map_or(0, |plus| plus + 1)..],
             None => text,
         };
-        url.parse().map(Self).map_err(|_| BadSentryDsn)
-    }
-}
-
-impl fmt::Debug for SentryDsn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SentryDsn(not shown)")
+        url.parse::<Dsn>().map(|dsn| Self(Secret::new(dsn))).map_err(|_| BadSentryDsn)
     }
 }
 
@@ -54,7 +49,7 @@ pub(super) struct ErrorReports {
 
 impl ErrorReports {
     /// Starts the sending thread; nothing is reported before [`ErrorReports::bind`].
-    pub(super) fn start(dsn: SentryDsn) -> Self {
+    pub(super) fn start(dsn: &SentryDsn) -> Self {
         let mut options = ClientOptions::new()
             .release(concat!("backendai-agent@", env!("CARGO_PKG_VERSION")))
             .attach_stacktrace(true)
@@ -64,7 +59,7 @@ impl ErrorReports {
             .add_integration(ContextIntegration::default())
             .add_integration(ProcessStacktraceIntegration::new())
             .transport(LimitedTransport);
-        options.dsn = Some(dsn.0);
+        options.dsn = Some(dsn.0.expose().clone());
         Self { client: Arc::new(Client::from(options)) }
     }
 
@@ -111,7 +106,7 @@ mod tests {
 
     fn reports(server: &TcpListener, run: impl FnOnce()) -> ErrorReports {
         let dsn = format!("http://secretkey@{}/42", server.local_addr().unwrap());
-        let reports = ErrorReports::start(dsn.parse().unwrap());
+        let reports = ErrorReports::start(&dsn.parse().unwrap());
         let hub = Arc::new(Hub::new(None, Arc::default()));
         reports.bind(&hub);
         let layer = ErrorLayer::new().with_filter(LevelFilter::ERROR);

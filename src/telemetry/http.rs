@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -22,6 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::patience::Outage;
 
 /// Scrapers and probes are few; more than this at once is an accident or an attack.
 const CONNECTIONS: usize = 32;
@@ -84,7 +86,7 @@ pub(super) async fn serve(
 
 async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationToken, tracker: TaskTracker) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut failures = 0_u64;
+    let mut outage = Outage::default();
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -96,9 +98,8 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationTo
         };
         match accepted {
             Ok((stream, _peer)) => {
-                if failures > 0 {
-                    tracing::info!(failures, "monitoring connections are accepted again");
-                    failures = 0;
+                if let Some(past) = outage.worked(Instant::now()) {
+                    tracing::info!(failures = past.failures, "monitoring connections are accepted again");
                 }
                 let (pages, cancel) = (Arc::clone(&pages), cancel.clone());
                 tracker.spawn(async move {
@@ -111,10 +112,9 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationTo
                 });
             }
             Err(error) => {
-                if failures == 0 {
+                if outage.failed(Instant::now()) {
                     tracing::warn!(%error, "cannot accept monitoring connections; trying on");
                 }
-                failures += 1;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -14,7 +14,7 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, HeaderValue};
 
-use super::config::Secret;
+use crate::secret::Secret;
 
 /// Makes clients that upload for everybody to read.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! How to reach the bucket.
 
-use std::fmt;
 use std::time::Duration;
 
 use object_store::ClientOptions;
@@ -8,32 +7,10 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use url::Url;
 
 use super::acl::PublicReadConnector;
+use crate::secret::Secret;
 
 /// The longest life of a presigned URL that S3 accepts.
 const MAX_URL_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes the text as it is.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text, for the one place that needs it.
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// Who may read uploaded files (`--s3-acl`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,7 +1,6 @@
 //! All output files of a run to the store, within a time limit.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
@@ -11,6 +10,7 @@ use object_store::signer::Signer;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::patience::Outage;
 use crate::scratch::{OutputFile, Scratch};
 
 use super::config::{Acl, S3Config, StoreError};
@@ -45,8 +45,8 @@ struct Bucket {
     client: AmazonS3,
     /// One permit per file under way.
     slots: Semaphore,
-    /// Files that failed since the last one that did not; keeps an outage from flooding the log.
-    failing: AtomicU64,
+    /// Runs whose files did not get through. A std lock, held for a few instructions.
+    outage: Mutex<Outage>,
 }
 
 impl OutputStore {
@@ -60,8 +60,8 @@ impl OutputStore {
         let config = config.checked()?;
         let Some((access, secret)) = config.keys()? else { return Ok(Self { bucket: None }) };
         let client = config.client(access, secret)?;
-        let (slots, failing) = (Semaphore::new(PARALLEL_FILES), AtomicU64::new(0));
-        Ok(Self { bucket: Some(Arc::new(Bucket { config, client, slots, failing })) })
+        let (slots, outage) = (Semaphore::new(PARALLEL_FILES), Mutex::default());
+        Ok(Self { bucket: Some(Arc::new(Bucket { config, client, slots, outage })) })
     }
 
     /// Uploads the files and tells where they are, in the order given. Never fails: a file that could not be uploaded
@@ -133,17 +133,16 @@ impl Bucket {
     /// One line for a run, and none for the following ones while nothing gets through.
     fn report(&self, scratch: &Scratch, uploaded: usize, failures: &[(String, UploadError)]) {
         let kernel = scratch.kernel();
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         if uploaded > 0 {
             tracing::debug!(%kernel, uploaded, "output files uploaded");
-            let missed = self.failing.swap(0, Ordering::Relaxed);
-            if missed > 0 {
-                tracing::info!(missed, "uploads of output files work again");
+            if let Some(past) = outage.worked(Instant::now()) {
+                tracing::info!(failures = past.failures, "uploads of output files work again");
             }
         }
         let Some((file, error)) = failures.first() else { return };
-        let before = self.failing.fetch_add(failures.len() as u64, Ordering::Relaxed);
         let failed = failures.len();
-        if before == 0 {
+        if outage.failed(Instant::now()) {
             tracing::warn!(%kernel, failed, file, %error, "output files were not uploaded and are left out of the answer");
         } else {
             tracing::debug!(%kernel, failed, file, %error, "output files were not uploaded");

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::ids::KernelId;
 use crate::scratch::{OutputFile, Scratch, ScratchRoot};
+use crate::secret::Secret;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const BUCKET: &str = "codeonweb";

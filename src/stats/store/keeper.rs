@@ -14,33 +14,32 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Job, StoreError};
+use crate::address::HostPort;
 use crate::ids::KernelId;
+use crate::patience::Outage;
 
 /// The manager takes a kernel whose key has expired for one without statistics (PROTOCOL section 6).
 const EXPIRY_S: i64 = 30;
 /// How long after a kernel's last sample an ordinary one can still turn up: the reporter gives up after its period of 5 s.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Host and port.
-type Address = (String, u16);
-
 /// What the task owns.
 pub(super) struct Keeper {
     /// The address that etcd has now.
-    wanted: watch::Receiver<Option<Address>>,
+    wanted: watch::Receiver<Option<HostPort>>,
     /// The last address that was known, used while etcd has none.
-    address: Option<Address>,
+    address: Option<HostPort>,
     /// The connection to that address, once a job needed it and until it fails.
     connection: Option<MultiplexedConnection>,
-    /// Jobs that failed since the last success, so that an outage is two log lines and not two thousand.
-    failures: u64,
+    /// Jobs that fail.
+    outage: Outage,
     /// When the last samples of ended kernels were stored, for as long as late ordinary ones may turn up.
     ended: HashMap<KernelId, Instant>,
 }
 
 impl Keeper {
-    pub(super) fn new(wanted: watch::Receiver<Option<Address>>) -> Self {
-        Self { wanted, address: None, connection: None, failures: 0, ended: HashMap::new() }
+    pub(super) fn new(wanted: watch::Receiver<Option<HostPort>>) -> Self {
+        Self { wanted, address: None, connection: None, outage: Outage::default(), ended: HashMap::new() }
     }
 
     /// Serves jobs one after the other until the end.
@@ -105,22 +104,19 @@ impl Keeper {
                 Err(error) => debug!(%error, "the connection to Redis failed, making a new one"),
             }
         }
-        let text = || format!("{}:{}", address.0, address.1);
-        let mut new =
-            connect(&address).await.map_err(|source| StoreError::Connect { address: text(), source })?;
-        pipeline
-            .exec_async(&mut new)
+        let mut new = connect(&address)
             .await
-            .map_err(|source| StoreError::Write { address: text(), source })?;
+            .map_err(|source| StoreError::Connect { address: address.clone(), source })?;
+        pipeline.exec_async(&mut new).await.map_err(|source| StoreError::Write { address, source })?;
         self.connection = Some(new);
         Ok(())
     }
 
     /// Follows etcd; a connection to an earlier address is dropped.
-    fn current_address(&mut self) -> Result<Address, StoreError> {
+    fn current_address(&mut self) -> Result<HostPort, StoreError> {
         let wanted = self.wanted.borrow_and_update().clone();
         if let Some(wanted) = wanted.filter(|wanted| self.address.as_ref() != Some(wanted)) {
-            info!(host = wanted.0, port = wanted.1, "statistics go to this Redis");
+            info!(redis = %wanted, "statistics go to this Redis");
             self.connection = None;
             self.address = Some(wanted);
         }
@@ -129,19 +125,18 @@ impl Keeper {
 
     fn log(&mut self, result: &Result<(), StoreError>) {
         match result {
-            Ok(()) if self.failures > 0 => {
-                info!(failures = self.failures, "statistics reach Redis again");
-                self.failures = 0;
+            Ok(()) => {
+                if let Some(past) = self.outage.worked(Instant::now()) {
+                    info!(failures = past.failures, "statistics reach Redis again");
+                }
             }
-            Ok(()) => {}
             Err(error) => {
-                self.failures += 1;
                 let cause = error.source().map(ToString::to_string);
-                if self.failures == 1 {
-                    let address = self.address.as_ref().map(|(host, port)| format!("{host}:{port}"));
+                if self.outage.failed(Instant::now()) {
+                    let address = self.address.as_ref().map(ToString::to_string);
                     warn!(%error, cause, address, "statistics don't reach Redis");
                 } else {
-                    debug!(%error, cause, failures = self.failures, "statistics still don't reach Redis");
+                    debug!(%error, cause, failures = self.outage.failures(), "statistics still don't reach Redis");
                 }
             }
         }
@@ -149,7 +144,7 @@ impl Keeper {
 }
 
 /// Connects to database 0. The limits are the job's, not the library's.
-async fn connect((host, port): &Address) -> redis::RedisResult<MultiplexedConnection> {
+async fn connect(HostPort { host, port }: &HostPort) -> redis::RedisResult<MultiplexedConnection> {
     let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
     let info = ConnectionAddr::Tcp(host.clone(), *port).into_connection_info()?.set_redis_settings(settings);
     let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use redis::Commands;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::address::HostPort;
 use crate::ids::KernelId;
 
 /// A `redis-server` on a loopback port of its own; killed when dropped.
@@ -55,8 +56,8 @@ impl RedisServer {
         kill_process(pid, signal).unwrap();
     }
 
-    pub(in crate::stats) fn address(&self) -> (String, u16) {
-        ("127.0.0.1".into(), self.port)
+    pub(in crate::stats) fn address(&self) -> HostPort {
+        HostPort { host: "127.0.0.1".into(), port: self.port }
     }
 
     pub(in crate::stats) fn connect(&self) -> redis::Connection {

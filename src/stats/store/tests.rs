@@ -11,12 +11,12 @@ use super::*;
 /// A store with the sender of its address, stopped with it.
 struct Started {
     store: Store,
-    address: watch::Sender<Option<(String, u16)>>,
+    address: watch::Sender<Option<HostPort>>,
     cancel: CancellationToken,
     tracker: TaskTracker,
 }
 
-fn start(address: Option<(String, u16)>) -> Started {
+fn start(address: Option<HostPort>) -> Started {
     let (address, receiver) = watch::channel(address);
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
     let store = Store::start(receiver, cancel.clone(), &tracker);
@@ -168,7 +168,7 @@ async fn a_server_that_talks_nonsense_is_an_error() {
         let _ = stream.read(&mut [0; 1024]);
         stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").unwrap();
     });
-    let started = start(Some(("localhost".into(), port)));
+    let started = start(Some(HostPort { host: "localhost".into(), port }));
     let error = started.put(KernelId::random(), 1, LONG).await.unwrap_err();
     assert!(matches!(error, StoreError::Write { .. } | StoreError::Connect { .. }), "{error}");
     server.join().unwrap();

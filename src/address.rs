@@ -1,4 +1,5 @@
-//! `host:port`, the form in which etcd and the command line name servers (PROTOCOL section 1).
+//! Addresses of servers: `host:port` as etcd and the command line write them (PROTOCOL section 1), and
+//! `tcp://host:port` as ZeroMQ and the manager do. Pure.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -48,12 +49,46 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         split(text)
-            .map(|(host, port)| Self { host: host.to_owned(), port })
+            .map(|(host, port)| Self { host, port })
             .map_err(|fault| BadHostPort { given: text.chars().take(64).collect(), fault })
     }
 }
 
-fn split(text: &str) -> Result<(&str, u16), Fault> {
+impl HostPort {
+    /// From `tcp://host:port`.
+    #[must_use]
+    pub fn from_endpoint(text: &str) -> Option<Self> {
+        text.strip_prefix("tcp://")?.parse().ok()
+    }
+
+    /// `tcp://host:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("tcp://{self}")
+    }
+}
+
+/// The host in `text`, which holds no port; an IPv6 address may have its brackets, and loses them.
+#[must_use]
+pub fn host(text: &str) -> Option<String> {
+    let unbracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match unbracketed {
+        Some(host) => is_ipv6(host),
+        None => is_ipv6(text) || is_name(text),
+    };
+    is_host.then(|| unbracketed.unwrap_or(text).to_owned())
+}
+
+fn is_ipv6(text: &str) -> bool {
+    text.parse::<Ipv6Addr>().is_ok()
+}
+
+/// Whether the text can name a host, or is an IPv4 address.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+fn split(text: &str) -> Result<(String, u16), Fault> {
     let (host, port) = text.rsplit_once(':').ok_or(Fault::NoPort)?;
     // `u16::from_str` would also take a sign.
     if !port.bytes().all(|b| b.is_ascii_digit()) {
@@ -61,15 +96,10 @@ fn split(text: &str) -> Result<(&str, u16), Fault> {
     }
     let port = port.parse().ok().filter(|port| *port != 0).ok_or(Fault::Port)?;
 
-    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let host = bracketed.unwrap_or(host);
-    if host.is_empty() {
+    if matches!(host, "" | "[]") {
         return Err(Fault::NoHost);
     }
-    let is_ipv6 = host.parse::<Ipv6Addr>().is_ok();
-    let is_name = bracketed.is_none()
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    if is_ipv6 || is_name { Ok((host, port)) } else { Err(Fault::Host) }
+    Ok((self::host(host).ok_or(Fault::Host)?, port))
 }
 
 impl fmt::Display for HostPort {
@@ -125,6 +155,25 @@ mod tests {
             let error = text.parse::<HostPort>().unwrap_err().to_string();
             assert!(error.contains(fault), "{text:?}: {error}");
             assert!(error.contains("right would be"), "{error}");
+        }
+    }
+
+    #[test]
+    fn endpoints_and_hosts_alone() {
+        for text in ["tcp://10.0.0.5:6001", "tcp://[fd00::5]:6001"] {
+            assert_eq!(
+                HostPort::from_endpoint(text).map(|address| address.endpoint()).as_deref(),
+                Some(text)
+            );
+        }
+        for bad in ["", "h:1", "http://h:1", "tcp://h"] {
+            assert_eq!(HostPort::from_endpoint(bad), None, "{bad:?}");
+        }
+        for (good, host) in [("h", "h"), ("10.0.0.5", "10.0.0.5"), ("::1", "::1"), ("[::1]", "::1")] {
+            assert_eq!(super::host(good).as_deref(), Some(host));
+        }
+        for bad in ["", "h:1", "a b", "tcp://h", "[h]", "[]"] {
+            assert_eq!(super::host(bad), None, "{bad:?}");
         }
     }
 
