@@ -36,7 +36,7 @@ pub use error::DockerError;
 pub use events::{DockerEvent, DockerEventKind};
 pub use image::{Image, ImageSummary};
 pub use lifecycle::ListFilter;
-pub use spec::{Bind, ContainerSpec, CpuQuota, PublishedPort};
+pub use spec::{Bind, ContainerSpec, PublishedPort};
 pub use stats::ContainerStats;
 
 use connection::Connection;

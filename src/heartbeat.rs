@@ -58,7 +58,7 @@ fn compose(config: &HeartbeatConfig, docker_answers: bool, images: Bytes) -> Hea
         ip: config.ip.clone(),
         region: config.region.clone(),
         addr: config.addr.clone(),
-        mem_slots: if docker_answers { config.totals.mem_mib } else { 0 },
+        mem_slots: if docker_answers { config.totals.memory.mib() } else { 0 },
         cpu_slots: slots(config.totals.cpus),
         gpu_slots: slots(config.totals.gpus),
         images,
@@ -68,6 +68,7 @@ fn compose(config: &HeartbeatConfig, docker_answers: bool, images: Bytes) -> Hea
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Memory;
 
     #[test]
     fn a_hung_docker_takes_the_slots_away_and_nothing_else() {
@@ -76,7 +77,7 @@ mod tests {
             ip: "10.0.0.1".into(),
             region: "local/unknown".into(),
             addr: "tcp://10.0.0.1:6001".into(),
-            totals: Totals { mem_mib: 1024, cpus: 4, gpus: 1 },
+            totals: Totals { memory: Memory::from_mib(1024), cpus: 4, gpus: 1 },
         };
         let good = compose(&config, true, Bytes::from_static(b"x"));
         assert_eq!((good.mem_slots, good.cpu_slots, good.gpu_slots), (1024, 4, 1));

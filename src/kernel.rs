@@ -252,10 +252,7 @@ impl Kernels {
             match &*handle.phase.borrow() {
                 Phase::Running(live) => {
                     figures.runs += u64::from(live.runner.activity().borrow().run.is_some());
-                    figures.memory_bytes += crate::resources::memory_bytes(live.config.limits.mem_slot)
-                        .ok()
-                        .flatten()
-                        .unwrap_or(0);
+                    figures.memory_bytes += live.config.limits.mem_slot.bytes();
                 }
                 Phase::Ending | Phase::Gone(_) => figures.ending += 1,
                 Phase::Creating | Phase::Restarting | Phase::LeftAlone(..) => {}

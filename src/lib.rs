@@ -9,6 +9,7 @@
 //! | [`ids`] | kernel, container, run and instance ids | what counts as an id |
 //! | [`address`] | `host:port` | what counts as an address |
 //! | [`secret`] | what is never shown | |
+//! | [`units`] | memory, cores, GPUs | how the manager's numbers are read |
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
 //! | [`zmq`] | ZeroMQ sockets over tokio | socket options, limits |
@@ -51,5 +52,6 @@ pub mod scratch;
 pub mod secret;
 pub mod stats;
 pub mod telemetry;
+pub mod units;
 pub mod wire;
 pub mod zmq;

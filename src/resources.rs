@@ -24,7 +24,7 @@ mod topology;
 pub use cpu_map::{CpuMap, CpuShare};
 pub use cpuset::{BadCpuset, cpuset_text, parse_cpuset};
 pub use gpu_map::{Gpu, GpuMap, GpuShare};
-pub use limits::{CpuQuota, ResourceError, cpu_quota, memory_bytes};
+pub use limits::{ResourceError, memory_limit};
 pub use nvml::discover_gpus;
 pub use pool::{Allocation, InUse, Request, Resources, Totals};
 pub use sysfs::{SysfsPaths, read_topology};

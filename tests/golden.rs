@@ -140,7 +140,8 @@ fn recorded_calls_become_requests() {
     assert_eq!(request("get_logs"), Ok(Request::GetLogs(kernel())));
     let Ok(Request::CreateKernel(id, config)) = request("create_kernel") else { panic!() };
     assert_eq!((id, config.lang.as_str()), (kernel(), "python:latest"));
-    let slots = [config.limits.mem_slot, config.limits.cpu_slot, config.limits.gpu_slot];
+    let limits = config.limits;
+    let slots = [limits.mem_slot.slot(), limits.cpu_slot.slot(), limits.gpu_slot.slot()];
     assert_eq!(slots.map(f64::to_bits), [256.0, 1.0, 0.0].map(f64::to_bits));
     assert_eq!(config.environ.get("MYVAR").map(String::as_str), Some("hello"));
     assert!(config.mounts.is_empty() && config.cpu_set.is_none());

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up; a room may use what stands before it.
-const ROOMS: [&str; 22] = [
+const ROOMS: [&str; 23] = [
     "ids",
     "address",
     "secret",
+    "units",
     "patience",
     "wire",
     "zmq",
@@ -57,8 +58,9 @@ const HOMES: [(&str, &[&str]); 18] = [
 ];
 
 /// Files whose decisions are pure.
-const PURE: [&str; 29] = [
+const PURE: [&str; 30] = [
     "address.rs",
+    "units.rs",
     "patience.rs",
     "wire/value.rs",
     "wire/header.rs",

@@ -37,7 +37,7 @@ impl Machine {
     pub(super) async fn discover(info: &EngineInfo) -> Self {
         let gpus = discover_gpus(GPU_LIMIT).await;
         let topology = read_topology(&SysfsPaths::default(), Some(info.cpus));
-        Self { resources: Resources::new(topology, gpus, info.memory_bytes) }
+        Self { resources: Resources::new(topology, gpus, info.memory) }
     }
 }
 

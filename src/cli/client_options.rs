@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use super::values;
 use crate::address::HostPort;
 use crate::ids::{KernelId, RunId};
+use crate::units::{Cores, Gpus};
 
 /// A command that talks to an agent: its own arguments, and which agent.
 #[derive(Debug, Clone, Args)]
@@ -58,11 +59,11 @@ pub struct LimitArgs {
     #[arg(long, value_name = "MIB", default_value = "256")]
     pub mem: NonZeroU64,
     /// Cores; may be a fraction
-    #[arg(long, value_name = "CORES", default_value = "1", value_parser = positive)]
-    pub cpu: f64,
+    #[arg(long, value_name = "CORES", default_value = "1", value_parser = some_cores)]
+    pub cpu: Cores,
     /// GPUs; may be a fraction
-    #[arg(long, value_name = "DEVICES", default_value = "0", value_parser = not_negative)]
-    pub gpu: f64,
+    #[arg(long, value_name = "DEVICES", default_value = "0")]
+    pub gpu: Gpus,
 }
 
 /// `create`.
@@ -171,11 +172,11 @@ pub struct RestartArgs {
     #[arg(long, value_name = "MIB")]
     pub mem: Option<NonZeroU64>,
     /// Another number of cores
-    #[arg(long, value_name = "CORES", value_parser = positive)]
-    pub cpu: Option<f64>,
+    #[arg(long, value_name = "CORES", value_parser = some_cores)]
+    pub cpu: Option<Cores>,
     /// Another number of GPUs
-    #[arg(long, value_name = "DEVICES", value_parser = not_negative)]
-    pub gpu: Option<f64>,
+    #[arg(long, value_name = "DEVICES")]
+    pub gpu: Option<Gpus>,
     /// Another environment, all of it; repeatable
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub environ: Vec<EnvVar>,
@@ -258,13 +259,8 @@ fn patience(text: &str) -> Result<Duration, &'static str> {
     values::duration(text).filter(|time| !time.is_zero()).ok_or("give a time such as 3, 500ms or 10m")
 }
 
-fn positive(text: &str) -> Result<f64, &'static str> {
-    not_negative(text).ok().filter(|number| *number > 0.0).ok_or("give a number above 0")
-}
-
-fn not_negative(text: &str) -> Result<f64, &'static str> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
-    number.ok_or("give a number, 0 or above")
+fn some_cores(text: &str) -> Result<Cores, &'static str> {
+    text.parse().ok().filter(|cores| *cores > Cores::default()).ok_or("give a number above 0")
 }
 
 fn run_id(text: &str) -> Result<RunId, &'static str> {

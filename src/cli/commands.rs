@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::{ClientCommand, CreateArgs, Exit, LogsArgs, RestartArgs, UploadArgs, exec};
 use crate::client::{CallError, Client};
 use crate::ids::KernelId;
+use crate::units::Memory;
 use crate::wire::Value;
 use crate::wire::config::{KernelConfig, Limits, Mount};
 use crate::wire::value;
@@ -74,9 +75,7 @@ fn as_lines(answer: &Value) -> String {
 
 async fn create(client: &Client, json: bool, args: CreateArgs) -> Result<Exit, CallError> {
     let kernel = args.kernel_id.unwrap_or_else(KernelId::random);
-    // Sizes that a person types are far below where a float loses units.
-    #[allow(clippy::cast_precision_loss)]
-    let mem_slot = args.limits.mem.get() as f64;
+    let mem_slot = Memory::from_mib(args.limits.mem.get());
     let config = KernelConfig {
         lang: args.lang,
         limits: Limits { mem_slot, cpu_slot: args.limits.cpu, gpu_slot: args.limits.gpu },
@@ -98,8 +97,8 @@ async fn restart(client: &Client, json: bool, args: RestartArgs) -> Result<Exit,
     }
     let limits: Vec<_> = [
         ("mem_slot", args.mem.map(|m| Value::from(m.get()))),
-        ("cpu_slot", args.cpu.map(Value::from)),
-        ("gpu_slot", args.gpu.map(Value::from)),
+        ("cpu_slot", args.cpu.map(|cores| Value::from(cores.slot()))),
+        ("gpu_slot", args.gpu.map(|gpus| Value::from(gpus.slot()))),
     ]
     .into_iter()
     .filter_map(|(name, v)| Some((name, v?)))

@@ -69,7 +69,7 @@ fn client_commands() {
     for part in [
         "host: \"h\", port: 1",
         "timeout: Some(120s)",
-        "mem: 256, cpu: 0.5, gpu: 0.0",
+        "mem: 256, cpu: Cores(0.5), gpu: Gpus(0.0)",
         "name: \"A\", value: \"b=c\"",
         "name: \"data\", host: \"local\", id: \"0123:4\"",
     ] {

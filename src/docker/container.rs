@@ -9,6 +9,7 @@ use bollard::models::{self, ContainerInspectResponse};
 
 use super::timestamp;
 use crate::ids::ContainerId;
+use crate::units::Memory;
 
 /// A container's state, as the engine names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +109,7 @@ pub struct Container {
     /// All its mounts.
     pub mounts: Vec<MountedAt>,
     /// Its memory limit; `None` for no limit.
-    pub memory_bytes: Option<u64>,
+    pub memory: Option<Memory>,
     /// Its limit of memory and swap together; `None` for none set, -1 for no limit.
     pub memory_swap_bytes: Option<i64>,
     /// The cores it may use, `0,1`; empty for all.
@@ -180,7 +181,11 @@ pub(super) fn from_inspection(answer: ContainerInspectResponse) -> Option<Contai
         ports: inspected_ports(network.ports.unwrap_or_default()),
         binds: host.binds.unwrap_or_default(),
         mounts: answer.mounts.unwrap_or_default().into_iter().map(mounted_at).collect(),
-        memory_bytes: host.memory.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0),
+        memory: host
+            .memory
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .filter(|n| *n > 0)
+            .map(Memory::from_bytes),
         memory_swap_bytes: host.memory_swap.filter(|bytes| *bytes != 0),
         cpuset_cpus: host.cpuset_cpus.unwrap_or_default(),
         gpu_device_ids: host
@@ -285,7 +290,7 @@ mod tests {
         assert_eq!(container.name, "kernel.python.x");
         assert_eq!(container.state, ContainerState::Exited);
         assert_eq!((container.pid, container.exit_code, container.oom_killed), (None, Some(137), true));
-        assert_eq!(container.memory_bytes, None, "zero means no limit");
+        assert_eq!(container.memory, None, "zero means no limit");
         assert_eq!(container.gpu_device_ids, ["1"]);
         assert_eq!(container.ports.len(), 3);
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Questions about the engine itself.
 
 use super::{Docker, DockerError, names};
+use crate::units::Memory;
 
 /// What runs behind the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct EngineInfo {
     /// Cores that Docker may use; 0 if it does not say.
     pub cpus: u32,
     /// The machine's memory.
-    pub memory_bytes: u64,
+    pub memory: Memory,
     /// `cgroupfs` or `systemd`.
     pub cgroup_driver: String,
     /// 1 or 2. Engines before 20.10 do not say and know only 1.
@@ -53,7 +54,9 @@ impl Docker {
         let is_v2 = answer.cgroup_version.is_some_and(|version| version.to_string() == "2");
         Ok(EngineInfo {
             cpus: answer.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or_default(),
-            memory_bytes: answer.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+            memory: Memory::from_bytes(
+                answer.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default(),
+            ),
             cgroup_driver: answer.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
             cgroup_version: if is_v2 { 2 } else { 1 },
             name: answer.name.unwrap_or_default(),

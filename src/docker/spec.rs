@@ -8,6 +8,8 @@ use bollard::models::{
     ContainerCreateBody, DeviceRequest, HostConfig, Mount, MountType, PortBinding as BindingModel,
 };
 
+use crate::units::{CpuQuota, Memory};
+
 /// A container to create. Empty and `None` fields leave Docker's or the image's defaults.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct ContainerSpec {
@@ -30,7 +32,7 @@ pub struct ContainerSpec {
     /// Directories of the host and named volumes. A source directory must exist: Docker makes none.
     pub binds: Vec<Bind>,
     /// The memory limit.
-    pub memory_bytes: Option<u64>,
+    pub memory: Option<Memory>,
     /// The limit of memory and swap together; -1 for no limit.
     pub memory_swap_bytes: Option<i64>,
     /// The most processes and threads at a time; `None` for no limit.
@@ -69,15 +71,6 @@ pub struct Bind {
     pub read_only: bool,
 }
 
-/// CPU time, in microseconds of each period; a quota of half the period is half a core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CpuQuota {
-    /// The time it may run in each period.
-    pub quota_us: i64,
-    /// The period's length.
-    pub period_us: i64,
-}
-
 /// Leaves the environment out: users put secrets there.
 impl fmt::Debug for ContainerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -86,7 +79,7 @@ impl fmt::Debug for ContainerSpec {
             .field("labels", &self.labels)
             .field("ports", &self.ports)
             .field("binds", &self.binds)
-            .field("memory_bytes", &self.memory_bytes)
+            .field("memory", &self.memory)
             .field("cpuset_cpus", &self.cpuset_cpus)
             .field("gpu_device_ids", &self.gpu_device_ids)
             .finish_non_exhaustive()
@@ -100,7 +93,7 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         // change its meaning, and a missing source would be made, owned by root, instead of refused.
         mounts: unless_empty(spec.binds.iter().map(mount).collect()),
         port_bindings: Some(spec.ports.iter().map(binding).collect()),
-        memory: spec.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        memory: spec.memory.map(|memory| i64::try_from(memory.bytes()).unwrap_or(i64::MAX)),
         memory_swap: spec.memory_swap_bytes,
         pids_limit: spec.pids_limit,
         cpuset_cpus: spec.cpuset_cpus.clone(),
@@ -185,7 +178,7 @@ mod tests {
                 Bind { source: "/scratch/a:/etc".into(), target: "/home/work".into(), read_only: false },
                 Bind { source: "samples".into(), target: "/home/work/samples".into(), read_only: true },
             ],
-            memory_bytes: Some(1 << 30),
+            memory: Some(Memory::from_mib(1024)),
             memory_swap_bytes: Some(1 << 30),
             pids_limit: Some(99),
             cpuset_cpus: Some("0,1".into()),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::ids::{InstanceId, KernelId};
+use crate::units::{Cores, Gpus, Memory};
 use crate::wire::config::{KernelConfig, Limits, Mount};
 
 const SCHEMA: &str = "ai.backend.schema";
@@ -69,7 +70,7 @@ pub fn write(
         (SCHEMA.to_owned(), VERSION.to_owned()),
         (KERNEL.to_owned(), kernel.to_string()),
         (LANG.to_owned(), config.lang.clone()),
-        (LIMITS.to_owned(), format!("{mem_slot},{cpu_slot},{gpu_slot}")),
+        (LIMITS.to_owned(), format!("{},{},{}", mem_slot.slot(), cpu_slot.slot(), gpu_slot.slot())),
         (MOUNTS.to_owned(), json!(mounts).to_string()),
         (CPU_SET.to_owned(), json!(cpus).to_string()),
         (GPU_SET.to_owned(), json!(gpus).to_string()),
@@ -97,12 +98,17 @@ pub fn read(labels: &BTreeMap<String, String>) -> Option<(KernelId, KernelConfig
     }
     let kernel = kernel(labels)?;
     let slots = labels.get(LIMITS)?.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>().ok()?;
-    let [mem_slot, cpu_slot, gpu_slot] = slots.try_into().ok()?;
+    let [mem, cpu, gpu] = slots.try_into().ok()?;
+    let limits = Limits {
+        mem_slot: Memory::from_slot(mem)?,
+        cpu_slot: Cores::from_slot(cpu)?,
+        gpu_slot: Gpus::from_slot(gpu)?,
+    };
     let mounts: Vec<[String; 3]> = serde_json::from_str(labels.get(MOUNTS)?).ok()?;
     let set = |key| serde_json::from_str::<Vec<u32>>(labels.get(key)?).ok();
     let config = KernelConfig {
         lang: labels.get(LANG)?.clone(),
-        limits: Limits { mem_slot, cpu_slot, gpu_slot },
+        limits,
         mounts: mounts.into_iter().map(|[name, host, id]| Mount { name, host, id }).collect(),
         environ: BTreeMap::new(),
         cpu_set: Some(set(CPU_SET)?),
@@ -136,13 +142,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn labels_round_trip(lang in "[a-z.]{1,9}(:[a-z0-9.-]{1,9})?", mem in 0f64..1e6, cpu in 0f64..64.0,
+        fn labels_round_trip(lang in "[a-z.]{1,9}(:[a-z0-9.-]{1,9})?", mem in 0..1u64 << 40, cpu in 0f64..64.0,
                              mount in ("[^\0]{1,9}", "[^\0]{1,9}", "[^\0]{1,9}"),
                              cpus in proptest::collection::vec(any::<u32>(), 0..4)) {
             let owner = Owner { namespace: "n".into(), instance: InstanceId::new("i") };
             let kernel = KernelId::random();
             let config = KernelConfig {
-                lang: lang.clone(), limits: Limits { mem_slot: mem, cpu_slot: cpu, gpu_slot: 0.0 },
+                lang: lang.clone(),
+                limits: Limits {
+                    mem_slot: Memory::from_bytes(mem),
+                    cpu_slot: Cores::from_slot(cpu).unwrap(),
+                    gpu_slot: Gpus::default(),
+                },
                 mounts: vec![Mount { name: mount.0, host: mount.1, id: mount.2 }],
                 environ: BTreeMap::new(), cpu_set: Some(cpus.clone()), gpu_set: Some(vec![]),
             };

@@ -24,6 +24,7 @@ use crate::images::KernelImage;
 use crate::resources::{Allocation, Request};
 use crate::runner::RunnerAddr;
 use crate::scratch::Scratch;
+use crate::units::Gpus;
 use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::event::{EndReason, Event};
 use crate::wire::reply::{KernelPlace, Ports};
@@ -245,7 +246,7 @@ pub(super) async fn remake(
 async fn image(node: &Node, config: &KernelConfig) -> Result<KernelImage, KernelError> {
     let image =
         node.images.lookup(&config.lang).await?.ok_or_else(|| KernelError::NoImage(config.lang.clone()))?;
-    if config.limits.gpu_slot > 0.0 && !image.nvidia_enabled {
+    if config.limits.gpu_slot > Gpus::default() && !image.nvidia_enabled {
         return Err(KernelError::GpuRefused(config.lang.clone()));
     }
     Ok(image)

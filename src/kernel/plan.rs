@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::labels::{self, Owner};
-use crate::docker::{Bind, ContainerSpec, CpuQuota, PublishedPort};
+use crate::docker::{Bind, ContainerSpec, PublishedPort};
 use crate::ids::KernelId;
 use crate::images::{Feature, KernelImage, PREFIX};
 use crate::resources::{self, ResourceError, cpuset_text};
@@ -63,7 +63,7 @@ pub fn wants_samples(lang: &str) -> bool {
 /// The spec.
 pub fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
     let Plan { config, image, .. } = plan;
-    let memory = resources::memory_bytes(config.limits.mem_slot)?;
+    let memory = resources::memory_limit(config.limits.mem_slot)?;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let port = |container_port, host_ip| PublishedPort { container_port, host_ip };
     Ok(ContainerSpec {
@@ -82,14 +82,13 @@ pub fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
             port(2003, plan.terminal_ip),
         ],
         binds: binds(plan),
-        memory_bytes: memory,
+        memory,
         // No swap beyond the limit (section 12, item 11).
-        memory_swap_bytes: memory.and_then(|bytes| i64::try_from(bytes).ok()),
+        memory_swap_bytes: memory.and_then(|memory| i64::try_from(memory.bytes()).ok()),
         pids_limit: plan.pids_limit,
         cpuset_cpus: (!plan.cpu_set.is_empty()).then(|| cpuset_text(plan.cpu_set)),
         cpuset_mems: plan.numa_node.map(|node| node.to_string()),
-        cpu_quota: resources::cpu_quota(config.limits.cpu_slot)
-            .map(|q| CpuQuota { quota_us: q.quota_us, period_us: q.period_us }),
+        cpu_quota: config.limits.cpu_slot.quota(),
         // Kernel images bring their own ptrace jail.
         security_opt: vec!["seccomp=unconfined".to_owned()],
         volumes: Vec::new(),

@@ -22,6 +22,7 @@ use crate::docker::{Container, ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::parse_cpuset;
 use crate::stats::Sample;
+use crate::units::{Cores, Gpus};
 use crate::wire::config::{KernelConfig, Limits};
 use crate::wire::event::EndReason;
 use crate::wire::reply::KernelPlace;
@@ -294,10 +295,9 @@ impl Kernel {
 /// What can be read off a container of the Python agent.
 fn unlabelled(found: &Container) -> KernelConfig {
     let cpus = parse_cpuset(&found.cpuset_cpus).unwrap_or_default();
-    let mem_mib = found.memory_bytes.unwrap_or(0) / (1024 * 1024);
-    // Counts and sizes are far below where a float loses units.
-    #[allow(clippy::cast_precision_loss)]
-    let limits = Limits { mem_slot: mem_mib as f64, cpu_slot: cpus.len() as f64, gpu_slot: 0.0 };
+    let cores = u32::try_from(cpus.len()).ok().map(f64::from).and_then(Cores::from_slot).unwrap_or_default();
+    let limits =
+        Limits { mem_slot: found.memory.unwrap_or_default(), cpu_slot: cores, gpu_slot: Gpus::default() };
     let lang = found.image.strip_prefix(crate::images::PREFIX).unwrap_or(&found.image).to_owned();
     let mounts = found.mounts.iter().filter_map(|m| {
         let name = m.target.strip_prefix("/home/work/").filter(|n| *n != "samples")?;

@@ -342,9 +342,8 @@ impl Kernel {
     /// What the new config leaves empty stays as it was (section 12, item 18).
     fn merge(&mut self, patch: ConfigPatch) {
         let new = patch.apply(&self.config);
-        let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
         let (old_limits, limits) = (self.config.limits, new.limits);
-        if !same(old_limits.cpu_slot, limits.cpu_slot) || !same(old_limits.gpu_slot, limits.gpu_slot) {
+        if (old_limits.cpu_slot, old_limits.gpu_slot) != (limits.cpu_slot, limits.gpu_slot) {
             self.allocation = None;
         }
         self.config = new;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::params::kind;
 use super::value::{self, Value};
+use crate::units::{Cores, Gpus, Memory};
 
 /// What a kernel is made of, as the manager asks for it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,12 +29,12 @@ pub struct KernelConfig {
 /// The three slots that the manager schedules by.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Limits {
-    /// Memory in MiB.
-    pub mem_slot: f64,
-    /// Cores; may be a fraction.
-    pub cpu_slot: f64,
-    /// GPU devices; may be a fraction.
-    pub gpu_slot: f64,
+    /// Memory; none means that there is no limit.
+    pub mem_slot: Memory,
+    /// Cores.
+    pub cpu_slot: Cores,
+    /// GPUs.
+    pub gpu_slot: Gpus,
 }
 
 /// One virtual folder.
@@ -58,11 +59,11 @@ pub struct ConfigPatch {
     /// Another image.
     pub lang: Option<String>,
     /// Another `mem_slot`.
-    pub mem_slot: Option<f64>,
+    pub mem_slot: Option<Memory>,
     /// Another `cpu_slot`.
-    pub cpu_slot: Option<f64>,
+    pub cpu_slot: Option<Cores>,
     /// Another `gpu_slot`.
-    pub gpu_slot: Option<f64>,
+    pub gpu_slot: Option<Gpus>,
     /// Other folders; empty means the same.
     pub mounts: Vec<Mount>,
     /// Another environment; empty means the same.
@@ -79,9 +80,9 @@ impl ConfigPatch {
         let limits = value::get(config, "limits").unwrap_or(&Value::Nil);
         Ok(Self {
             lang: lang(config)?,
-            mem_slot: slot(limits, "mem_slot")?,
-            cpu_slot: slot(limits, "cpu_slot")?,
-            gpu_slot: slot(limits, "gpu_slot")?,
+            mem_slot: slot(limits, "mem_slot", Memory::from_slot)?,
+            cpu_slot: slot(limits, "cpu_slot", Cores::from_slot)?,
+            gpu_slot: slot(limits, "gpu_slot", Gpus::from_slot)?,
             mounts: mounts(value::get(config, "mounts"))?,
             environ: environ(value::get(config, "environ"))?,
             cpu_set: numbers("cpu_set", value::get(config, "cpu_set"))?,
@@ -115,9 +116,10 @@ impl KernelConfig {
         let lang = lang(config)?.ok_or_else(|| missing("lang"))?;
         let given = value::get(config, "limits").ok_or_else(|| missing("limits"))?;
         let limits = Limits {
-            mem_slot: slot(given, "mem_slot")?.ok_or_else(|| missing("limits.mem_slot"))?,
-            cpu_slot: slot(given, "cpu_slot")?.ok_or_else(|| missing("limits.cpu_slot"))?,
-            gpu_slot: slot(given, "gpu_slot")?.unwrap_or(0.0),
+            mem_slot: slot(given, "mem_slot", Memory::from_slot)?
+                .ok_or_else(|| missing("limits.mem_slot"))?,
+            cpu_slot: slot(given, "cpu_slot", Cores::from_slot)?.ok_or_else(|| missing("limits.cpu_slot"))?,
+            gpu_slot: slot(given, "gpu_slot", Gpus::from_slot)?.unwrap_or_default(),
         };
         Ok(Self {
             lang,
@@ -140,9 +142,9 @@ impl KernelConfig {
             (
                 "limits",
                 value::map([
-                    ("mem_slot", Value::from(self.limits.mem_slot)),
-                    ("cpu_slot", Value::from(self.limits.cpu_slot)),
-                    ("gpu_slot", Value::from(self.limits.gpu_slot)),
+                    ("mem_slot", Value::from(self.limits.mem_slot.slot())),
+                    ("cpu_slot", Value::from(self.limits.cpu_slot.slot())),
+                    ("gpu_slot", Value::from(self.limits.gpu_slot.slot())),
                 ]),
             ),
             ("mounts", Value::Array(mounts.collect())),
@@ -167,11 +169,11 @@ fn lang(config: &Value) -> Result<Option<String>, BadConfig> {
     }
 }
 
-fn slot(limits: &Value, name: &str) -> Result<Option<f64>, BadConfig> {
+fn slot<T>(limits: &Value, name: &str, read: fn(f64) -> Option<T>) -> Result<Option<T>, BadConfig> {
     match value::get(limits, name) {
         None | Some(Value::Nil) => Ok(None),
-        Some(v) => match v.as_f64().filter(|x| x.is_finite() && *x >= 0.0) {
-            Some(x) => Ok(Some(x)),
+        Some(v) => match v.as_f64().and_then(read) {
+            Some(slot) => Ok(Some(slot)),
             None => Err(bad(&format!("limits.{name}"), "must be a number, 0 or more", v)),
         },
     }
@@ -269,7 +271,9 @@ mod tests {
             ("later", true.into()),
         ]);
         let config = KernelConfig::from_value(&sent).unwrap();
-        assert_eq!(config.limits, Limits { mem_slot: 256.0, cpu_slot: 0.5, gpu_slot: 0.0 });
+        let half = Cores::from_slot(0.5).unwrap();
+        let limits = Limits { mem_slot: Memory::from_mib(256), cpu_slot: half, gpu_slot: Gpus::default() };
+        assert_eq!(config.limits, limits);
         assert_eq!(config.mounts[0].host, "nfs");
         assert_eq!(config.environ["N"], "7");
         assert_eq!(config.cpu_set, Some(vec![0, 1]));

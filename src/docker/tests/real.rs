@@ -12,6 +12,7 @@ use crate::docker::{
     ListFilter, PublishedPort,
 };
 use crate::ids::ContainerId;
+use crate::units::Memory;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -45,7 +46,7 @@ async fn a_container_s_life() {
             target: "/home/work".into(),
             read_only: false,
         }],
-        memory_bytes: Some(64 << 20),
+        memory: Some(Memory::from_mib(64)),
         memory_swap_bytes: Some(64 << 20),
         pids_limit: Some(99),
         cpuset_cpus: Some("0".into()),
@@ -78,7 +79,7 @@ async fn a_container_s_life() {
     assert!(running.env.contains(&"A=b".to_owned()));
     assert_eq!((running.ports.len(), running.ports[0].host_ip), (1, Some(LOOPBACK)));
     assert!(running.ports[0].host_port > 0);
-    assert_eq!((running.memory_bytes, running.cpuset_cpus.as_str()), (Some(64 << 20), "0"));
+    assert_eq!((running.memory, running.cpuset_cpus.as_str()), (Some(Memory::from_mib(64)), "0"));
     assert_eq!(running.mounts[0].target, "/home/work");
     assert!(running.started_at.unwrap() <= SystemTime::now() + Duration::from_secs(1));
 
@@ -251,7 +252,7 @@ async fn the_engine_describes_itself() {
     let version = docker.version().await.unwrap();
     let info = docker.info().await.unwrap();
     assert_eq!(version.version, info.server_version);
-    assert!(info.cpus > 0 && info.memory_bytes > 0);
+    assert!(info.cpus > 0 && info.memory > Memory::default());
     assert!(matches!(info.cgroup_version, 1 | 2));
     assert!(["cgroupfs", "systemd", "none"].contains(&info.cgroup_driver.as_str()));
     let told = std::process::Command::new("docker")
