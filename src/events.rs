@@ -19,10 +19,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::line::{Line, LineError};
+use self::line::Line;
 use crate::address::HostPort;
 use crate::ids::InstanceId;
 use crate::wire::event::{Event, Heartbeat};
+use crate::zmtp::Trouble;
 
 /// How long an event waits for its departure to be noted; a disk that hangs must not keep the manager uninformed.
 const NOTE_LIMIT: Duration = Duration::from_secs(1);
@@ -231,7 +232,7 @@ impl Server {
     }
 
     /// Logs the first of several failures in a row; the next message that arrives ends the row.
-    fn failed(&mut self, error: &LineError) {
+    fn failed(&mut self, error: &Trouble) {
         let to = self.address.borrow().as_ref().map(ToString::to_string);
         if self.failures == 0 {
             tracing::warn!(to, %error, "can't send events to the manager; trying until it works");

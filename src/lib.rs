@@ -13,6 +13,7 @@
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
 //! | [`zmq`] | ZeroMQ sockets over tokio | socket options, limits |
+//! | [`zmtp`] | ZeroMQ: its wire protocol over tokio, with limits on all that a peer decides | how a peer is spoken to |
 //! | [`docker`] | the engine, each call with a deadline; knows no kernels | how Docker is asked |
 //! | [`cluster`] | etcd: the manager's settings, our presence, the image catalogue | keys in etcd |
 //! | [`resources`] | CPU map, GPUs; an allocation frees itself | who gets which cores |
@@ -55,3 +56,4 @@ pub mod telemetry;
 pub mod units;
 pub mod wire;
 pub mod zmq;
+pub mod zmtp;

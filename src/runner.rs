@@ -10,7 +10,6 @@
 //! `activity` to the kernel's task (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
 
 mod intake;
-mod link;
 mod outlet;
 pub mod output;
 pub mod runs;

@@ -8,7 +8,6 @@
 //! - [`params`], [`request`], [`config`]: from positional and keyword arguments to a typed request
 //! - [`reply`]: the maps that requests are answered with
 //! - [`event`]: what is pushed to the manager
-//! - [`zmtp`]: ZeroMQ's wire protocol, for the events' way to the manager
 //! - [`record`], [`command`]: what a kernel's runner sends and is sent
 
 pub mod answer;
@@ -22,6 +21,5 @@ pub mod record;
 pub mod reply;
 pub mod request;
 pub mod value;
-pub mod zmtp;
 
 pub use value::Value;

@@ -1,4 +1,4 @@
-//! The queue against a manager's PULL socket that comes, goes and moves: libzmq's, and one that can misbehave.
+//! The queue against a manager's PULL socket that comes, goes and moves, and against one that can misbehave.
 
 mod peer;
 
@@ -8,26 +8,24 @@ use self::peer::{Manners, Peer};
 use super::*;
 use crate::ids::KernelId;
 use crate::wire::event::{EndReason, Heard};
-use crate::zmq::{Context, Limits, Pull};
+use crate::zmtp::Pull;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 struct Bed {
-    context: Context,
     address: watch::Sender<Option<HostPort>>,
     events: Events,
 }
 
 impl Bed {
     fn new() -> Self {
-        let context = Context::new().unwrap();
         let (address, address_rx) = watch::channel(None);
         let events = Events::start(InstanceId::new("i-test"), address_rx, &TaskTracker::new());
-        Self { context, address, events }
+        Self { address, events }
     }
 
     fn listen(&self, port: u16) -> Pull {
-        let pull = Pull::bind(&self.context, &format!("tcp://127.0.0.1:{port}"), Limits::client()).unwrap();
+        let pull = Pull::bind(&format!("127.0.0.1:{port}")).unwrap();
         self.manager_is_at(pull.local_port());
         pull
     }
@@ -47,8 +45,8 @@ fn ended(kernel: KernelId) -> Event {
 }
 
 async fn hear(pull: &mut Pull) -> Heard {
-    let frames = tokio::time::timeout(LIMIT, pull.recv()).await.expect("no event in time").unwrap();
-    Heard::decode(&frames).unwrap()
+    let message = tokio::time::timeout(LIMIT, pull.recv()).await.expect("no event in time");
+    Heard::decode(&message.frames).unwrap()
 }
 
 fn beat(cpu_slots: u64) -> Heartbeat {
@@ -188,6 +186,31 @@ async fn a_peer_that_knows_no_pings_sees_none_that_is_a_whole_message() {
         assert_eq!(peer.connections(), 2, "{manners:?}: that beginning went with its connection");
         assert_eq!(peer.times_sent(b"kernel_terminated"), 1, "{manners:?}");
     }
+}
+
+/// libzmq 4.2 greets as 4.1 does, and its machine may be slow.
+#[tokio::test]
+async fn a_peer_whose_first_pong_is_late_confirms_from_then_on() {
+    const PING: &[u8] = b"\x04\x07\x04PING";
+    let bed = Bed::new();
+    let peer = Peer::listen(Manners::Late).await;
+    bed.manager_is_at(peer.port());
+    let (_, arrival) = bed.ended();
+    assert!(tokio::time::timeout(LIMIT, arrival.wait()).await.unwrap());
+    assert_eq!((peer.times_sent(PING), peer.connections()), (0, 2));
+    peer.hear_again();
+    let asked = async {
+        for n in 0.. {
+            bed.events.beat(beat(n));
+            if tokio::time::timeout(Duration::from_millis(10), peer.was_sent(PING)).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, asked).await.expect("events go on without PINGs");
+    let (_, arrival) = bed.ended();
+    assert!(tokio::time::timeout(LIMIT, arrival.wait()).await.unwrap());
+    assert_eq!((peer.times_sent(b"kernel_terminated"), peer.connections()), (2, 2));
 }
 
 /// Not even a disk that hangs delays heartbeats for long (section 12, item 5).

@@ -12,8 +12,7 @@ use super::intake::Intake;
 use super::outlet::Outlet;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};
-use crate::wire::zmtp::messages::Message;
-use crate::zmq::Multipart;
+use crate::zmtp::{Message, Multipart};
 
 /// Commands that wait for a container which does not take them (paused, or still starting).
 const MAX_OUTBOX: usize = 64;

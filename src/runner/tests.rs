@@ -1,5 +1,5 @@
 //! A connected runner against a fake one: a PULL and a PUSH on loopback that play the container's side. The PUSH is
-//! the pure-Rust implementation, which shares no code with libzmq.
+//! another implementation's.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use zeromq::{PushSocket, Socket, SocketSend, ZmqMessage};
 use super::*;
 use crate::wire::record::MAX_RECORD;
 use crate::wire::reply::{ConsoleItem, RunStatus};
-use crate::zmq::{Context, Limits, Multipart, Pull};
+use crate::zmtp::{Multipart, Pull};
 
 /// Every wait in these tests ends by then; none should come near it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -43,8 +43,7 @@ fn completion(found: &str) -> Multipart {
 
 impl Fake {
     async fn start() -> (Runner, Self) {
-        let context = Context::new().unwrap();
-        let input = Pull::bind(&context, "tcp://127.0.0.1:*", Limits::client()).unwrap();
+        let input = Pull::bind("127.0.0.1:0").unwrap();
         let mut output = PushSocket::new();
         let bound = within(output.bind("tcp://127.0.0.1:0")).await.unwrap().to_string();
         let port = bound.rsplit(':').next().unwrap().parse().unwrap();
@@ -56,7 +55,7 @@ impl Fake {
 
     /// The next command: its name and its data.
     async fn command(&mut self) -> (String, String) {
-        let frames = within(self.input.recv()).await.unwrap();
+        let frames = within(self.input.recv()).await.frames;
         assert_eq!(frames.len(), 2);
         let text = |frame: &Bytes| String::from_utf8(frame.to_vec()).unwrap();
         (text(&frames[0]), text(&frames[1]))
@@ -457,11 +456,11 @@ async fn completions_and_interrupts_pass_while_nobody_collects_and_no_output_is_
     assert!(held(&runner) < output::FULL + 2 * PIECE, "{} bytes", held(&runner));
 
     runner.interrupt().await;
-    let frames = within(input.recv()).await.unwrap();
+    let frames = within(input.recv()).await.frames;
     assert_eq!(frames, Command::Interrupt.encode());
 
     let (answer, ()) = tokio::join!(runner.complete(ask("imp")), async {
-        let frames = within(input.recv()).await.unwrap();
+        let frames = within(input.recv()).await.frames;
         assert_eq!(frames[0], "complete");
         asked_tx.send("import").unwrap();
     });

@@ -8,13 +8,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::wire::zmtp;
+use crate::zmtp::frame;
+use crate::zmtp::hello::GREETING;
 
 /// How it behaves after its handshake.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Manners {
-    /// Answers the first PING, then none until [`Peer::hear_again`].
+    /// Says in its greeting that it knows PING, and answers none until [`Peer::hear_again`].
     Deaf,
+    /// The same, without saying so.
+    Late,
     /// Answers no PING.
     Old,
     /// Closes a connection on which a PING comes.
@@ -99,7 +102,9 @@ impl Peer {
 }
 
 async fn serve(mut stream: TcpStream, at: usize, shared: Arc<Shared>) {
-    stream.write_all(&zmtp::GREETING).await.unwrap();
+    let mut greeting = GREETING;
+    greeting[11] = u8::from(shared.manners == Manners::Deaf);
+    stream.write_all(&greeting).await.unwrap();
     stream.write_all(b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL").await.unwrap();
     let mut buffer = vec![0; 4096];
     let mut answered = 0;
@@ -118,13 +123,12 @@ async fn serve(mut stream: TcpStream, at: usize, shared: Arc<Shared>) {
             Ok(()) = hears.changed() => {}
         }
         let limit = match shared.manners {
-            Manners::Deaf if *hears.borrow() => usize::MAX,
-            Manners::Deaf => 1,
+            Manners::Deaf | Manners::Late if *hears.borrow() => usize::MAX,
             Manners::HangsUpAtPings if pings(&shared) > 0 => return,
-            Manners::HangsUpAtPings | Manners::Old => 0,
+            _ => 0,
         };
         while answered < pings(&shared).min(limit) {
-            stream.write_all(&zmtp::pong(b"")).await.unwrap();
+            stream.write_all(&frame::pong(b"")).await.unwrap();
             answered += 1;
         }
     }

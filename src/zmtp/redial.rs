@@ -1,0 +1,179 @@
+//! A connection that is made again for as long as its owner lives.
+//!
+//! Until the first contact the other side is expected to be starting, and is tried often: a new kernel's runner refuses
+//! connections for as long as its interpreter takes to start. Afterwards failures in a row make the pauses longer.
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use super::connection::{Connection, KeepAlive, Trouble};
+use super::frame;
+use super::hello::Kind;
+use super::inbox::{Caps, Message};
+use crate::patience::Backoff;
+
+/// The pause between attempts before the first contact,
+const EAGER: Duration = Duration::from_millis(25);
+/// for so long.
+const EAGERNESS: Duration = Duration::from_secs(20);
+/// The pauses after failures otherwise.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+
+/// One end of a connection that is made again.
+pub struct Redial {
+    /// `host:port`.
+    address: String,
+    own: Kind,
+    caps: Caps,
+    state: State,
+    pace: Pace,
+    /// Whether the message that is being sent was put.
+    put: bool,
+}
+
+/// What goes on lives here and not in a call's stack, so that a call can be cancelled anywhere.
+enum State {
+    /// An attempt to connect, with the pause before it.
+    Opening(Pin<Box<dyn Future<Output = Result<Connection, Trouble>> + Send>>),
+    Open(Box<Connection>),
+}
+
+impl Redial {
+    /// Connects to `host:port` as a socket of kind `own` once it is first asked for something.
+    #[must_use]
+    pub fn new(address: String, own: Kind, caps: Caps) -> Self {
+        let state = opening(&address, own, caps, Duration::ZERO);
+        Self { address, own, caps, state, pace: Pace::new(Instant::now()), put: false }
+    }
+
+    /// Waits for the next message, through the connection that stands or one attempt at another. An error says how
+    /// that ended; the next call goes on with a new connection, after a pause. May be cancelled.
+    pub async fn recv(&mut self) -> Result<Message, Trouble> {
+        let received = match self.connection().await {
+            Ok(connection) => connection.recv().await,
+            Err(trouble) => Err(trouble),
+        };
+        received.map_err(|trouble| self.lost(trouble))
+    }
+
+    /// Sends a message in the same way. May be cancelled, and is then, as after an error, called again with the same
+    /// message, which goes on where it was or begins anew over another connection. As from any PUSH, what was written
+    /// and not read is lost with its connection.
+    pub async fn send(&mut self, message: &[Bytes]) -> Result<(), Trouble> {
+        let sent = self.try_send(message).await;
+        if sent.is_ok() {
+            self.put = false;
+        }
+        sent.map_err(|trouble| self.lost(trouble))
+    }
+
+    /// Whether the last error is worth a log line: attempts may fail many times a second, and the powers of two tell enough.
+    #[must_use]
+    pub fn is_worth_telling(&self) -> bool {
+        self.pace.failures.is_power_of_two()
+    }
+
+    async fn try_send(&mut self, message: &[Bytes]) -> Result<(), Trouble> {
+        let is_put = self.put;
+        let connection = self.connection().await?;
+        if !is_put {
+            connection.catch_up()?;
+            connection.put(frame::message(message));
+            self.put = true;
+        }
+        self.connection().await?.flush().await
+    }
+
+    async fn connection(&mut self) -> Result<&mut Connection, Trouble> {
+        if let State::Opening(attempt) = &mut self.state {
+            let opened = attempt.await?;
+            self.pace.reached();
+            self.state = State::Open(Box::new(opened));
+        }
+        match &mut self.state {
+            State::Open(connection) => Ok(connection),
+            State::Opening(_) => Err(Trouble::Closed),
+        }
+    }
+
+    /// With the old state go its connection and its half message.
+    fn lost(&mut self, trouble: Trouble) -> Trouble {
+        self.state = opening(&self.address, self.own, self.caps, self.pace.after(&trouble, Instant::now()));
+        self.put = false;
+        trouble
+    }
+}
+
+fn opening(address: &str, own: Kind, caps: Caps, pause: Duration) -> State {
+    let address = address.to_owned();
+    State::Opening(Box::pin(async move {
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
+        Connection::open(address, own, caps, KeepAlive::default()).await
+    }))
+}
+
+/// When to try again.
+#[derive(Debug)]
+struct Pace {
+    /// Until then the other side may be starting; `None` once it was reached.
+    eager_until: Option<Instant>,
+    /// How often in a row there was no connection.
+    failures: u32,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { eager_until: Some(now + EAGERNESS), failures: 0 }
+    }
+
+    fn reached(&mut self) {
+        *self = Self { eager_until: None, failures: 0 };
+    }
+
+    fn after(&mut self, trouble: &Trouble, now: Instant) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let may_be_starting = self.eager_until.is_some_and(|until| now < until) && !trouble.is_nonsense();
+        match trouble {
+            _ if may_be_starting => EAGER,
+            // As Docker's proxy does while the runner starts again, which is not to be missed.
+            Trouble::Closed | Trouble::Io(_) => PAUSES.pause(1),
+            _ => PAUSES.pause(self.failures),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::super::inbox::Broken;
+    use super::*;
+
+    fn pauses(pace: &mut Pace, now: Instant, trouble: &Trouble) -> [u128; 7] {
+        [(); 7].map(|()| pace.after(trouble, now).as_millis())
+    }
+
+    #[test]
+    fn pauses_grow_with_failures_and_not_with_ends_nor_while_the_peer_may_be_starting() {
+        let refused = || Trouble::Connect(ErrorKind::ConnectionRefused.into());
+        let growing = [100, 200, 400, 800, 1600, 2000, 2000];
+        let now = Instant::now();
+        for trouble in [refused(), Trouble::Late(EAGER), Trouble::Closed] {
+            assert_eq!(pauses(&mut Pace::new(now), now, &trouble), [25; 7], "{trouble}");
+        }
+        assert_eq!(pauses(&mut Pace::new(now), now, &Broken::Frame.into()), growing, "nonsense at the start");
+        let later = now + EAGERNESS;
+        assert_eq!(pauses(&mut Pace::new(now), later, &refused()), growing, "it never came");
+        for trouble in [refused(), Trouble::Late(EAGER), Broken::FrameCount(1).into()] {
+            let mut pace = Pace::new(now);
+            pace.reached();
+            assert_eq!(pauses(&mut pace, now, &trouble), growing, "{trouble}");
+            assert_eq!(pauses(&mut pace, now, &Trouble::Closed), [100; 7]);
+        }
+    }
+}
