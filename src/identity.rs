@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::address::HostPort;
 use crate::ids::InstanceId;
 
 /// The longest instance id that is taken, in bytes.
@@ -41,6 +42,9 @@ pub struct IdentityConfig {
     pub per_request_limit: Duration,
     /// The time that looking up this machine's own name gets.
     pub lookup_limit: Duration,
+    /// Servers of the cluster, etcd's. The address that leads to them is this machine's where its name has none that others
+    /// could reach.
+    pub cluster: Vec<HostPort>,
     /// Where a cloud's instance id is kept for a start at which the cloud does not say; `None` keeps it nowhere.
     pub memory: Option<PathBuf>,
 }
@@ -55,6 +59,7 @@ impl Default for IdentityConfig {
             metadata_base: MetadataUrls::default(),
             per_request_limit: Duration::from_millis(200),
             lookup_limit: Duration::from_secs(2),
+            cluster: Vec::new(),
             memory: None,
         }
     }
@@ -175,8 +180,8 @@ pub async fn discover(config: IdentityConfig) -> Identity {
 
     let ip = match (found.ip, provider) {
         (Some(ip), _) => ip,
-        (None, Provider::Local) => host::address(&hostname, config.lookup_limit).await,
-        (None, _) => Ipv4Addr::LOCALHOST,
+        (None, Provider::Local) => host::address(&hostname, &config.cluster, config.lookup_limit).await,
+        (None, _) => host::route(&config.cluster, config.lookup_limit).await.unwrap_or(Ipv4Addr::LOCALHOST),
     };
     let region = match (found.region, provider) {
         (Some(region), cloud) => format!("{cloud}/{region}"),

@@ -76,6 +76,7 @@ pub(super) async fn advise(docker: Docker) {
 
 pub(super) fn identity(config: &Config, agent_dir: &Path) -> IdentityConfig {
     IdentityConfig {
+        cluster: config.etcd.clone(),
         memory: Some(agent_dir.join("identity.json")),
         instance_id_override: config.instance_id.as_ref().map(ToString::to_string),
         region_override: config.region.clone(),

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::net::UdpSocket;
 
 use super::{IdentityConfig, LONGEST_ID, Provider, is_unfit};
+use crate::address::HostPort;
 use crate::ids::InstanceId;
 
 /// The most that is read of a file: the marks stand near the beginning, and a file of leases only grows.
@@ -55,37 +57,71 @@ pub(super) fn instance_id(hostname: &str) -> InstanceId {
     InstanceId::new(id)
 }
 
-/// The first IPv4 address that the name resolves to, else 127.0.0.1. The name service may hang for as long as
-/// it likes: the lookup runs in a thread of its own, which is left behind when `limit` is over.
-pub(super) async fn address(hostname: &str, limit: Duration) -> Ipv4Addr {
-    first_ipv4(hostname, tokio::net::lookup_host((hostname, 0)), limit).await
+/// The first IPv4 address that the name resolves to and that others can reach; else the address from which this machine
+/// reaches the first of `cluster`: Debian maps a machine's own name to 127.0.1.1. The name service may hang for as long as it
+/// likes: a look-up runs in a thread of its own, which is left behind when `limit` is over.
+pub(super) async fn address(hostname: &str, cluster: &[HostPort], limit: Duration) -> Ipv4Addr {
+    match first_ipv4(tokio::net::lookup_host((hostname, 0)), limit).await {
+        Ok(ip) if !ip.is_loopback() => ip,
+        resolved => {
+            let Some(ip) = route(cluster, limit).await else {
+                let fault = resolved.err().unwrap_or_else(|| "its address is a loopback address".to_owned());
+                tracing::warn!(
+                    hostname, %fault,
+                    "found no address of this machine that others can reach; using 127.0.0.1 \
+                     (set --agent-host-override if the manager runs elsewhere)"
+                );
+                return Ipv4Addr::LOCALHOST;
+            };
+            if !ip.is_loopback() {
+                tracing::info!(hostname, %ip, "this machine's name has no address that others can reach; using the one that leads to etcd");
+            }
+            ip
+        }
+    }
 }
 
 async fn first_ipv4(
-    hostname: &str,
     lookup: impl Future<Output = io::Result<impl Iterator<Item = SocketAddr>>>,
     limit: Duration,
-) -> Ipv4Addr {
-    let fault = match tokio::time::timeout(limit, lookup).await {
-        Ok(Ok(mut addresses)) => {
-            let first = addresses.find_map(|address| match address.ip() {
-                IpAddr::V4(ip) => Some(ip),
-                IpAddr::V6(_) => None,
-            });
-            match first {
-                Some(ip) => return ip,
-                None => "it has no IPv4 address".to_owned(),
-            }
+) -> Result<Ipv4Addr, String> {
+    match tokio::time::timeout(limit, lookup).await {
+        Ok(Ok(addresses)) => {
+            let all: Vec<Ipv4Addr> = addresses.filter_map(ipv4).collect();
+            let reachable = all.iter().find(|ip| !ip.is_loopback());
+            reachable.or(all.first()).copied().ok_or_else(|| "it has no IPv4 address".to_owned())
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {limit:?}"),
-    };
-    tracing::warn!(
-        hostname, %fault,
-        "this machine's name could not be resolved; using 127.0.0.1 \
-         (set --agent-host-override if the manager runs elsewhere)"
-    );
-    Ipv4Addr::LOCALHOST
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {limit:?}")),
+    }
+}
+
+fn ipv4(address: SocketAddr) -> Option<Ipv4Addr> {
+    match address.ip() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// The address from which this machine would speak to the first of these servers that there is a way to. Nothing is sent:
+/// connecting a UDP socket only asks the system for the route.
+pub(super) async fn route(servers: &[HostPort], limit: Duration) -> Option<Ipv4Addr> {
+    for server in servers {
+        let Ok(to) = first_ipv4(tokio::net::lookup_host((server.host.as_str(), server.port)), limit).await
+        else {
+            continue;
+        };
+        let own = async {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+            socket.connect((to, server.port)).await?;
+            socket.local_addr()
+        };
+        match own.await {
+            Ok(own) => return ipv4(own),
+            Err(error) => tracing::debug!(%server, %error, "there is no way to it"),
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -108,19 +144,42 @@ mod tests {
         }
     }
 
+    fn servers(hosts: &[&str]) -> Vec<HostPort> {
+        hosts.iter().map(|host| HostPort { host: (*host).to_owned(), port: 2379 }).collect()
+    }
+
     #[tokio::test]
-    async fn a_name_is_resolved_to_ipv4_and_an_unknown_one_to_loopback() {
+    async fn the_name_s_address_counts_unless_nobody_else_could_reach_it() {
         let limit = Duration::from_secs(5);
-        assert_eq!(address("127.0.0.9", limit).await, Ipv4Addr::new(127, 0, 0, 9));
-        assert_eq!(address("::1", limit).await, Ipv4Addr::LOCALHOST);
-        assert_eq!(address("no such name", limit).await, Ipv4Addr::LOCALHOST);
+        let check = async |name: &str, cluster: &[&str], expected: [u8; 4]| {
+            assert_eq!(
+                address(name, &servers(cluster), limit).await,
+                Ipv4Addr::from(expected),
+                "{name} {cluster:?}"
+            );
+        };
+        check("192.0.2.7", &["127.0.0.1"], [192, 0, 2, 7]).await;
+        // The whole cluster is on this machine.
+        check("127.0.1.1", &["127.0.0.1"], [127, 0, 0, 1]).await;
+        check("127.0.1.1", &["no such name", "127.0.0.1"], [127, 0, 0, 1]).await;
+        check("no such name", &[], [127, 0, 0, 1]).await;
+        check("::1", &[], [127, 0, 0, 1]).await;
+    }
+
+    /// Every address of the loopback net is its own way there, which tells the route from a constant.
+    #[tokio::test]
+    async fn the_route_s_own_address_is_found() {
+        let limit = Duration::from_secs(5);
+        assert_eq!(route(&servers(&["127.0.0.9"]), limit).await, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(route(&servers(&["255.255.255.255"]), limit).await, None, "not to be connected to");
+        assert_eq!(route(&[], limit).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lookup_that_never_ends_is_given_up() {
         let hanging = std::future::pending::<io::Result<std::vec::IntoIter<SocketAddr>>>();
         let started = tokio::time::Instant::now();
-        assert_eq!(first_ipv4("any", hanging, Duration::from_secs(2)).await, Ipv4Addr::LOCALHOST);
+        assert!(first_ipv4(hanging, Duration::from_secs(2)).await.is_err());
         assert_eq!(started.elapsed(), Duration::from_secs(2));
     }
 }
