@@ -2,7 +2,7 @@
 //!
 //! # The map
 //!
-//! Rooms from the ground up; each may use those above it in this list, and none below (`tests/tidy.rs`).
+//! Rooms from the ground up; each may use those above it in this list, and none below (`tests/tidy`).
 //!
 //! | room | what lives there | look here to change |
 //! | --- | --- | --- |
@@ -30,8 +30,8 @@
 //! | [`agent`] | the composition root: start and stop as straight lines | the order of the start |
 //! | [`client`], [`cli`] | the operator's commands and settings | a flag |
 //!
-//! "PROTOCOL section N" in the docs is the protocol text that the project was built from; ARCHITECTURE.md tells
-//! what holds it together and why.
+//! "PROTOCOL section N" in the comments is `docs/protocol.md`: what the agent speaks. ARCHITECTURE.md tells what holds
+//! the rooms together and why.
 
 pub mod address;
 pub mod agent;

@@ -1,7 +1,7 @@
 //! Pure codecs for everything that crosses a process boundary: the RPC transport, events and runner records.
 //!
 //! Nothing here does I/O or looks at a clock. Each file cites where its facts come from: the section of
-//! the protocol text, and whether the manager relies on it (law) or the Python agent just does it (reference).
+//! `docs/protocol.md`, and whether the manager relies on it (law) or the Python agent just does it (reference).
 //!
 //! - [`value`]: msgpack values, packed and unpacked with limits
 //! - [`header`], [`call`], [`answer`]: the transport of `aiozmq.rpc`, both directions

@@ -1,4 +1,4 @@
-//! The stop, step by step, each with its own limit and log line (DESIGN, "Stop").
+//! The stop, step by step, each with its own limit and log line.
 
 use std::time::Duration;
 

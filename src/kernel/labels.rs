@@ -1,6 +1,6 @@
 //! What is written on a kernel's container, so that it can be taken back after any end of the agent. Pure.
 //!
-//! DESIGN idea 1: Docker knows the living. The environment is not among the labels (anybody who may list
+//! Idea 1 of ARCHITECTURE.md: Docker knows the living. The environment is not among the labels (anybody who may list
 //! containers would read it); it is in the scratch directory's `environ.txt`.
 
 use std::collections::BTreeMap;

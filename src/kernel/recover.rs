@@ -1,4 +1,4 @@
-//! Taking back what an earlier life of the agent left (section 12, items 20 and 21; DESIGN idea 1).
+//! Taking back what an earlier life of the agent left (section 12, items 20 and 21; idea 1 of ARCHITECTURE.md).
 //!
 //! What there is comes from three places: Docker's list by labels, the notes, and the untold endings. What to do
 //! about each kernel is decided by [`fate::decide`], which is pure; each kernel's own task then does it, so that a hundred

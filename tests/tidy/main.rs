@@ -3,9 +3,12 @@
 // Helpers of an integration test may unwrap like the tests themselves.
 #![allow(clippy::unwrap_used)]
 
+mod protocol;
+mod sources;
+
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+
+use self::sources::sources;
 
 /// From the ground up; a room may use what stands before it.
 const ROOMS: [&str; 24] = [
@@ -92,51 +95,6 @@ const PURE: [&str; 31] = [
     "docker/spec.rs",
     "images/labels.rs",
 ];
-
-struct Source {
-    /// Relative to `src`.
-    path: String,
-    room: String,
-    text: String,
-}
-
-impl Source {
-    /// Without comments and without what only tests see.
-    fn code(&self) -> String {
-        let is_test_file = self.path.contains("test");
-        let end = if is_test_file {
-            0
-        } else {
-            self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len())
-        };
-        let lines = self.text[..end].lines();
-        lines.filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-    }
-}
-
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    let mut dirs = vec![root.clone()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(source(&root, &path));
-            }
-        }
-    }
-    assert!(found.len() > 50, "the sources were not found");
-    found
-}
-
-fn source(src: &Path, path: &PathBuf) -> Source {
-    let relative = path.strip_prefix(src).unwrap().to_str().unwrap().to_owned();
-    let room = relative.split(['/', '.']).next().unwrap().to_owned();
-    Source { path: relative, room, text: fs::read_to_string(path).unwrap() }
-}
 
 fn rank(room: &str) -> Option<usize> {
     ROOMS.iter().position(|r| *r == room)
