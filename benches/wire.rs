@@ -1,7 +1,7 @@
 //! What every call costs before anything is done about it: codecs and output aggregation.
-//! `cargo bench --bench wire`; compare figures of one run only.
+//! `cargo bench --features rooms --bench wire`; compare figures of one run only.
 
-use backendai_agent::runner::output::Output;
+use backendai_agent::rooms::runner::output::Output;
 use backendai_agent::wire::call::Call;
 use backendai_agent::wire::header::RequestHeader;
 use backendai_agent::wire::record::Record;

@@ -27,8 +27,6 @@ mod waiting;
 mod watcher;
 
 #[cfg(test)]
-mod etcd_server;
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -44,12 +42,13 @@ use crate::ids::InstanceId;
 use crate::patience::Backoff;
 
 pub use catalogue::{Catalogue, CatalogueImage, Tag};
-pub use link::{ClusterError, Step};
+pub use link::{ClusterError, Link, Step};
+#[cfg(feature = "rooms")]
+pub use link::{Reading, Watching};
 pub use presence::Presence;
 pub use settings::{BadValue, Gaps, ManagerSettings};
 
 use keys::Keys;
-use link::Link;
 use watcher::Watcher;
 
 /// The pauses while no server answers.

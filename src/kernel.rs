@@ -62,9 +62,9 @@ use crate::ids::{ContainerId, KernelId};
 use crate::images::ImagesHandle;
 use crate::resources::Resources;
 use crate::scratch::{OutputStore, ScratchRoot};
-use crate::stats::{Collector, Number, Sample, Store, Target};
-use crate::wire::Value;
+use crate::stats::{Collector, Store, Target};
 use crate::wire::event::EndReason;
+use crate::wire::sample::Sample;
 
 /// What the operator decides about kernels.
 #[derive(Debug, Clone)]
@@ -374,16 +374,4 @@ pub struct Figures {
     pub ending: u64,
     /// Memory limits together, in bytes.
     pub memory_bytes: u64,
-}
-
-/// A statistics map as it travels in answers and events.
-#[must_use]
-pub fn sample_value(sample: &Sample) -> Value {
-    crate::wire::value::map(sample.pairs().map(|(name, number)| {
-        let value = match number {
-            Number::Int(n) => Value::from(n),
-            Number::Float(x) => Value::from(x),
-        };
-        (name, value)
-    }))
 }

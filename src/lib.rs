@@ -57,3 +57,19 @@ pub mod units;
 pub mod wire;
 pub mod zmq;
 pub mod zmtp;
+
+/// The rooms that only this crate uses, opened to `tests/rooms` and the benches by the feature `rooms`.
+#[cfg(feature = "rooms")]
+pub mod rooms {
+    macro_rules! open {
+        ($($room:ident)*) => {$(
+            #[doc = concat!("All that `", stringify!($room), "` offers to other rooms.")]
+            pub mod $room {
+                pub use crate::$room::*;
+            }
+        )*};
+    }
+
+    open! { address agent client cluster docker events heartbeat identity images kernel patience resources rpc runner }
+    open! { scratch secret stats units zmq }
+}

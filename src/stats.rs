@@ -7,7 +7,7 @@
 //! the scratch directory ──> walk ─────┘           run_reporter, 5 s
 //! ```
 //!
-//! Pure: `sample`, `cgroup` and `netdev` (what the kernel's files say), `reading` (how a reading becomes a
+//! Pure: `cgroup` and `netdev` (what the kernel's files say), `reading` (how a reading becomes a
 //! sample), `pace` (how often a scratch directory is worth measuring), `docker_figures`.
 //!
 //! Tasks and threads:
@@ -24,7 +24,6 @@ mod netdev;
 mod pace;
 mod reading;
 mod reporter;
-mod sample;
 mod scratch_walk;
 mod store;
 mod sysread;
@@ -32,7 +31,6 @@ mod sysread;
 pub use collector::{CollectError, Collector, CollectorConfig, DockerHook, Target};
 pub use docker_figures::DockerFigures;
 pub use reporter::run_reporter;
-pub use sample::{Number, Sample};
 pub use scratch_walk::WalkLimits;
 pub use store::{Store, StoreError};
 pub use sysread::is_process_of;

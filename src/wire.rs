@@ -8,6 +8,7 @@
 //! - [`params`], [`request`], [`config`]: from positional and keyword arguments to a typed request
 //! - [`reply`]: the maps that requests are answered with
 //! - [`event`]: what is pushed to the manager
+//! - [`sample`]: a kernel's statistics, for Redis, answers and events
 //! - [`record`], [`command`]: what a kernel's runner sends and is sent
 
 pub mod answer;
@@ -20,6 +21,7 @@ pub mod params;
 pub mod record;
 pub mod reply;
 pub mod request;
+pub mod sample;
 pub mod value;
 
 pub use value::Value;

@@ -5,13 +5,12 @@
 #![allow(clippy::unwrap_used)]
 
 use backendai_agent::ids::{ContainerId, InstanceId, KernelId, RunId};
-use backendai_agent::kernel::sample_value;
-use backendai_agent::stats::Sample;
 use backendai_agent::wire::answer::{Answer, ErrorName, RemoteError};
 use backendai_agent::wire::call::Call;
 use backendai_agent::wire::event::{EndReason, Event, Heard, Heartbeat, StopReason, unpack_images};
 use backendai_agent::wire::reply::{self, ConsoleItem, KernelPlace, Ports, ResultFile, RunResult, RunStatus};
 use backendai_agent::wire::request::{ApiVersion, BadRequest, Mode, Request};
+use backendai_agent::wire::sample::Sample;
 use backendai_agent::wire::value::{self, Value};
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
@@ -210,7 +209,7 @@ fn our_answers_about_kernels_are_the_same_bytes() {
         net_tx_bytes: 2093,
         ..Sample::default()
     };
-    same("destroy_kernel", Ok(sample_value(&sample)));
+    same("destroy_kernel", Ok(sample.to_value()));
 }
 
 /// The one answer that differs on purpose: the ports of a restarted kernel are ints here, as they are after a

@@ -240,8 +240,7 @@ build() {
 }
 
 # cargo-deny from crates.io, once; it stays in ~/.cargo/bin.
-need_cargo_deny() {
-    command -v cargo-deny >/dev/null && return 0
+build_cargo_deny() {
     mkdir -p "$cache"
     local log=$cache/cargo-deny.log from=$SECONDS
     say "cargo-deny: building it once for ~/.cargo/bin (2 to 5 minutes on 2 cores)"

@@ -113,17 +113,17 @@ impl fmt::Display for Step {
 
 /// The values of some keys at one moment.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub struct Reading {
     /// The id of the etcd cluster: a different one means other data, even at the same address.
-    pub(super) cluster: u64,
+    pub cluster: u64,
     /// The store's revision at that moment.
-    pub(super) revision: i64,
+    pub revision: i64,
     /// In the order asked for; `None` where the key is absent.
-    pub(super) values: Vec<Option<Vec<u8>>>,
+    pub values: Vec<Option<Vec<u8>>>,
 }
 
 /// A client of one server.
-pub(super) struct Link {
+pub struct Link {
     /// The server, for error texts.
     endpoint: HostPort,
     /// The time that each call gets.
@@ -136,7 +136,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Prepares a client; nothing is sent yet.
-    pub(super) async fn open(endpoint: &HostPort, limit: Duration) -> Result<Self, ClusterError> {
+    pub async fn open(endpoint: &HostPort, limit: Duration) -> Result<Self, ClusterError> {
         // Without a leader a member serves nobody: say so rather than hang, so that the next one is tried.
         // No HTTP/2 pings: etcd hangs up on a client that pings more often than every 5 s, and the watcher's
         // regular reads prove more than a ping does.
@@ -154,7 +154,7 @@ impl Link {
     }
 
     /// The values of `keys`, all of one moment.
-    pub(super) async fn read(&mut self, keys: &[String]) -> Result<Reading, ClusterError> {
+    pub async fn read(&mut self, keys: &[String]) -> Result<Reading, ClusterError> {
         let gets: Vec<_> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
         let call = self.kv.txn(Txn::new().and_then(gets));
         let answer = bounded(&self.endpoint, self.limit, Step::Read, call).await?;
@@ -175,24 +175,21 @@ impl Link {
     }
 
     /// Every key that begins with `prefix`, with its value.
-    pub(super) async fn read_prefix(
-        &mut self,
-        prefix: &str,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ClusterError> {
+    pub async fn read_prefix(&mut self, prefix: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ClusterError> {
         let call = self.kv.get(prefix, Some(GetOptions::new().with_prefix()));
         let mut answer = bounded(&self.endpoint, self.limit, Step::Catalogue, call).await?;
         Ok(answer.take_kvs().into_iter().map(etcd_client::KeyValue::into_key_value).collect())
     }
 
     /// Puts all of `entries`, or none.
-    pub(super) async fn put_all(&mut self, entries: Vec<(String, String)>) -> Result<(), ClusterError> {
+    pub async fn put_all(&mut self, entries: Vec<(String, String)>) -> Result<(), ClusterError> {
         let puts: Vec<_> = entries.into_iter().map(|(key, value)| TxnOp::put(key, value, None)).collect();
         let call = self.kv.txn(Txn::new().and_then(puts));
         bounded(&self.endpoint, self.limit, Step::Put, call).await.map(drop)
     }
 
     /// Deletes `key` and every key that begins with `prefix`, at once.
-    pub(super) async fn delete(&mut self, key: &str, prefix: &str) -> Result<(), ClusterError> {
+    pub async fn delete(&mut self, key: &str, prefix: &str) -> Result<(), ClusterError> {
         let beneath = DeleteOptions::new().with_prefix();
         let deletes = [TxnOp::delete(key, None), TxnOp::delete(prefix, Some(beneath))];
         let call = self.kv.txn(Txn::new().and_then(deletes));
@@ -200,11 +197,7 @@ impl Link {
     }
 
     /// Watches `keys` for everything that happened after `reading`.
-    pub(super) async fn watch(
-        &mut self,
-        keys: &[String],
-        reading: &Reading,
-    ) -> Result<Watching, ClusterError> {
+    pub async fn watch(&mut self, keys: &[String], reading: &Reading) -> Result<Watching, ClusterError> {
         let options = || Some(WatchOptions::new().with_start_revision(reading.revision + 1));
         let Some((first, others)) = keys.split_first() else {
             return Err(odd(&self.endpoint, Step::Watch));
@@ -228,7 +221,7 @@ impl Link {
 }
 
 /// A running watch. Its events are taken as a hint to read again: the state, not its history, is what counts.
-pub(super) struct Watching {
+pub struct Watching {
     /// The server, for error texts.
     endpoint: HostPort,
     /// The events of all keys.
@@ -242,12 +235,13 @@ pub(super) struct Watching {
 impl Watching {
     /// Whether this watch can tell of what happens after `reading`: not if the server began anew with other
     /// data, or went back in time, as after a restore.
-    pub(super) fn covers(&self, reading: &Reading) -> bool {
+    #[must_use]
+    pub fn covers(&self, reading: &Reading) -> bool {
         self.cluster == reading.cluster && self.from <= reading.revision
     }
 
     /// Waits until something happened after `revision`. May be dropped and called again.
-    pub(super) async fn changed(&mut self, revision: i64) -> Result<(), ClusterError> {
+    pub async fn changed(&mut self, revision: i64) -> Result<(), ClusterError> {
         loop {
             let answer = match self.stream.message().await {
                 Ok(Some(answer)) => answer,

@@ -1,4 +1,4 @@
-//! What tests of Docker share: containers that go away with the test, and engines that misbehave.
+//! Docker engines that misbehave, for tests.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -6,59 +6,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use uuid::Uuid;
 
-use super::{ContainerSpec, Deadlines, Docker, DockerConfig};
-use crate::ids::ContainerId;
-
-/// The smallest kernel image; `scripts/test` builds it.
-pub(crate) const TINY: &str = "lablup/kernel-tiny:demo";
-
-/// The engine of this machine.
-pub(crate) fn real() -> Docker {
-    Docker::open(DockerConfig::default()).unwrap()
-}
-
-/// A container's name that is removed when the test ends, however it ends.
-pub(crate) struct TestName(pub(crate) String);
-
-impl TestName {
-    pub(crate) fn new(what: &str) -> Self {
-        Self(format!("baitest-{what}-{}", Uuid::new_v4().as_simple()))
-    }
-
-    /// Creates and starts a tiny container that runs a shell command.
-    pub(crate) async fn run(&self, docker: &Docker, tty: bool, script: &str) -> ContainerId {
-        let id = docker.create(&self.0, &tiny(tty, script)).await.unwrap();
-        docker.start(&id).await.unwrap();
-        id
-    }
-}
-
-impl Drop for TestName {
-    fn drop(&mut self) {
-        let id = ContainerId::new(self.0.clone());
-        // A thread of its own, since a test's runtime may be unwinding.
-        let removal = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async { real().remove(&id).await })
-        });
-        match removal.join() {
-            Ok(Ok(())) => {}
-            failure => eprintln!("could not remove {}: {failure:?}", self.0),
-        }
-    }
-}
-
-/// A tiny container that runs a shell command.
-pub(crate) fn tiny(tty: bool, script: &str) -> ContainerSpec {
-    ContainerSpec {
-        image: TINY.into(),
-        cmd: Some(vec!["sh".into(), "-c".into(), script.into()]),
-        tty,
-        ..ContainerSpec::default()
-    }
-}
+use super::{Deadlines, Docker, DockerConfig};
 
 /// What a fake engine does with a request.
 pub(crate) enum Reply {

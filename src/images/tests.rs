@@ -1,4 +1,4 @@
-//! The scanner and the updater against real and fake engines.
+//! The scanner and the updater against fake engines; `tests/rooms/images.rs` has them with a real one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Feature, Images, ImagesConfig, ImagesError, ImagesHandle, WantedImage};
+use super::{Images, ImagesConfig, ImagesError, ImagesHandle, WantedImage};
 use crate::docker::Docker;
-use crate::docker::testing::{FakeEngine, Reply, real, version};
+use crate::docker::testing::{FakeEngine, Reply, version};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -52,25 +52,6 @@ fn listing(id: &str, name_tag: &str) -> Reply {
                 "Labels": {{"io.sorna.timeout": "30"}}}}]"#
         ),
     )
-}
-
-#[tokio::test]
-async fn the_images_of_this_machine_are_listed_and_looked_up() {
-    let running = Running::start(real(), ImagesConfig::without_updates());
-    let images = &running.images;
-    images.first_scan(LIMIT).await.unwrap();
-    let list = images.list().borrow().clone();
-    let id = list.id_of("tiny:demo").unwrap();
-    assert!(id.starts_with("sha256:"));
-    assert!(list.entries.is_sorted());
-
-    let tiny = images.lookup("tiny:demo").await.unwrap().unwrap();
-    assert_eq!(tiny.id, id);
-    assert!(tiny.features.contains(&Feature::Batch));
-    assert_eq!(images.lookup("tiny:demo").await.unwrap(), Some(tiny));
-    assert_eq!(images.lookup("nosuch:1").await.unwrap(), None);
-    assert!(matches!(images.lookup("../x").await, Err(ImagesError::Lookup { .. })));
-    running.stop().await;
 }
 
 #[tokio::test]

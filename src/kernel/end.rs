@@ -18,8 +18,8 @@ use super::task::{Kernel, Restart};
 use super::{Node, Outcome, Phase};
 use crate::events::Departure;
 use crate::ids::KernelId;
-use crate::stats::Sample;
 use crate::wire::event::{EndReason, Event};
+use crate::wire::sample::Sample;
 
 /// How long the event waits for Redis. Longer, and the manager would not learn of the end; the event itself
 /// carries the same figures.
@@ -167,7 +167,7 @@ impl Node {
 
     /// Queues the event of an end that is in the journal, and marks it there as told when it has arrived.
     pub(super) fn tell(self: &Arc<Self>, kernel: KernelId, reason: EndReason, ending: Ending) {
-        let sample = ending.sample.as_ref().map(super::sample_value);
+        let sample = ending.sample.as_ref().map(Sample::to_value);
         let (stored, runtime) = (Instant::now(), Handle::current());
         let telling = Telling { node: self.clone(), kernel, ending: ending.clone(), stored, runtime };
         let event = Event::KernelTerminated(kernel, reason, sample);

@@ -108,7 +108,7 @@ impl Kernel {
     pub(super) async fn finish(
         &mut self,
         reason: EndReason,
-        sample: Option<crate::stats::Sample>,
+        sample: Option<crate::wire::sample::Sample>,
         error: Option<KernelError>,
     ) {
         if let Some(error) = error {

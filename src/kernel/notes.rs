@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use self::files::{Entry, VERSION, file, read_all, remove, set_aside, write};
 use super::labels::Owner;
 use crate::ids::KernelId;
-use crate::stats::Sample;
 use crate::wire::event::EndReason;
+use crate::wire::sample::Sample;
 
 /// How long a told ending is remembered, in seconds (section 12, item 4).
 const REMEMBER_SECS: u64 = 3600;

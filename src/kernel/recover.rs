@@ -21,11 +21,11 @@ use super::{Kernels, Live, Phase, reach};
 use crate::docker::{Container, ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::parse_cpuset;
-use crate::stats::Sample;
 use crate::units::{Cores, Gpus};
 use crate::wire::config::{KernelConfig, Limits};
 use crate::wire::event::EndReason;
 use crate::wire::reply::KernelPlace;
+use crate::wire::sample::Sample;
 
 impl Kernels {
     /// Finds out what there is and starts a task for each kernel; tries until Docker answers.

@@ -14,12 +14,12 @@ use super::task::{Birth, Restart};
 use super::{Handle, Kernels, Live, Outcome, Phase};
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Begin, Entry};
-use crate::stats::Sample;
 use crate::wire::command::Command;
 use crate::wire::config::{ConfigPatch, KernelConfig};
 use crate::wire::event::EndReason;
 use crate::wire::reply::{KernelPlace, ResultFile, RunResult, RunStatus};
 use crate::wire::request::{Completions, Execute, Mode, Upload};
+use crate::wire::sample::Sample;
 
 /// After how long a call to `execute` comes back with what there is (PROTOCOL section 8).
 const FLUSH: Duration = Duration::from_secs(2);

@@ -39,10 +39,10 @@ pub(super) enum Birth {
     Asked(KernelConfig, Option<Instant>),
     /// A container of an earlier life of the agent, or of the Python agent.
     /// With its note, and its last statistics if it turns out to be dead.
-    Found(ContainerId, Option<KernelNote>, Option<crate::stats::Sample>),
+    Found(ContainerId, Option<KernelNote>, Option<crate::wire::sample::Sample>),
     /// An earlier life was ending it, or noted a kernel whose container is gone; with its last statistics, and whether
     /// a restart of it was cut off.
-    Ended { reason: EndReason, sample: Option<crate::stats::Sample>, was_restarting: bool },
+    Ended { reason: EndReason, sample: Option<crate::wire::sample::Sample>, was_restarting: bool },
     /// An earlier life was making it, and nobody was answered.
     HalfMade,
 }

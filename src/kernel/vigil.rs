@@ -63,7 +63,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_process_is_noticed_and_stays_noticed() {
         let mut child =
-            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+            std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let vigil = Vigil { process: Some(open(child.id()).unwrap()) };
         assert!(tokio::time::timeout(Duration::from_millis(50), vigil.ended()).await.is_err(), "it lives");
         drop(child.stdin.take());

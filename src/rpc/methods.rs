@@ -4,12 +4,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::errors;
-use crate::kernel::{Failure, Kernels, sample_value};
+use crate::kernel::{Failure, Kernels};
 use crate::wire::answer::RemoteError;
 use crate::wire::call::Call;
 use crate::wire::event::EndReason;
 use crate::wire::reply;
 use crate::wire::request::Request;
+use crate::wire::sample::Sample;
 use crate::wire::value::Value;
 
 /// What a call led to.
@@ -53,7 +54,7 @@ async fn perform(
         }
         Request::DestroyKernel(kernel) => {
             let sample = kernels.destroy(kernel, EndReason::UserRequested).await?;
-            sample.as_ref().map_or(Value::Nil, sample_value)
+            sample.as_ref().map_or(Value::Nil, Sample::to_value)
         }
         Request::InterruptKernel(kernel) => {
             kernels.interrupt(kernel).await?;

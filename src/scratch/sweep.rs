@@ -138,7 +138,6 @@ async fn delete(trash: PathBuf, name: CString, cancel: CancellationToken) -> io:
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
-    use std::process::Command;
 
     use tokio_util::task::TaskTracker;
 
@@ -201,35 +200,6 @@ mod tests {
         let kernel = KernelId::random();
         swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
         swept.root.discard(kernel).await.unwrap();
-        swept.emptied().await;
-        swept.stop().await;
-    }
-
-    #[tokio::test]
-    async fn an_immutable_file_is_tried_again_and_holds_up_nothing_else() {
-        let chattr =
-            |flag: &str, path: &Path| Command::new("chattr").arg(flag).arg(path).status().unwrap().success();
-        let swept = Swept::new(tempfile::tempdir().unwrap());
-        let kernel = KernelId::random();
-        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
-        let file = scratch.path().join("immutable");
-        fs::write(&file, "").unwrap();
-        assert!(
-            chattr("+i", &file),
-            "this test needs root and chattr on the temporary directory's file system"
-        );
-        swept.root.discard(kernel).await.unwrap();
-        let other = KernelId::random();
-        swept.root.create(other, &BTreeMap::new()).await.unwrap();
-        swept.root.discard(other).await.unwrap();
-        let entries =
-            || -> Vec<_> { fs::read_dir(swept.trash()).unwrap().map(|e| e.unwrap().path()).collect() };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while entries().len() > 1 || entries()[0].join(".config").exists() {
-            assert!(Instant::now() < deadline, "{:?}", entries());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert!(chattr("-i", &entries()[0].join("immutable")));
         swept.emptied().await;
         swept.stop().await;
     }

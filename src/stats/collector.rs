@@ -14,11 +14,11 @@ use tracing::{debug, info, warn};
 
 use super::docker_figures::DockerFigures;
 use super::reading::Reading;
-use super::sample::Sample;
 use super::scratch_walk::{ScratchMeter, WalkLimits};
 use super::sysread::{Outcome, Roots, read_container};
 use crate::ids::{ContainerId, KernelId};
 use crate::patience::Outage;
+use crate::wire::sample::Sample;
 
 /// Threads that may be stuck in the kernel's files at the same time; more calls than that fail instead.
 const MAX_READERS: usize = 4;
@@ -301,7 +301,5 @@ impl Collector {
     }
 }
 
-#[cfg(test)]
-mod real_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! How what could be read becomes a sample; pure.
 
-use super::sample::Sample;
-
+use crate::wire::sample::Sample;
 /// What could be read of a container. `None` means that this figure was not to be had: a controller that is
 /// switched off on this machine, a file that an older kernel lacks, a container that is just going away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::keeper::Keeper;
-use super::sample::Sample;
 use crate::address::HostPort;
 use crate::ids::KernelId;
+use crate::wire::sample::Sample;
 
 /// Jobs that may wait. The reporter sends one at a time; the others are ending kernels.
 const QUEUE: usize = 64;
@@ -129,7 +129,5 @@ impl Store {
     }
 }
 
-#[cfg(test)]
-pub(super) mod test_server;
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ async fn services_come_back_with_their_data_or_without() {
 async fn a_frozen_service_answers_after_it_thaws() {
     let bed = Bed::without_manager().await;
     for service in [&bed.etcd, &bed.redis] {
-        service.pause();
+        service.pause().await;
         let frozen = tokio::time::timeout(Duration::from_millis(200), service.ready()).await;
         assert!(frozen.is_err(), "a frozen service answered");
         service.resume();

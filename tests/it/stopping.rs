@@ -72,8 +72,8 @@ async fn a_stop_takes_less_than_5_s_whatever_is_away() {
     // Comparisons with Docker's list go on while the agent stops, and must not take its kernels for orphans.
     let mut agent = bed.agent(&["--reconcile-interval", "0.1"]).await;
     let kernel = agent.create_tiny().await;
-    bed.redis.pause();
-    bed.etcd.pause();
+    bed.redis.pause().await;
+    bed.etcd.pause().await;
     bed.manager.down();
     let begin = Instant::now();
     assert!(agent.stop().await.success());
@@ -96,7 +96,7 @@ async fn a_stop_while_waiting_for_the_manager_is_quick() {
 async fn a_second_signal_ends_at_once() {
     let mut bed = Bed::start().await;
     let mut agent = bed.agent(&[]).await;
-    bed.etcd.pause();
+    bed.etcd.pause().await;
     bed.manager.down();
     let begin = Instant::now();
     let pid = agent.pid().to_string();

@@ -176,6 +176,21 @@ fn nothing_is_unsafe_or_panics_on_purpose() {
     }
 }
 
+/// What needs a program, a server or root lies in `tests`, so that `cargo test --lib` needs nothing.
+#[test]
+fn unit_tests_start_no_programs() {
+    for source in sources() {
+        for part in source.text.split("Command::new(").skip(1) {
+            let command = part.split(')').next().unwrap();
+            assert_eq!(
+                command, "\"/bin/cat\"",
+                "{}: starts a program; move the test to tests/rooms",
+                source.path
+            );
+        }
+    }
+}
+
 #[test]
 fn the_kernel_room_knows_no_python_and_docker_no_kernel() {
     for source in sources() {

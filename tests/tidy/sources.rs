@@ -4,17 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// One file.
-pub struct Source {
+pub(crate) struct Source {
     /// Relative to `src`, or to `tests` or `benches`.
-    pub path: String,
+    pub(crate) path: String,
     /// The file's or the directory's name directly below `src`.
-    pub room: String,
-    pub text: String,
+    pub(crate) room: String,
+    pub(crate) text: String,
 }
 
 impl Source {
     /// Without comments and without what only tests see.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let is_test_file = self.path.contains("test");
         let end = if is_test_file {
             0
@@ -26,12 +26,12 @@ impl Source {
     }
 }
 
-pub fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<Source> {
     sources_below("src")
 }
 
 /// Those of the tests and benches, too.
-pub fn all_sources() -> Vec<Source> {
+pub(crate) fn all_sources() -> Vec<Source> {
     ["src", "tests", "benches"].into_iter().flat_map(sources_below).collect()
 }
 

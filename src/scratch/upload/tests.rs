@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -192,38 +190,6 @@ async fn no_byte_gets_out_while_directories_and_links_change_places() {
     let outside: Vec<_> = fs::read_dir(place.outside()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(outside, ["b"]);
     assert_eq!(fs::read_dir(place.outside().join("b")).unwrap().count(), 0);
-}
-
-/// A file system of 1 MiB, unmounted at the end. Only root may mount.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    fn mount(at: &'a Path) -> Self {
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at).status().unwrap();
-        assert!(status.success(), "this test mounts a small tmpfs and needs root");
-        Self(at)
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
-    }
-}
-
-#[tokio::test]
-async fn a_full_disk_is_named_and_leaves_the_old_file_and_nothing_half_written() {
-    let place = Place::new();
-    let scratch = place.scratch.path().to_owned();
-    let _disk = SmallDisk::mount(&scratch);
-    place.upload("kept").await.unwrap();
-    let error = place.scratch.upload("kept", vec![7; 4 << 20].into()).await.unwrap_err();
-    assert!(matches!(error, ScratchError::DiskFull { .. }), "{error}");
-    assert!(!error.is_refusal());
-    assert_eq!(fs::read(place.inside("kept")).unwrap(), b"data");
-    assert_eq!(place.names(""), ["kept"]);
-    place.scratch.upload("other", vec![7; 512 << 10].into()).await.unwrap();
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -17,6 +17,7 @@ use super::{Job, StoreError};
 use crate::address::HostPort;
 use crate::ids::KernelId;
 use crate::patience::Outage;
+use crate::wire::sample::Sample;
 
 /// The manager takes a kernel whose key has expired for one without statistics (PROTOCOL section 6).
 const EXPIRY_S: i64 = 30;
@@ -59,7 +60,7 @@ impl Keeper {
     }
 
     /// The commands for these samples. `HMSET` and not `HSET`, which takes several fields only since Redis 4.
-    fn pipeline(&mut self, samples: &[(KernelId, super::Sample)], last: bool) -> Pipeline {
+    fn pipeline(&mut self, samples: &[(KernelId, Sample)], last: bool) -> Pipeline {
         let now = Instant::now();
         self.ended.retain(|_, at| now.duration_since(*at) < LATE);
         let mut pipeline = redis::pipe();

@@ -301,7 +301,7 @@ impl World {
     pub(super) async fn toggle(&mut self, part: Part) {
         match part {
             Part::Etcd if self.etcd_paused => self.bed.etcd.resume(),
-            Part::Etcd => self.bed.etcd.pause(),
+            Part::Etcd => self.bed.etcd.pause().await,
             Part::Redis if self.redis_killed => self.bed.redis.restart().await,
             Part::Redis => self.bed.redis.kill(),
             Part::Manager if self.manager_down => self.bed.manager.up(),

@@ -70,7 +70,7 @@ async fn etcd_comes_back_without_its_data() {
 async fn etcd_forgets_its_history() {
     let mut bed = Bed::start().await;
     let mut agent = bed.agent(&PATIENT).await;
-    bed.etcd.pause();
+    bed.etcd.pause().await;
     tokio::time::sleep(secs(3)).await;
     bed.etcd.resume();
     for round in 0..50 {
@@ -113,7 +113,7 @@ async fn redis_freezes_and_thaws() {
     let mut agent = bed.agent(&[&PATIENT[..], &["--stats-interval", "1"]].concat()).await;
     let kernel = agent.create_tiny().await;
     let (since, vitals) = (SystemTime::now(), Vitals::of(&agent));
-    bed.redis.pause();
+    bed.redis.pause().await;
     // Its last statistics can't get to Redis; the answer and the event carry them.
     kernels_work(&bed, &agent).await;
     bed.redis.resume();

@@ -1,7 +1,6 @@
 //! A private etcd and a private Redis on loopback, each of which can be killed, frozen and started again with or
 //! without its data.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -14,6 +13,8 @@ use super::ports::Port;
 use super::process::Process;
 use super::{secs, until};
 
+const LOOPBACK: &str = "127.0.0.1";
+
 /// Which program, and so how to start it and how to ask whether it is ready.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -24,6 +25,8 @@ enum Kind {
 /// A server process with a directory and ports of its own.
 pub(crate) struct Service {
     kind: Kind,
+    /// The loopback address that it listens at.
+    host: &'static str,
     /// Where clients connect.
     port: Port,
     /// etcd listens for peers even when it is alone.
@@ -36,20 +39,26 @@ pub(crate) struct Service {
 impl Service {
     /// An etcd; not ready yet, see [`Service::ready`].
     pub(crate) fn etcd(dir: &Path) -> Self {
-        Self::new(Kind::Etcd, dir.join("etcd"))
+        let mut service = Self::etcd_at(LOOPBACK, dir);
+        service.start();
+        service
+    }
+
+    /// An etcd that does not run yet and will listen at `host`, an IPv6 address without brackets.
+    pub(crate) fn etcd_at(host: &'static str, dir: &Path) -> Self {
+        Self::prepare(Kind::Etcd, host, dir.join("etcd"))
     }
 
     /// A Redis; not ready yet, see [`Service::ready`].
     pub(crate) fn redis(dir: &Path) -> Self {
-        Self::new(Kind::Redis, dir.join("redis"))
-    }
-
-    fn new(kind: Kind, data: PathBuf) -> Self {
-        let log = data.with_extension("log");
-        let mut service =
-            Self { kind, port: Port::lease(), peer_port: Port::lease(), data, log, process: None };
+        let mut service = Self::prepare(Kind::Redis, LOOPBACK, dir.join("redis"));
         service.start();
         service
+    }
+
+    fn prepare(kind: Kind, host: &'static str, data: PathBuf) -> Self {
+        let log = data.with_extension("log");
+        Self { kind, host, port: Port::lease(), peer_port: Port::lease(), data, log, process: None }
     }
 
     /// The port for clients.
@@ -60,10 +69,10 @@ impl Service {
     /// Starts it, over the data that are there.
     pub(crate) fn start(&mut self) {
         std::fs::create_dir_all(&self.data).unwrap();
-        let (port, dir) = (self.port(), self.data.display());
+        let (host, port, dir) = (self.host, self.port(), self.data.display());
         let line = match self.kind {
             Kind::Etcd => {
-                let client = format!("http://127.0.0.1:{port}");
+                let client = self.url();
                 let peer = format!("http://127.0.0.1:{}", self.peer_port.number());
                 // Short election times: the only member need not wait a second for itself.
                 format!(
@@ -73,7 +82,7 @@ impl Service {
                 )
             }
             Kind::Redis => format!(
-                "redis-server --bind 127.0.0.1 --port {port} --dir {dir} --appendonly yes --appendfsync always"
+                "redis-server --bind {host} --port {port} --dir {dir} --appendonly yes --appendfsync always"
             ),
         };
         // Redis takes an empty value here to mean "no snapshots"; it can't be written in a split line.
@@ -81,6 +90,12 @@ impl Service {
         let command: Vec<String> =
             line.split_whitespace().map(str::to_owned).chain(no_snapshots.into_iter().flatten()).collect();
         self.process = Some(Process::spawn(&command[0], &command, &[], &self.log));
+    }
+
+    /// Where clients connect, as an address on the web.
+    pub(crate) fn url(&self) -> String {
+        let (host, port) = (self.host, self.port());
+        if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
     }
 
     /// Waits until it answers.
@@ -95,7 +110,7 @@ impl Service {
     }
 
     async fn ask(&self, request: &[u8]) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).await?;
+        let mut stream = TcpStream::connect((self.host, self.port())).await?;
         stream.write_all(request).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -119,9 +134,12 @@ impl Service {
         self.ready().await;
     }
 
-    /// Freezes it: connections stay open and nothing answers.
-    pub(crate) fn pause(&self) {
+    /// Freezes it: connections stay open and nothing answers. Waits until no thread of it runs on: the signal is only on
+    /// its way when sending it returns.
+    pub(crate) async fn pause(&self) {
         self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.process.as_ref().expect("the service runs").pid());
+        until("threads that stand still", secs(10), async || all_stopped(&tasks).then_some(())).await;
     }
 
     /// Ends [`Service::pause`].
@@ -132,6 +150,14 @@ impl Service {
     fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("the service runs").signal(signal);
     }
+}
+
+/// Whether every thread of a process is in state T: the first field after the name, which is in parentheses.
+fn all_stopped(tasks: &str) -> bool {
+    std::fs::read_dir(tasks).unwrap().all(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    })
 }
 
 /// What etcd holds, through `etcdctl`.

@@ -3,18 +3,62 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
+use backendai_agent::ids::ContainerId;
+use backendai_agent::rooms::docker::{
+    Bind, Container, ContainerSpec, ContainerState, Docker, DockerConfig, DockerError, DockerEvent,
+    DockerEventKind, ListFilter, PublishedPort,
+};
+use backendai_agent::rooms::units::Memory;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use uuid::Uuid;
 
-use crate::docker::testing::{TINY, TestName, real, tiny};
-use crate::docker::{
-    Bind, Container, ContainerSpec, ContainerState, Docker, DockerError, DockerEvent, DockerEventKind,
-    ListFilter, PublishedPort,
-};
-use crate::ids::ContainerId;
-use crate::units::Memory;
+use super::support::docker::{docker as command, image};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The engine of this machine.
+pub(crate) fn real() -> Docker {
+    Docker::open(DockerConfig::default()).unwrap()
+}
+
+/// The smallest kernel image, as Docker names it.
+fn tiny_image() -> String {
+    format!("lablup/kernel-{}", image::tiny())
+}
+
+/// A tiny container that runs a shell command.
+fn tiny(tty: bool, script: &str) -> ContainerSpec {
+    ContainerSpec {
+        image: tiny_image(),
+        cmd: Some(vec!["sh".into(), "-c".into(), script.into()]),
+        tty,
+        ..ContainerSpec::default()
+    }
+}
+
+/// A container's name that is removed when the test ends, however it ends.
+pub(crate) struct TestName(pub(crate) String);
+
+impl TestName {
+    pub(crate) fn new(what: &str) -> Self {
+        Self(format!("baitest-{what}-{}", Uuid::new_v4().as_simple()))
+    }
+
+    /// Creates and starts a tiny container that runs a shell command.
+    pub(crate) async fn run(&self, docker: &Docker, tty: bool, script: &str) -> ContainerId {
+        let id = docker.create(&self.0, &tiny(tty, script)).await.unwrap();
+        docker.start(&id).await.unwrap();
+        id
+    }
+}
+
+impl Drop for TestName {
+    fn drop(&mut self) {
+        // Removed by the test already, as a rule; Docker's word for that is nobody's business.
+        let _ = std::process::Command::new("docker").args(["rm", "-fv", &self.0]).output();
+    }
+}
 
 /// Waits until a container looks as wanted.
 async fn until(docker: &Docker, id: &ContainerId, wanted: impl Fn(&Container) -> bool) -> Container {
@@ -73,7 +117,7 @@ async fn a_container_s_life() {
     docker.start(&id).await.unwrap();
     docker.start(&id).await.unwrap();
     let running = docker.inspect(id.as_str()).await.unwrap().unwrap();
-    assert_eq!((running.name.as_str(), running.image.as_str()), (name.0.as_str(), TINY));
+    assert_eq!((running.name.as_str(), running.image.as_str()), (name.0.as_str(), tiny_image().as_str()));
     assert_eq!(running.state, ContainerState::Running);
     assert!(running.pid.is_some() && running.tty && running.ip.is_some());
     assert!(running.env.contains(&"A=b".to_owned()));
@@ -138,7 +182,7 @@ async fn a_paused_container_can_be_killed_and_removals_may_meet() {
     let name = TestName::new("paused");
     let id = name.run(&docker, false, "sleep 1000").await;
     docker.unpause(&id).await.expect("not paused is fine");
-    docker.connection.client().await.unwrap().pause_container(id.as_str()).await.unwrap();
+    command(&["pause", id.as_str()]).await;
     assert_eq!(docker.inspect(&name.0).await.unwrap().unwrap().state, ContainerState::Paused);
     docker.kill(&id).await.unwrap();
     until(&docker, &id, |container| container.state == ContainerState::Exited).await;
@@ -239,8 +283,8 @@ async fn next_death(
 async fn images_show_their_labels() {
     let docker = real();
     let listed = docker.images().await.unwrap();
-    let tiny = listed.iter().find(|image| image.tags.iter().any(|tag| tag == TINY)).unwrap();
-    let image = docker.image(TINY).await.unwrap().unwrap();
+    let tiny = listed.iter().find(|image| image.tags.iter().any(|tag| *tag == tiny_image())).unwrap();
+    let image = docker.image(&tiny_image()).await.unwrap().unwrap();
     assert_eq!((&image.id, &image.labels), (&tiny.id, &tiny.labels));
     assert!(image.id.starts_with("sha256:"));
     assert_eq!(docker.image("lablup/kernel-nosuch:1").await.unwrap(), None);
@@ -255,10 +299,7 @@ async fn the_engine_describes_itself() {
     assert!(info.cpus > 0 && info.memory > Memory::default());
     assert!(matches!(info.cgroup_version, 1 | 2));
     assert!(["cgroupfs", "systemd", "none"].contains(&info.cgroup_driver.as_str()));
-    let told = std::process::Command::new("docker")
-        .args(["network", "inspect", "bridge", "--format", "{{json .Options}}"])
-        .output()
-        .unwrap();
-    let is_open = String::from_utf8_lossy(&told.stdout).contains(r#"enable_icc":"true""#);
+    let told = command(&["network", "inspect", "bridge", "--format", "{{json .Options}}"]).await;
+    let is_open = told.contains(r#"enable_icc":"true""#);
     assert_eq!(docker.containers_reach_each_other().await.unwrap(), is_open);
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::value::{self, Value};
+
 /// The statistics map of a kernel. Goes to Redis, into the answer of `destroy_kernel`, into `kernel_terminated`,
 /// and (as JSON) into the journal of endings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -67,6 +69,18 @@ impl Sample {
             ("io_max_scratch_size", int(self.io_max_scratch_size)),
             ("io_cur_scratch_size", int(self.io_cur_scratch_size)),
         ]
+    }
+
+    /// The statistics map as it travels in answers and events.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        value::map(self.pairs().map(|(name, number)| {
+            let value = match number {
+                Number::Int(n) => Value::from(n),
+                Number::Float(x) => Value::from(x),
+            };
+            (name, value)
+        }))
     }
 }
 

@@ -1,0 +1,135 @@
+//! Scratch directories on file systems that only root can make: with mounts, immutable files and no room left.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use backendai_agent::ids::KernelId;
+use backendai_agent::rooms::scratch::{ScratchError, ScratchRoot};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::support::{secs, until};
+
+/// Runs a command; whether it succeeded.
+fn done(words: &[&OsStr]) -> bool {
+    Command::new(words[0]).args(&words[1..]).status().unwrap().success()
+}
+
+/// A root with its sweeper running.
+struct Swept {
+    dir: tempfile::TempDir,
+    root: ScratchRoot,
+    cancel: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Swept {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+        root.start_sweeper(cancel.clone(), &tracker);
+        Self { dir, root, cancel, tracker }
+    }
+
+    /// What waits to be deleted.
+    fn trash(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir.path().join(".agent/trash")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    async fn emptied(&self) {
+        until("an empty trash", secs(60), async || self.trash().is_empty().then_some(())).await;
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.tracker.close();
+        tokio::time::timeout(secs(5), self.tracker.wait()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_mount_in_a_discarded_directory_is_not_entered() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("kept"), "").unwrap();
+    let swept = Swept::new();
+    let kernel = KernelId::random();
+    let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+    let point = scratch.path().join("mount");
+    fs::create_dir(&point).unwrap();
+    fs::write(scratch.path().join("file"), "").unwrap();
+    let bind = ["mount".as_ref(), "--bind".as_ref(), outside.path().as_ref(), point.as_ref()];
+    assert!(done(&bind), "this test makes a bind mount and needs root");
+    swept.root.discard(kernel).await.unwrap();
+    let left = until("a trash with nothing but the mount", secs(20), async || {
+        let [tree] = <[PathBuf; 1]>::try_from(swept.trash()).ok()?;
+        (!tree.join("file").exists() && !tree.join(".config").exists()).then_some(tree)
+    })
+    .await;
+    assert!(done(&["umount".as_ref(), left.join("mount").as_ref()]));
+    assert!(outside.path().join("kept").exists(), "a mounted directory was emptied");
+    swept.emptied().await;
+    swept.stop().await;
+}
+
+#[tokio::test]
+async fn an_immutable_file_is_tried_again_and_holds_up_nothing_else() {
+    let chattr = |flag: &str, path: &Path| done(&["chattr".as_ref(), flag.as_ref(), path.as_ref()]);
+    let swept = Swept::new();
+    let kernel = KernelId::random();
+    let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+    let file = scratch.path().join("immutable");
+    fs::write(&file, "").unwrap();
+    assert!(chattr("+i", &file), "this test needs root and chattr on the temporary directory's file system");
+    swept.root.discard(kernel).await.unwrap();
+    let other = KernelId::random();
+    swept.root.create(other, &BTreeMap::new()).await.unwrap();
+    swept.root.discard(other).await.unwrap();
+    let left = until("a trash with nothing but the immutable file", secs(20), async || {
+        let [tree] = <[PathBuf; 1]>::try_from(swept.trash()).ok()?;
+        (!tree.join(".config").exists()).then_some(tree)
+    })
+    .await;
+    assert!(chattr("-i", &left.join("immutable")));
+    swept.emptied().await;
+    swept.stop().await;
+}
+
+/// A file system of 1 MiB, unmounted at the end. Only root may mount.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path) -> Self {
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at).status().unwrap();
+        assert!(status.success(), "this test mounts a small tmpfs and needs root");
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_leaves_the_old_file_and_nothing_half_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = ScratchRoot::open(dir.path()).unwrap();
+    let scratch = root.create(KernelId::random(), &BTreeMap::new()).await.unwrap();
+    let _disk = SmallDisk::mount(scratch.path());
+    scratch.upload("kept", Bytes::from_static(b"data")).await.unwrap();
+    let error = scratch.upload("kept", vec![7; 4 << 20].into()).await.unwrap_err();
+    assert!(matches!(error, ScratchError::DiskFull { .. }), "{error}");
+    assert!(!error.is_refusal());
+    assert_eq!(fs::read(scratch.path().join("kept")).unwrap(), b"data");
+    let names: Vec<_> = fs::read_dir(scratch.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["kept"]);
+    scratch.upload("other", vec![7; 512 << 10].into()).await.unwrap();
+}
