@@ -27,9 +27,9 @@ mod logfile;
 mod meters;
 mod panics;
 
-pub use config::{LogFile, Rotation, TelemetryConfig, Verbosity};
+pub use config::{LogFile, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
-pub use filter::{BadLogFilter, LogFilter};
+pub use filter::{BadLogFilter, LogFilter, Verbosity};
 pub use http::Readiness;
 pub use meters::{Meters, NodeGauges};
 

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use super::check_instance_id;
+use super::instance_id::check_instance_id;
 use crate::ids::InstanceId;
 
 /// What a metadata service told; `None` where it did not, or told nonsense.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::UdpSocket;
 
-use super::{IdentityConfig, LONGEST_ID, Provider, is_unfit};
+use super::config::IdentityConfig;
+use super::instance_id::{LONGEST_ID, is_unfit};
+use super::provider::Provider;
 use crate::address::HostPort;
 use crate::ids::InstanceId;
 

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Provider, check_instance_id};
+use super::instance_id::check_instance_id;
+use super::provider::Provider;
 use crate::ids::InstanceId;
 
 /// What the file says. A machine that was copied with its disk has another host name.

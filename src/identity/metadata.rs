@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 
+use super::config::IdentityConfig;
 use super::facts::{self, Facts};
-use super::{IdentityConfig, Provider};
+use super::provider::Provider;
 
 /// The most that is read of an answer, in bytes; the longest honest one, Azure's, has about 2 KiB.
 const LONGEST_BODY: usize = 64 << 10;

@@ -1,12 +1,13 @@
 //! Finding out who the machine is, against metadata services of every temper.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::metadata_server::{MetadataServer, Reply};
 use super::*;
+use crate::ids::InstanceId;
 
 /// A machine of `provider` whose metadata services are all at `base`.
 fn config(dir: &Path, provider: Provider, base: &str) -> IdentityConfig {

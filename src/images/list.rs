@@ -1,7 +1,9 @@
 //! The list of kernel images, from Docker's list of all images. Pure.
 
-use super::PREFIX;
 use crate::docker::ImageSummary;
+
+/// What every kernel image's reference starts with.
+pub const PREFIX: &str = "lablup/kernel-";
 
 /// The kernel images of this machine, sorted by name and tag.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::ImageList;
+use super::list::ImageList;
 use crate::patience::Backoff;
 
 /// How long an image waits after it failed.

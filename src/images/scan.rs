@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use super::{Declared, ImageList, KernelImage, lock};
+use super::declared::{Declared, lock};
+use super::labels::KernelImage;
+use super::list::ImageList;
 use crate::docker::{Docker, DockerError, ImageSummary};
 use crate::patience::Outage;
 

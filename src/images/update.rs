@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
-use super::plan::{Failures, Next, next, outdated};
-use super::{ImageList, PREFIX, WantedImage};
+use super::list::{ImageList, PREFIX};
+use super::plan::{Failures, Next, WantedImage, next, outdated};
 use crate::docker::Docker;
 
 /// The updater's task.

@@ -1,18 +1,20 @@
 //! Puts samples into the manager's Redis (PROTOCOL section 6).
 //!
-//! One task (`keeper`) owns the connection; callers send it jobs over a bounded channel and wait for the answer, at
+//! One task (`writer`) owns the connection; callers send it jobs over a bounded channel and wait for the answer, at
 //! most until their deadline. The connection is made when a job needs it and made anew when it broke or the address
 //! moved; nothing is retried in the background, because the reporter comes again every 5 s anyway. So a Redis that
 //! refuses connections fails a job at once, and one that hangs fails it at its deadline.
 
-mod keeper;
+mod error;
+mod writer;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::keeper::Keeper;
+pub use self::error::StoreError;
+use self::writer::{Job, Writer};
 use crate::address::HostPort;
 use crate::ids::KernelId;
 use crate::wire::sample::Sample;
@@ -20,63 +22,15 @@ use crate::wire::sample::Sample;
 /// Jobs that may wait. The reporter sends one at a time; the others are ending kernels.
 const QUEUE: usize = 64;
 
-/// Why samples did not get to Redis.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// etcd has no `nodes/redis` yet.
-    #[error("the address of Redis is not known: the manager has not written nodes/redis to etcd")]
-    NoAddress,
-    /// No connection.
-    #[error("can't connect to Redis at {address}: is it running and reachable from here?")]
-    Connect {
-        /// Where it is.
-        address: HostPort,
-        /// What the connection said.
-        #[source]
-        source: redis::RedisError,
-    },
-    /// The connection broke, or Redis refused to write.
-    #[error("Redis at {address} did not store the statistics")]
-    Write {
-        /// Where it is.
-        address: HostPort,
-        /// What Redis or the connection said.
-        #[source]
-        source: redis::RedisError,
-    },
-    /// The deadline passed.
-    #[error("Redis did not take the statistics in time: it hangs, or the way to it is slow")]
-    Timeout,
-    /// The queue was full until the deadline.
-    #[error("too many statistics wait for Redis")]
-    Busy,
-    /// The agent is stopping.
-    #[error("statistics are not stored any more, the agent is stopping")]
-    Stopped,
-}
-
 /// A handle to the task that owns the connection to Redis.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// Where the keeper takes its work from.
+    /// Where the writer takes its work from.
     jobs: mpsc::Sender<Job>,
 }
 
-/// Samples to store, and whom to tell.
-#[derive(Debug)]
-struct Job {
-    /// Each kernel's figures.
-    samples: Vec<(KernelId, Sample)>,
-    /// Whether these are the last of their kernels.
-    last: bool,
-    /// Not worth anything to the caller after it.
-    deadline: Instant,
-    /// The caller waits here, unless its deadline has passed.
-    answer: oneshot::Sender<Result<(), StoreError>>,
-}
-
 impl Store {
-    /// Starts the keeper, which ends with `cancel`. `address` is where Redis is as etcd has it; while it says `None` the
+    /// Starts the writer, which ends with `cancel`. `address` is where Redis is as etcd has it; while it says `None` the
     /// last known one stays in use.
     #[must_use]
     pub fn start(
@@ -85,7 +39,7 @@ impl Store {
         tracker: &TaskTracker,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tracker.spawn(Keeper::new(address).run(queue, cancel));
+        tracker.spawn(Writer::new(address).run(queue, cancel));
         Self { jobs }
     }
 

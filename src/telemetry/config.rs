@@ -5,19 +5,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use super::error_reports::SentryDsn;
-use super::filter::LogFilter;
-
-/// How much the agent says about itself when no filter was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Verbosity {
-    /// The story of the node: info from the agent, warnings from its libraries.
-    #[default]
-    Normal,
-    /// `--debug`: the agent's own details as well.
-    Debug,
-    /// `--verbose`: those, and what its libraries call information.
-    Verbose,
-}
+use super::filter::{LogFilter, Verbosity};
 
 /// Where log lines, error reports and figures go.
 #[derive(Debug, Clone, Default)]

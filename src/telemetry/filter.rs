@@ -4,13 +4,23 @@ use std::str::FromStr;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::config::{TelemetryConfig, Verbosity};
-
 /// The target of every line of this crate.
 const OURS: &str = "backendai_agent";
 
 /// Libraries whose details hold request headers, and with them keys; no filter turns those details on.
 const TELL_SECRETS: [&str; 3] = ["ureq", "ureq_proto", "h2"];
+
+/// How much the agent says about itself when no filter was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verbosity {
+    /// The story of the node: info from the agent, warnings from its libraries.
+    #[default]
+    Normal,
+    /// `--debug`: the agent's own details as well.
+    Debug,
+    /// `--verbose`: those, and what its libraries call information.
+    Verbose,
+}
 
 /// Levels by target: `info`, `warn,backendai_agent=debug`, `backendai_agent::kernel=trace`.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,9 +39,9 @@ impl FromStr for LogFilter {
     }
 }
 
-/// The filter that a configuration asks for.
-pub(super) fn targets(config: &TelemetryConfig) -> Targets {
-    let wanted = match (&config.filter, config.verbosity) {
+/// The levels that were asked for: by a filter, else by a verbosity.
+pub(super) fn targets(filter: Option<&LogFilter>, verbosity: Verbosity) -> Targets {
+    let wanted = match (filter, verbosity) {
         (Some(LogFilter(targets)), _) => targets.clone(),
         (None, Verbosity::Normal) => levels(LevelFilter::WARN, LevelFilter::INFO),
         (None, Verbosity::Debug) => levels(LevelFilter::WARN, LevelFilter::DEBUG),
@@ -52,7 +62,7 @@ mod tests {
 
     fn check(verbosity: Verbosity, filter: Option<&str>, passes: &[(&str, Level)], stops: &[(&str, Level)]) {
         let filter = filter.map(|text| text.parse().unwrap());
-        let targets = targets(&TelemetryConfig { verbosity, filter, ..TelemetryConfig::default() });
+        let targets = targets(filter.as_ref(), verbosity);
         for (target, level) in passes {
             assert!(targets.would_enable(target, level), "{verbosity:?} should pass {target} {level}");
         }

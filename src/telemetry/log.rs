@@ -8,8 +8,8 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, fmt};
 
-use super::config::{TelemetryConfig, Verbosity};
-use super::filter::targets;
+use super::config::TelemetryConfig;
+use super::filter::{Verbosity, targets};
 use super::lines::{LineSender, Trouble};
 use super::meters::CountLines;
 
@@ -58,7 +58,12 @@ pub(super) fn subscriber(
         let before = BreadcrumbLayer::new().with_filter(filter_fn(told_before));
         before.and_then(ErrorLayer::new().with_filter(LevelFilter::ERROR))
     });
-    tracing_subscriber::registry().with(targets(config)).with(CountLines).with(text).with(json).with(reports)
+    tracing_subscriber::registry()
+        .with(targets(config.filter.as_ref(), config.verbosity))
+        .with(CountLines)
+        .with(text)
+        .with(json)
+        .with(reports)
 }
 
 /// Logs that logging itself is in trouble: what one sink can't take, another may.

@@ -8,12 +8,12 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Job, StoreError};
+use super::error::StoreError;
 use crate::address::HostPort;
 use crate::ids::KernelId;
 use crate::patience::Outage;
@@ -24,8 +24,21 @@ const EXPIRY_S: i64 = 30;
 /// How long after a kernel's last sample an ordinary one can still turn up: the reporter gives up after its period of 5 s.
 const LATE: Duration = Duration::from_secs(10);
 
+/// Samples to store, and whom to tell.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Each kernel's figures.
+    pub(super) samples: Vec<(KernelId, Sample)>,
+    /// Whether these are the last of their kernels.
+    pub(super) last: bool,
+    /// Not worth anything to the caller after it.
+    pub(super) deadline: Instant,
+    /// The caller waits here, unless its deadline has passed.
+    pub(super) answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
 /// What the task owns.
-pub(super) struct Keeper {
+pub(super) struct Writer {
     /// The address that etcd has now.
     wanted: watch::Receiver<Option<HostPort>>,
     /// The last address that was known, used while etcd has none.
@@ -38,7 +51,7 @@ pub(super) struct Keeper {
     ended: HashMap<KernelId, Instant>,
 }
 
-impl Keeper {
+impl Writer {
     pub(super) fn new(wanted: watch::Receiver<Option<HostPort>>) -> Self {
         Self { wanted, address: None, connection: None, outage: Outage::default(), ended: HashMap::new() }
     }

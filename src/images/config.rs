@@ -1,0 +1,42 @@
+//! How the images are kept up to date.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::plan::WantedImage;
+
+/// How the images are kept up to date.
+#[derive(Debug, Clone)]
+pub struct ImagesConfig {
+    /// The time between scans that nothing asked for.
+    pub rescan_every: Duration,
+    /// How long a scan waits for more of the events that asked for it: a pull or a load makes several.
+    pub gather: Duration,
+    /// Whether images that the catalogue wants newer are pulled.
+    pub auto_update: bool,
+    /// The catalogue's images; filled by whoever watches the catalogue.
+    pub wanted: watch::Receiver<Vec<WantedImage>>,
+    /// How long one pull may take.
+    pub pull_limit: Duration,
+}
+
+impl ImagesConfig {
+    /// The usual times, without updates.
+    #[must_use]
+    pub fn without_updates() -> Self {
+        Self { auto_update: false, ..Self::with_updates(watch::channel(Vec::new()).1) }
+    }
+
+    /// The usual times, with updates from a catalogue.
+    #[must_use]
+    pub fn with_updates(wanted: watch::Receiver<Vec<WantedImage>>) -> Self {
+        Self {
+            rescan_every: Duration::from_secs(60),
+            gather: Duration::from_millis(500),
+            auto_update: true,
+            wanted,
+            pull_limit: Duration::from_secs(3600),
+        }
+    }
+}

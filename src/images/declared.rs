@@ -1,0 +1,15 @@
+//! What the images declare, remembered so that a look-up costs no Docker call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::labels::KernelImage;
+
+/// What the images declare, by image id. Ids name contents, so an entry never becomes wrong.
+///
+/// A std lock: held for a look or an insertion, never over an await.
+pub(super) type Declared = Arc<Mutex<HashMap<String, Arc<KernelImage>>>>;
+
+pub(super) fn lock(declared: &Declared) -> MutexGuard<'_, HashMap<String, Arc<KernelImage>>> {
+    declared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,107 @@
+//! What the rest of the agent asks about the images.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::declared::{Declared, lock};
+use super::labels::KernelImage;
+use super::list::{ImageList, PREFIX, with_tag};
+use super::scan::ScanHealth;
+use crate::docker::{Docker, DockerError};
+
+/// What went wrong with the images.
+#[derive(Debug, thiserror::Error)]
+pub enum ImagesError {
+    /// No scan succeeded in time.
+    #[error(
+        "could not list the kernel images within {} s of the start: {}; check that dockerd answers (`docker images`)",
+        .limit.as_secs_f64(),
+        .last_error.as_deref().unwrap_or("Docker did not answer yet")
+    )]
+    NoFirstScan {
+        /// How long was waited.
+        limit: Duration,
+        /// What the latest attempt failed with.
+        last_error: Option<String>,
+    },
+    /// An image that was not in the list could not be looked up.
+    #[error("could not look up the image of {lang:?}: {source}")]
+    Lookup {
+        /// The language, `python:3.6-debian`.
+        lang: String,
+        /// Docker's failure.
+        #[source]
+        source: DockerError,
+    },
+}
+
+/// Answers questions about the images; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ImagesHandle {
+    /// For images that the last scan did not see.
+    pub(super) docker: Docker,
+    /// Wakes the scanner.
+    pub(super) rescan: Arc<Notify>,
+    /// What the images declare, so that a lookup costs no Docker call.
+    pub(super) declared: Declared,
+    /// The newest list; stays when scans fail.
+    pub(super) list: watch::Receiver<ImageList>,
+    /// How the scans go.
+    pub(super) health: watch::Receiver<ScanHealth>,
+}
+
+impl ImagesHandle {
+    /// Follows the list.
+    #[must_use]
+    pub fn list(&self) -> watch::Receiver<ImageList> {
+        self.list.clone()
+    }
+
+    /// Follows how the scans go.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<ScanHealth> {
+        self.health.clone()
+    }
+
+    /// Asks for a scan; many calls in a short time make one scan.
+    pub fn rescan_soon(&self) {
+        self.rescan.notify_one();
+    }
+
+    /// Waits until a scan has succeeded.
+    pub async fn first_scan(&self, limit: Duration) -> Result<(), ImagesError> {
+        let mut health = self.health.clone();
+        let scanned = tokio::time::timeout(limit, health.wait_for(|health| health.last_good.is_some())).await;
+        // An error of the wait itself means that the scanner was stopped; then there will be no scan either.
+        if matches!(scanned, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let last_error = self.health.borrow().last_error.clone();
+        Err(ImagesError::NoFirstScan { limit, last_error })
+    }
+
+    /// What the image of a language declares; `None` if it is not on this machine. `lang` is a reference without
+    /// the prefix, `python:3.6-debian`; without a tag it means `latest`.
+    ///
+    /// Answers from the last scan, and asks Docker only about an image that the scan did not see.
+    pub async fn lookup(&self, lang: &str) -> Result<Option<KernelImage>, ImagesError> {
+        let name_tag = with_tag(lang);
+        let listed = self.list.borrow().id_of(&name_tag).map(str::to_owned);
+        if let Some(id) = listed
+            && let Some(known) = lock(&self.declared).get(&id)
+        {
+            return Ok(Some(KernelImage::clone(known)));
+        }
+        let reference = format!("{PREFIX}{name_tag}");
+        let failed = |source| ImagesError::Lookup { lang: lang.to_owned(), source };
+        let Some(image) = self.docker.image(&reference).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        let kernel = KernelImage::from_labels(image.id.clone(), &image.labels);
+        lock(&self.declared).insert(image.id, Arc::new(kernel.clone()));
+        self.rescan_soon();
+        Ok(Some(kernel))
+    }
+}

@@ -1,0 +1,57 @@
+//! The start of the two tasks.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::ImagesConfig;
+use super::declared::Declared;
+use super::handle::ImagesHandle;
+use super::list::ImageList;
+use super::scan::{ScanHealth, Scanner};
+use super::update::Updater;
+use crate::docker::Docker;
+
+/// Starts the tasks.
+#[derive(Debug)]
+pub struct Images;
+
+impl Images {
+    /// Starts scanning at once; returns before the first scan is done.
+    #[must_use]
+    pub fn start(
+        docker: Docker,
+        config: ImagesConfig,
+        cancel: CancellationToken,
+        tracker: &TaskTracker,
+    ) -> ImagesHandle {
+        let (list, list_seen) = watch::channel(ImageList::default());
+        let (health, health_seen) = watch::channel(ScanHealth::default());
+        let rescan = Arc::new(Notify::new());
+        let declared = Declared::default();
+        let scanner = Scanner {
+            docker: docker.clone(),
+            rescan: Arc::clone(&rescan),
+            declared: Arc::clone(&declared),
+            list,
+            health,
+            every: config.rescan_every,
+            gather: config.gather,
+        };
+        let until = cancel.clone();
+        tracker.spawn(async move { until.run_until_cancelled(scanner.run()).await });
+        if config.auto_update {
+            let updater = Updater {
+                docker: docker.clone(),
+                list: list_seen.clone(),
+                wanted: config.wanted,
+                rescan: Arc::clone(&rescan),
+                limit: config.pull_limit,
+            };
+            tracker.spawn(async move { cancel.run_until_cancelled(updater.run()).await });
+        }
+        ImagesHandle { docker, rescan, declared, list: list_seen, health: health_seen }
+    }
+}

@@ -1,0 +1,38 @@
+//! Why statistics do not get to Redis.
+
+use crate::address::HostPort;
+
+/// Why samples did not get to Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// etcd has no `nodes/redis` yet.
+    #[error("the address of Redis is not known: the manager has not written nodes/redis to etcd")]
+    NoAddress,
+    /// No connection.
+    #[error("can't connect to Redis at {address}: is it running and reachable from here?")]
+    Connect {
+        /// Where it is.
+        address: HostPort,
+        /// What the connection said.
+        #[source]
+        source: redis::RedisError,
+    },
+    /// The connection broke, or Redis refused to write.
+    #[error("Redis at {address} did not store the statistics")]
+    Write {
+        /// Where it is.
+        address: HostPort,
+        /// What Redis or the connection said.
+        #[source]
+        source: redis::RedisError,
+    },
+    /// The deadline passed.
+    #[error("Redis did not take the statistics in time: it hangs, or the way to it is slow")]
+    Timeout,
+    /// The queue was full until the deadline.
+    #[error("too many statistics wait for Redis")]
+    Busy,
+    /// The agent is stopping.
+    #[error("statistics are not stored any more, the agent is stopping")]
+    Stopped,
+}
