@@ -20,7 +20,6 @@ mod logs;
 mod names;
 mod spec;
 mod stats;
-mod timestamp;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -31,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use container::{Container, ContainerState, ContainerSummary, MountedAt, PortBinding};
-pub use engine::{EngineInfo, EngineVersion};
+pub use engine::EngineInfo;
 pub use error::DockerError;
 pub use events::{DockerEvent, DockerEventKind};
 pub use image::{Image, ImageSummary};

@@ -32,26 +32,33 @@
 //!
 //! "PROTOCOL section N" in the comments is `docs/protocol.md`: what the agent speaks. ARCHITECTURE.md tells what holds
 //! the rooms together and why.
+//!
+//! Rooms are private unless `main`, the benches or a test of the wire need them, so that the compiler names what nobody
+//! uses. The feature `rooms` opens all of them to `tests/rooms`; whatever is open then has docs.
+
+// What a room offers to its tests alone is unused without them.
+#![cfg_attr(not(feature = "rooms"), allow(unused_imports))]
+#![cfg_attr(feature = "rooms", warn(unreachable_pub))]
 
 pub mod address;
 pub mod agent;
 pub mod cli;
-pub mod client;
+mod client;
 pub mod cluster;
-pub mod docker;
+mod docker;
 pub mod events;
-pub mod heartbeat;
-pub mod identity;
+mod heartbeat;
+mod identity;
 pub mod ids;
-pub mod images;
+mod images;
 pub mod kernel;
 pub mod patience;
-pub mod resources;
-pub mod rpc;
+mod resources;
+mod rpc;
 pub mod runner;
 pub mod scratch;
 pub mod secret;
-pub mod stats;
+mod stats;
 pub mod telemetry;
 pub mod units;
 pub mod wire;
@@ -71,5 +78,5 @@ pub mod rooms {
     }
 
     open! { address agent client cluster docker events heartbeat identity images kernel patience resources rpc runner }
-    open! { scratch secret stats units zmq }
+    open! { scratch secret stats units zmq zmtp }
 }

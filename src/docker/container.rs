@@ -1,13 +1,10 @@
 //! What the engine says about a container, in the agent's own types. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use bollard::models::{self, ContainerInspectResponse};
 
-use super::timestamp;
 use crate::ids::ContainerId;
 use crate::units::Memory;
 
@@ -71,14 +68,10 @@ pub struct MountedAt {
     pub source: String,
     /// The path inside.
     pub target: String,
-    /// The volume's name; `None` for a directory of the host.
-    pub volume: Option<String>,
-    /// Whether the container may only read it.
-    pub read_only: bool,
 }
 
 /// Everything the agent wants to know about one container.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
     /// Its id.
     pub id: ContainerId,
@@ -88,8 +81,6 @@ pub struct Container {
     pub image: String,
     /// Its labels, the image's included.
     pub labels: BTreeMap<String, String>,
-    /// Its environment as `NAME=value`, the image's included.
-    pub env: Vec<String>,
     /// Its state.
     pub state: ContainerState,
     /// Its first process, as the host numbers it; `None` unless it is alive.
@@ -98,43 +89,18 @@ pub struct Container {
     pub exit_code: Option<i64>,
     /// Whether the kernel killed a process of it for want of memory.
     pub oom_killed: bool,
-    /// When it was started last; `None` for never.
-    pub started_at: Option<SystemTime>,
-    /// When it ended last; `None` for never.
-    pub finished_at: Option<SystemTime>,
     /// Published TCP ports, sorted; empty unless it is alive.
     pub ports: Vec<PortBinding>,
-    /// `source:target[:options]`, as asked for when it was created; mounts made by this agent show in `mounts` only.
-    pub binds: Vec<String>,
     /// All its mounts.
     pub mounts: Vec<MountedAt>,
     /// Its memory limit; `None` for no limit.
     pub memory: Option<Memory>,
-    /// Its limit of memory and swap together; `None` for none set, -1 for no limit.
-    pub memory_swap_bytes: Option<i64>,
     /// The cores it may use, `0,1`; empty for all.
     pub cpuset_cpus: String,
-    /// The GPUs that were requested for it, by index or UUID.
-    pub gpu_device_ids: Vec<String>,
     /// Its address on the first Docker network that gave it one.
     pub ip: Option<IpAddr>,
     /// Whether it has a terminal.
     pub tty: bool,
-}
-
-/// Leaves the environment out: users put secrets there.
-impl fmt::Debug for Container {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Container")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .field("image", &self.image)
-            .field("state", &self.state)
-            .field("exit_code", &self.exit_code)
-            .field("ports", &self.ports)
-            .field("mounts", &self.mounts)
-            .finish_non_exhaustive()
-    }
 }
 
 /// One line of the list of containers.
@@ -144,16 +110,12 @@ pub struct ContainerSummary {
     pub id: ContainerId,
     /// Its name, without the slash that Docker puts in front.
     pub name: String,
-    /// The image's reference as given when it was created.
-    pub image: String,
     /// Its labels, the image's included.
     pub labels: BTreeMap<String, String>,
     /// Its state.
     pub state: ContainerState,
     /// When it was created, in seconds since 1970.
     pub created: i64,
-    /// Published TCP ports, sorted; empty unless it is alive.
-    pub ports: Vec<PortBinding>,
 }
 
 /// Reads an inspection; `None` if it lacks an id.
@@ -164,36 +126,26 @@ pub(super) fn from_inspection(answer: ContainerInspectResponse) -> Option<Contai
     let network = answer.network_settings.unwrap_or_default();
     let raw_state = answer.state.unwrap_or_default();
     let state = ContainerState::from_word(&raw_state.status.map(|word| word.to_string()).unwrap_or_default());
-    let started_at = raw_state.started_at.as_deref().and_then(timestamp::parse);
-    let has_ended = !state.is_alive() && started_at.is_some();
+    // The engine's word for "never" is the first day of the calendar.
+    let was_started = raw_state.started_at.is_some_and(|at| !at.is_empty() && !at.starts_with("0001-01-01"));
+    let has_ended = !state.is_alive() && was_started;
     let networks = network.networks.unwrap_or_default();
     Some(Container {
         id,
         name: without_slash(answer.name.unwrap_or_default()),
         image: config.image.unwrap_or_default(),
         labels: config.labels.unwrap_or_default().into_iter().collect(),
-        env: config.env.unwrap_or_default(),
         pid: raw_state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
         exit_code: raw_state.exit_code.filter(|_| has_ended),
         oom_killed: raw_state.oom_killed.unwrap_or_default(),
-        started_at,
-        finished_at: raw_state.finished_at.as_deref().and_then(timestamp::parse),
         ports: inspected_ports(network.ports.unwrap_or_default()),
-        binds: host.binds.unwrap_or_default(),
         mounts: answer.mounts.unwrap_or_default().into_iter().map(mounted_at).collect(),
         memory: host
             .memory
             .and_then(|bytes| u64::try_from(bytes).ok())
             .filter(|n| *n > 0)
             .map(Memory::from_bytes),
-        memory_swap_bytes: host.memory_swap.filter(|bytes| *bytes != 0),
         cpuset_cpus: host.cpuset_cpus.unwrap_or_default(),
-        gpu_device_ids: host
-            .device_requests
-            .unwrap_or_default()
-            .into_iter()
-            .flat_map(|request| request.device_ids.unwrap_or_default())
-            .collect(),
         ip: networks.into_values().find_map(|network| network.ip_address?.parse().ok()),
         tty: config.tty.unwrap_or_default(),
         state,
@@ -202,31 +154,15 @@ pub(super) fn from_inspection(answer: ContainerInspectResponse) -> Option<Contai
 
 /// Reads one line of a list; `None` if it lacks an id.
 pub(super) fn from_summary(answer: models::ContainerSummary) -> Option<ContainerSummary> {
-    let mut ports: Vec<PortBinding> = answer
-        .ports
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|port| port.typ == Some(models::PortSummaryTypeEnum::TCP))
-        .filter_map(|port| {
-            Some(PortBinding {
-                container_port: port.private_port,
-                host_ip: port.ip.and_then(|ip| ip.parse().ok()),
-                host_port: port.public_port.filter(|port| *port > 0)?,
-            })
-        })
-        .collect();
-    ports.sort_unstable();
     // Links of other containers are names with a second slash; the own name has only the first.
     let names = answer.names.unwrap_or_default();
     let own = names.iter().find(|name| !name.trim_start_matches('/').contains('/')).or(names.first());
     Some(ContainerSummary {
         id: ContainerId::new(answer.id?),
         name: without_slash(own.cloned().unwrap_or_default()),
-        image: answer.image.unwrap_or_default(),
         labels: answer.labels.unwrap_or_default().into_iter().collect(),
         state: ContainerState::from_word(&answer.state.map(|word| word.to_string()).unwrap_or_default()),
         created: answer.created.unwrap_or_default(),
-        ports,
     })
 }
 
@@ -247,12 +183,7 @@ fn inspected_ports(map: models::PortMap) -> Vec<PortBinding> {
 }
 
 fn mounted_at(mount: models::MountPoint) -> MountedAt {
-    MountedAt {
-        source: mount.source.unwrap_or_default(),
-        target: mount.destination.unwrap_or_default(),
-        volume: mount.name.filter(|name| !name.is_empty()),
-        read_only: mount.rw == Some(false),
-    }
+    MountedAt { source: mount.source.unwrap_or_default(), target: mount.destination.unwrap_or_default() }
 }
 
 fn without_slash(name: String) -> String {
@@ -275,9 +206,7 @@ mod tests {
             "State": {"Status": "exited", "Pid": 0, "ExitCode": 137, "OOMKilled": true,
                       "StartedAt": "2026-11-24T15:42:02.5Z", "FinishedAt": "2026-11-24T15:43:02.5Z"},
             "Config": {"Image": "lablup/kernel-python:latest", "Env": ["A=b"], "Labels": null, "Tty": true},
-            "HostConfig": {"Memory": 0, "MemorySwap": 0, "CpusetCpus": "0", "Binds": ["/a:/home/work:rw"],
-                           "DeviceRequests": [{"Driver": "", "Count": 0, "DeviceIDs": ["1"],
-                                               "Capabilities": [["gpu"]], "Options": {}}]},
+            "HostConfig": {"Memory": 0, "CpusetCpus": "0"},
             "Mounts": [{"Type": "bind", "Source": "/a", "Destination": "/home/work", "RW": true}],
             "NetworkSettings": {"Ports": {
                 "2001/tcp": [{"HostIp": "0.0.0.0", "HostPort": "32770"}, {"HostIp": "::", "HostPort": "32770"}],
@@ -291,7 +220,6 @@ mod tests {
         assert_eq!(container.state, ContainerState::Exited);
         assert_eq!((container.pid, container.exit_code, container.oom_killed), (None, Some(137), true));
         assert_eq!(container.memory, None, "zero means no limit");
-        assert_eq!(container.gpu_device_ids, ["1"]);
         assert_eq!(container.ports.len(), 3);
         assert_eq!(
             container.ports[0],
@@ -301,7 +229,6 @@ mod tests {
                 host_port: 32769
             }
         );
-        assert!(!format!("{container:?}").contains("A=b"), "the environment is not printed");
     }
 
     #[test]
@@ -311,18 +238,15 @@ mod tests {
             "State": {"Status": "created", "ExitCode": 0, "StartedAt": "0001-01-01T00:00:00Z"}
         });
         let container = from_inspection(serde_json::from_value(answer).unwrap()).unwrap();
-        assert_eq!((container.exit_code, container.started_at), (None, None));
+        assert_eq!(container.exit_code, None);
     }
 
     #[test]
     fn a_list_line_has_its_own_name_not_a_link() {
         let answer = json!({
-            "Id": "abc", "Names": ["/other/link", "/mine"], "State": "removing", "Created": 5,
-            "Ports": [{"IP": "0.0.0.0", "PrivatePort": 2000, "PublicPort": 1, "Type": "tcp"},
-                      {"PrivatePort": 2001, "Type": "tcp"}]
+            "Id": "abc", "Names": ["/other/link", "/mine"], "State": "removing", "Created": 5
         });
         let summary = from_summary(serde_json::from_value(answer).unwrap()).unwrap();
         assert_eq!((summary.name.as_str(), summary.state), ("mine", ContainerState::Removing));
-        assert_eq!(summary.ports.len(), 1, "only published ports count");
     }
 }

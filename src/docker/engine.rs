@@ -3,15 +3,6 @@
 use super::{Docker, DockerError, names};
 use crate::units::Memory;
 
-/// What runs behind the socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineVersion {
-    /// The engine's release, `20.10.24`.
-    pub version: String,
-    /// The newest API version that it speaks, `1.41`.
-    pub api_version: String,
-}
-
 /// What the engine's machine has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineInfo {
@@ -23,24 +14,17 @@ pub struct EngineInfo {
     pub cgroup_driver: String,
     /// 1 or 2. Engines before 20.10 do not say and know only 1.
     pub cgroup_version: u8,
-    /// The machine's host name.
-    pub name: String,
     /// The engine's release, `20.10.24`.
     pub server_version: String,
 }
 
 impl Docker {
-    /// Asks for the engine's version; the cheapest way to see whether it answers.
-    pub async fn version(&self) -> Result<EngineVersion, DockerError> {
+    /// Whether it answers: asks for its version, which costs the engine least.
+    pub async fn ping(&self) -> Result<(), DockerError> {
         let step = "ask for the engine's version".to_owned();
-        let answer = self
-            .connection
-            .call(step, self.deadlines.quick, |engine| async move { engine.version().await })
-            .await?;
-        Ok(EngineVersion {
-            version: answer.version.unwrap_or_default(),
-            api_version: answer.api_version.unwrap_or_default(),
-        })
+        self.connection
+            .call(step, self.deadlines.quick, |engine| async move { engine.version().await.map(drop) })
+            .await
     }
 
     /// Asks what the engine's machine has.
@@ -59,7 +43,6 @@ impl Docker {
             ),
             cgroup_driver: answer.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
             cgroup_version: if is_v2 { 2 } else { 1 },
-            name: answer.name.unwrap_or_default(),
             server_version: answer.server_version.unwrap_or_default(),
         })
     }

@@ -1,7 +1,6 @@
 //! Images listed, looked at and pulled.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions};
@@ -22,23 +21,12 @@ pub struct ImageSummary {
 }
 
 /// What an image declares.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Its id, `sha256:…`.
     pub id: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Its environment as `NAME=value`.
-    pub env: Vec<String>,
-    /// Directories that become anonymous volumes, sorted.
-    pub volumes: Vec<String>,
-}
-
-/// Leaves the environment out, like everywhere else.
-impl fmt::Debug for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Image").field("id", &self.id).field("labels", &self.labels).finish_non_exhaustive()
-    }
 }
 
 impl Docker {
@@ -67,16 +55,9 @@ impl Docker {
                 missing_is_none(engine.inspect_image(reference).await)
             })
             .await?;
-        Ok(answer.map(|image| {
-            let config = image.config.unwrap_or_default();
-            let mut volumes = config.volumes.unwrap_or_default();
-            volumes.sort_unstable();
-            Image {
-                id: image.id.unwrap_or_default(),
-                labels: config.labels.unwrap_or_default().into_iter().collect(),
-                env: config.env.unwrap_or_default(),
-                volumes,
-            }
+        Ok(answer.map(|image| Image {
+            id: image.id.unwrap_or_default(),
+            labels: image.config.unwrap_or_default().labels.unwrap_or_default().into_iter().collect(),
         }))
     }
 

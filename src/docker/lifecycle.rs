@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
-    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use tracing::debug;
 
@@ -62,42 +61,6 @@ impl Docker {
             .await
     }
 
-    /// Sends SIGKILL, also to a paused one. A container that is gone or does not run is fine.
-    pub async fn kill(&self, id: &ContainerId) -> Result<(), DockerError> {
-        let step = names::checked_name(format!("kill container {}", id.short()), id.as_str())?;
-        let killed = self
-            .connection
-            .call(step, self.deadlines.remove, |engine| async move {
-                let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-                engine.kill_container(id.as_str(), Some(options)).await
-            })
-            .await;
-        match killed {
-            Err(DockerError::NoSuchContainer { .. }) => Ok(()),
-            Err(DockerError::Conflict { message, .. }) if message.contains("is not running") => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Lets a paused container go on; one that is not paused is fine.
-    pub async fn unpause(&self, id: &ContainerId) -> Result<(), DockerError> {
-        let step = names::checked_name(format!("unpause container {}", id.short()), id.as_str())?;
-        let unpaused =
-            self.connection
-                .call(step, self.deadlines.quick, |engine| async move {
-                    engine.unpause_container(id.as_str()).await
-                })
-                .await;
-        match unpaused {
-            Err(DockerError::Conflict { message, .. } | DockerError::Failed { message, .. })
-                if message.contains("is not paused") =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
     /// Removes a container with its anonymous volumes, killing it if it runs. One that is gone is fine, and one
     /// that somebody else is removing is waited for. Takes a name as well, wrapped as an id.
     pub async fn remove(&self, id: &ContainerId) -> Result<(), DockerError> {
@@ -117,20 +80,6 @@ impl Docker {
                         other => other,
                     }
                 }
-            })
-            .await
-    }
-
-    /// Gives a container another name.
-    pub async fn rename(&self, id: &ContainerId, new_name: &str) -> Result<(), DockerError> {
-        let step = format!("rename container {} to {new_name}", id.short());
-        let step = names::checked_name(step, id.as_str())?;
-        let step = names::checked_name(step, new_name)?;
-        let options = RenameContainerOptionsBuilder::new().name(new_name).build();
-        self.connection
-            .call(step, self.deadlines.quick, |engine| {
-                let options = options.clone();
-                async move { engine.rename_container(id.as_str(), options).await }
             })
             .await
     }

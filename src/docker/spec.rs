@@ -15,8 +15,6 @@ use crate::units::{CpuQuota, Memory};
 pub struct ContainerSpec {
     /// The image's reference, `lablup/kernel-python:latest`.
     pub image: String,
-    /// The command, in place of the image's.
-    pub cmd: Option<Vec<String>>,
     /// `NAME=value` texts, added to the image's.
     pub env: Vec<String>,
     /// Labels, added to the image's.
@@ -45,8 +43,6 @@ pub struct ContainerSpec {
     pub cpu_quota: Option<CpuQuota>,
     /// Security options, `seccomp=unconfined`.
     pub security_opt: Vec<String>,
-    /// Directories of the container that become anonymous volumes, which are removed with it.
-    pub volumes: Vec<String>,
     /// The GPUs that it gets, by index or UUID, through Docker's device requests; none when empty.
     pub gpu_device_ids: Vec<String>,
 }
@@ -107,14 +103,12 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
     };
     ContainerCreateBody {
         image: Some(spec.image.clone()),
-        cmd: spec.cmd.clone(),
         env: unless_empty(spec.env.clone()),
         labels: Some(spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
         tty: Some(spec.tty),
         open_stdin: Some(spec.open_stdin),
         stop_signal: spec.stop_signal.clone(),
         exposed_ports: Some(spec.ports.iter().map(port_key).collect()),
-        volumes: unless_empty(spec.volumes.clone()),
         host_config: Some(host_config),
         ..ContainerCreateBody::default()
     }

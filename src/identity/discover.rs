@@ -18,8 +18,6 @@ pub struct Identity {
     pub instance_type: String,
     /// `{provider}/{region}`, as in `amazon/ap-northeast-2`; `local/unknown` if nobody says.
     pub region: String,
-    /// Whose machine this is.
-    pub provider: Provider,
 }
 
 /// Finds out who this machine is. Takes about `lookup_limit` or three requests' limits at most, and logs which
@@ -61,7 +59,6 @@ pub async fn discover(config: IdentityConfig) -> Identity {
         ip: IpAddr::V4(ip),
         instance_type: found.instance_type.unwrap_or_else(|| "unknown".into()),
         region,
-        provider,
     };
     tracing::info!(
         instance = %identity.instance_id,

@@ -47,25 +47,23 @@ fn amazon(request: &str) -> Reply {
     }
 }
 
-fn expected(provider: Provider, id: &str, ip: &str, instance_type: &str, region: &str) -> Identity {
+fn expected(id: &str, ip: &str, instance_type: &str, region: &str) -> Identity {
     Identity {
         instance_id: InstanceId::new(id),
         ip: ip.parse().unwrap(),
         instance_type: instance_type.into(),
         region: region.into(),
-        provider,
     }
 }
 
 fn fallback(provider: Provider) -> Identity {
     let id = format!("i-{}", host::hostname());
-    expected(provider, &id, "127.0.0.1", "unknown", &format!("{provider}/unknown"))
+    expected(&id, "127.0.0.1", "unknown", &format!("{provider}/unknown"))
 }
 
 #[tokio::test]
 async fn amazon_without_tokens_and_without_the_document() {
-    let wanted =
-        expected(Provider::Amazon, "i-0123456789abcdef0", "172.31.5.6", "t2.medium", "amazon/ap-northeast-2");
+    let wanted = expected("i-0123456789abcdef0", "172.31.5.6", "t2.medium", "amazon/ap-northeast-2");
     assert_eq!(identity(Provider::Amazon, amazon).await, wanted);
 }
 
@@ -84,8 +82,7 @@ async fn amazon_with_tokens_required() {
         }
     })
     .await;
-    let wanted =
-        expected(Provider::Amazon, "i-0123456789abcdef0", "172.31.5.6", "t2.medium", "amazon/us-west-2");
+    let wanted = expected("i-0123456789abcdef0", "172.31.5.6", "t2.medium", "amazon/us-west-2");
     assert_eq!(found, wanted);
 }
 
@@ -102,13 +99,7 @@ async fn google() {
         }
     })
     .await;
-    let wanted = expected(
-        Provider::Google,
-        "4520031799277581759",
-        "10.128.0.2",
-        "n1-standard-1",
-        "google/us-central1",
-    );
+    let wanted = expected("4520031799277581759", "10.128.0.2", "n1-standard-1", "google/us-central1");
     assert_eq!(found, wanted);
 }
 
@@ -123,7 +114,7 @@ async fn azure() {
         )
     })
     .await;
-    assert_eq!(found, expected(Provider::Azure, "5d33a910", "10.1.0.4", "Standard_A1", "azure/westus"));
+    assert_eq!(found, expected("5d33a910", "10.1.0.4", "Standard_A1", "azure/westus"));
 }
 
 #[tokio::test]
@@ -189,10 +180,7 @@ async fn elsewhere_the_machine_and_the_operator_say() {
     let server = MetadataServer::start(|_| Reply::text("i-wrong")).await;
     let local = config(dir.path(), Provider::Local, &server.base);
     let found = discover(local.clone()).await;
-    assert_eq!(
-        (found.provider, &*found.region, &*found.instance_type),
-        (Provider::Local, "local/unknown", "unknown")
-    );
+    assert_eq!((&*found.region, &*found.instance_type), ("local/unknown", "unknown"));
     assert_eq!(found.instance_id.as_str(), format!("i-{}", host::hostname()));
     assert!(found.ip.is_ipv4());
 

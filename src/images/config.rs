@@ -22,12 +22,6 @@ pub struct ImagesConfig {
 }
 
 impl ImagesConfig {
-    /// The usual times, without updates.
-    #[must_use]
-    pub fn without_updates() -> Self {
-        Self { auto_update: false, ..Self::with_updates(watch::channel(Vec::new()).1) }
-    }
-
     /// The usual times, with updates from a catalogue.
     #[must_use]
     pub fn with_updates(wanted: watch::Receiver<Vec<WantedImage>>) -> Self {

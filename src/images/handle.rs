@@ -60,8 +60,8 @@ impl ImagesHandle {
     }
 
     /// Follows how the scans go.
-    #[must_use]
-    pub fn health(&self) -> watch::Receiver<ScanHealth> {
+    #[cfg(test)]
+    pub(super) fn health(&self) -> watch::Receiver<ScanHealth> {
         self.health.clone()
     }
 
@@ -99,7 +99,7 @@ impl ImagesHandle {
         let Some(image) = self.docker.image(&reference).await.map_err(failed)? else {
             return Ok(None);
         };
-        let kernel = KernelImage::from_labels(image.id.clone(), &image.labels);
+        let kernel = KernelImage::from_labels(&image.labels);
         lock(&self.declared).insert(image.id, Arc::new(kernel.clone()));
         self.rescan_soon();
         Ok(Some(kernel))

@@ -103,7 +103,7 @@ impl Scanner {
         for image in images {
             // Some engines leave labels out of lists: without any, a lookup has to ask.
             if !image.labels.is_empty() && !declared.contains_key(&image.id) {
-                let kernel = KernelImage::from_labels(image.id.clone(), &image.labels);
+                let kernel = KernelImage::from_labels(&image.labels);
                 declared.insert(image.id.clone(), Arc::new(kernel));
             }
         }

@@ -39,7 +39,8 @@ fn quickly() -> ImagesConfig {
     ImagesConfig {
         rescan_every: Duration::from_millis(50),
         gather: Duration::from_millis(10),
-        ..ImagesConfig::without_updates()
+        auto_update: false,
+        ..ImagesConfig::with_updates(watch::channel(Vec::new()).1)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::labels::{self, Owner};
 use crate::docker::{Bind, ContainerSpec, PublishedPort};
 use crate::ids::KernelId;
-use crate::images::{Feature, KernelImage, PREFIX};
+use crate::images::{KernelImage, PREFIX};
 use crate::resources::{self, ResourceError, cpuset_text};
 use crate::wire::config::KernelConfig;
 
@@ -68,7 +68,6 @@ pub fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
     let port = |container_port, host_ip| PublishedPort { container_port, host_ip };
     Ok(ContainerSpec {
         image: format!("{PREFIX}{}", config.lang),
-        cmd: None,
         env: environment(plan),
         labels: labels::write(plan.owner, plan.kernel, config, plan.cpu_set, plan.gpu_set),
         tty: true,
@@ -91,7 +90,6 @@ pub fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
         cpu_quota: config.limits.cpu_slot.quota(),
         // Kernel images bring their own ptrace jail.
         security_opt: vec!["seccomp=unconfined".to_owned()],
-        volumes: Vec::new(),
         gpu_device_ids: if image.nvidia_enabled { plan.gpu_uuids.to_vec() } else { Vec::new() },
     })
 }
@@ -100,7 +98,7 @@ fn environment(plan: &Plan<'_>) -> Vec<String> {
     let given = plan.config.environ.iter().map(|(name, value)| format!("{name}={value}"));
     let cores = plan.cpu_set.len();
     let counts = plan.image.corecount_vars.iter().map(|name| format!("{name}={cores}"));
-    let uid = plan.image.features.contains(&Feature::UidMatch).then(|| format!("LOCAL_USER_ID={}", plan.uid));
+    let uid = plan.image.matches_uid.then(|| format!("LOCAL_USER_ID={}", plan.uid));
     given.chain(counts).chain(uid).collect()
 }
 

@@ -204,8 +204,8 @@ impl Kernels {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let answer = tokio::time::timeout(PROBE_EVERY, self.node.docker.version()).await;
-            let answers = matches!(answer, Ok(Ok(_)));
+            let answer = tokio::time::timeout(PROBE_EVERY, self.node.docker.ping()).await;
+            let answers = matches!(answer, Ok(Ok(())));
             let changed = self.shared.docker_answers.send_if_modified(|old| {
                 let changed = *old != answers;
                 *old = answers;

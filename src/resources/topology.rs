@@ -69,8 +69,8 @@ impl Topology {
     }
 
     /// A machine without NUMA that has cores 0 to `cores` − 1 (at least core 0).
-    #[must_use]
-    pub fn flat(cores: u32) -> Self {
+    #[cfg(test)]
+    pub(super) fn flat(cores: u32) -> Self {
         Self::assemble(&Facts { nodes: Vec::new(), online: None, limit: CoreLimit::First(cores) })
     }
 

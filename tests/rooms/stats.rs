@@ -270,7 +270,7 @@ async fn samples_of_the_targets_of_the_moment_reach_redis_until_the_end() {
 async fn a_real_container_is_measured_and_its_end_is_noticed() {
     let scratch = tempfile::tempdir().unwrap();
     let (docker, name) = (real(), TestName::new("measured"));
-    let container = name.run(&docker, false, "while :; do :; done").await;
+    let container = name.run(false, "while :; do :; done").await;
     let pid = docker.inspect(container.as_str()).await.unwrap().unwrap().pid.unwrap();
     let target = Target {
         kernel: KernelId::random(),
