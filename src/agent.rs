@@ -31,7 +31,6 @@ use crate::scratch::{OutputStore, ScratchRoot};
 use crate::stats::{Collector, Store, run_reporter};
 use crate::telemetry::Telemetry;
 use crate::wire::event::Event;
-use crate::zmq::{Context, Limits, Router};
 
 /// How long the start waits for the first list of images before it goes on without.
 const FIRST_SCAN: Duration = Duration::from_secs(10);
@@ -60,9 +59,9 @@ pub enum StartError {
     /// Docker's address.
     #[error(transparent)]
     Docker(#[from] crate::docker::DockerError),
-    /// A ZeroMQ socket, most often the RPC port.
+    /// The RPC port.
     #[error(transparent)]
-    Zmq(#[from] crate::zmq::ZmqError),
+    Listen(#[from] crate::zmtp::ListenError),
     /// The metrics endpoint.
     #[error(transparent)]
     Telemetry(#[from] crate::telemetry::TelemetryError),
@@ -85,7 +84,6 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let scratch = ScratchRoot::open(&config.scratch_root)?;
     let outputs = OutputStore::new(parts::s3(&config.s3))?;
     let docker = Docker::open(DockerConfig { host: config.docker_host.clone(), ..DockerConfig::default() })?;
-    let zmq = Context::new()?;
 
     let Some(info) = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await else { return Ok(()) };
     // From before the first look at the containers, so that nothing falls in between.
@@ -159,8 +157,8 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
         tracker: kernel_tasks.clone(),
         detach: detach.clone(),
     });
-    let router = Router::bind(&zmq, &format!("tcp://*:{}", config.agent_port), Limits::server())?;
-    let port = router.local_port();
+    let rpc = rpc::Server::bind(&format!("*:{}", config.agent_port), rpc::Limits::default())?;
+    let port = rpc.port();
 
     // Kernels of an earlier life are taken back behind the start; requests about them wait for it.
     // Each part does its work to the agent's end; when one breaks, only a new start mends it, and kernels don't mind.
@@ -208,7 +206,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
 
     let stop_calls = CancellationToken::new();
     let calls = TaskTracker::new();
-    let serving = AssertUnwindSafe(rpc::serve(router, kernels.clone(), stop_calls.clone(), calls.clone()));
+    let serving = AssertUnwindSafe(rpc.serve(kernels.clone(), stop_calls.clone(), calls.clone()));
     let (server_broken, calls_stopped) = (broken.clone(), stop_calls.clone());
     let server = tokio::spawn(async move {
         let panicked = serving.catch_unwind().await.is_err();

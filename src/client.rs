@@ -3,17 +3,19 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::address::HostPort;
 use crate::wire::Value;
 use crate::wire::answer::{Answer, BadAnswer, RemoteError};
 use crate::wire::call::Call;
 use crate::wire::header::RequestHeader;
-use crate::zmq::{Context, Dealer, Limits, ZmqError};
+use crate::zmtp::{Caps, Kind, Redial, Trouble};
+
+/// The largest answer, in bytes.
+const LARGEST: u64 = 128 * 1024 * 1024;
 
 /// An agent to talk to.
 pub struct Client {
-    context: Context,
-    /// `tcp://host:port`.
-    endpoint: String,
+    address: HostPort,
     /// The limit that the operator set for every call; else each call has the manager's.
     limit: Option<Duration>,
 }
@@ -21,14 +23,19 @@ pub struct Client {
 /// A call that did not bring a value.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The sockets.
-    #[error(transparent)]
-    Zmq(#[from] ZmqError),
+    /// Something else listens there.
+    #[error("tcp://{address} is no agent: {source}")]
+    Nonsense {
+        /// Whom was asked.
+        address: HostPort,
+        /// What it did.
+        source: Trouble,
+    },
     /// No answer in time.
-    #[error("no answer from {endpoint} within {} s; is an agent running there?", .limit.as_secs_f64())]
+    #[error("no answer from tcp://{address} within {} s; is an agent running there?", .limit.as_secs_f64())]
     NoAnswer {
         /// Whom was asked.
-        endpoint: String,
+        address: HostPort,
         /// How long was waited.
         limit: Duration,
     },
@@ -59,14 +66,15 @@ fn usual_limit(method: &str) -> Duration {
 
 impl Client {
     /// Does not connect yet.
-    pub fn new(endpoint: String, limit: Option<Duration>) -> Result<Self, ZmqError> {
-        Ok(Self { context: Context::new()?, endpoint, limit })
+    #[must_use]
+    pub fn new(address: HostPort, limit: Option<Duration>) -> Self {
+        Self { address, limit }
     }
 
     /// One call.
     pub async fn call(&self, method: &str, args: Vec<Value>) -> Result<Value, CallError> {
         let limit = self.limit.unwrap_or_else(|| usual_limit(method));
-        let late = || CallError::NoAnswer { endpoint: self.endpoint.clone(), limit };
+        let late = || CallError::NoAnswer { address: self.address.clone(), limit };
         tokio::time::timeout(limit, self.exchange(method, args)).await.map_err(|_| late())?
     }
 
@@ -81,13 +89,31 @@ impl Client {
             sent_at,
         };
         let call = Call { header, method: method.to_owned(), args, kwargs: Vec::new() };
-        let mut dealer = Dealer::connect(&self.context, &self.endpoint, Limits::client())?;
-        dealer.send(call.encode()).await?;
+        let request = call.encode();
+        let mut dealer = Redial::new(self.address.to_string(), Kind::Dealer, Caps::calls(LARGEST));
+        // An agent that is away may be starting: the limit of the call ends this.
+        while let Err(trouble) = dealer.send(&request).await {
+            self.go_on(trouble)?;
+        }
         loop {
-            let answer = Answer::decode(&dealer.recv().await?)?;
+            let message = match dealer.recv().await {
+                Ok(message) => message,
+                Err(trouble) => {
+                    self.go_on(trouble)?;
+                    continue;
+                }
+            };
+            let answer = Answer::decode(&message.frames)?;
             if answer.header.request_id == header.request_id {
                 return answer.body.map_err(CallError::Remote);
             }
         }
+    }
+
+    fn go_on(&self, trouble: Trouble) -> Result<(), CallError> {
+        if trouble.is_nonsense() {
+            return Err(CallError::Nonsense { address: self.address.clone(), source: trouble });
+        }
+        Ok(())
     }
 }

@@ -12,7 +12,6 @@
 //! | [`units`] | memory, cores, GPUs | how the manager's numbers are read |
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
-//! | [`zmq`] | ZeroMQ sockets over tokio | socket options, limits |
 //! | [`zmtp`] | ZeroMQ: its wire protocol over tokio, with limits on all that a peer decides | how a peer is spoken to |
 //! | [`docker`] | the engine, each call with a deadline; knows no kernels | how Docker is asked |
 //! | [`cluster`] | etcd: the manager's settings, our presence, the image catalogue | keys in etcd |
@@ -62,7 +61,6 @@ mod stats;
 pub mod telemetry;
 pub mod units;
 pub mod wire;
-pub mod zmq;
 pub mod zmtp;
 
 /// The rooms that only this crate uses, opened to `tests/rooms` and the benches by the feature `rooms`.
@@ -78,5 +76,5 @@ pub mod rooms {
     }
 
     open! { address agent client cluster docker events heartbeat identity images kernel patience resources rpc runner }
-    open! { scratch secret stats units zmq zmtp }
+    open! { scratch secret stats units zmtp }
 }

@@ -212,7 +212,7 @@ install_packages() {
 
 # -- Rust -------------------------------------------------------------------
 
-# A cargo that is new enough, and what the crates' build scripts need: C++ for libzmq, protoc for etcd's protocol.
+# A cargo that is new enough, and what the crates' build scripts need: C for ring, protoc for etcd's protocol.
 # protoc is of no use without the files in libprotobuf-dev, which its package only recommends.
 need_rust() {
     local wanted found
@@ -223,7 +223,7 @@ need_rust() {
     found=$(as_caller rustc --version | cut -d' ' -f2)
     [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] \
         || die "Rust $wanted or newer is needed, this is $found: run 'rustup update'"
-    need_packages g++:g++ protoc:protobuf-compiler /usr/include/google/protobuf/descriptor.proto:libprotobuf-dev
+    need_packages cc:gcc /usr/include/stdio.h:libc6-dev protoc:protobuf-compiler /usr/include/google/protobuf/descriptor.proto:libprotobuf-dev
     say "Rust $found"
 }
 
@@ -264,6 +264,26 @@ need_venv() {
     { /usr/bin/python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$list"; } \
         >"$log" 2>&1 || { show_log "$log"; die "making the Python environment $venv failed"; }
     echo "$key" >"$venv/made-from"
+}
+
+# The libzmq of old managers and kernel images, by version, out of the wheels that brought them; there are none for other
+# machines. Needs venv. Sets old_zmq.
+need_old_zmq() {
+    local version release python wheel log=$cache/old-zmq.log
+    old_zmq=$cache/old-zmq
+    [ "$(uname -m)" = x86_64 ] || return 0
+    while read -r version release python; do
+        [ ! -d "$old_zmq/$version" ] || continue
+        say "python: libzmq $version, from pyzmq $release"
+        wheel=$(mktemp -d "$run_dir/wheel-XXXXXX")
+        { "$venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+            --implementation cp --python-version "$python" --abi "cp${python}m" --platform manylinux1_x86_64 \
+            --dest "$wheel" "pyzmq==$release" && "$venv/bin/python" -m zipfile -e "$wheel"/*.whl "$wheel"; } \
+            >"$log" 2>&1 || { show_log "$log"; die "downloading pyzmq $release failed"; }
+        mkdir -p "$old_zmq"
+        mv "$wheel/zmq/.libs" "$old_zmq/$version"
+    done <<<'4.1 16.0.4 36
+4.2 17.1.3 36'
 }
 
 # -- Docker -----------------------------------------------------------------

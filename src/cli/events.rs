@@ -6,15 +6,15 @@ use super::{EventsArgs, Exit};
 use crate::wire::Value;
 use crate::wire::event::{Heard, unpack_images};
 use crate::wire::value;
-use crate::zmq::{Context, Limits, Pull, ZmqError};
+use crate::zmtp::{ListenError, Pull};
 
 /// Prints events until as many came as were asked for, or for ever.
-pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ZmqError> {
-    let mut pull = Pull::bind(&Context::new()?, &format!("tcp://{}", args.bind), Limits::client())?;
+pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ListenError> {
+    let mut pull = Pull::bind(&args.bind.to_string())?;
     let mut left = args.count.map(std::num::NonZeroU64::get);
     while left != Some(0) {
         let frames = tokio::select! {
-            frames = pull.recv() => frames?,
+            message = pull.recv() => message.frames,
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
         };
         let Some(heard) = Heard::decode(&frames) else {

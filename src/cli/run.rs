@@ -22,7 +22,7 @@ pub fn run(command: Command) -> Exit {
         Command::Check(config) => blocking(super::check::check(*config)),
         Command::Client(target, command) => blocking(run_client(target, command)),
         Command::Events(args) => {
-            blocking(async move { shown(events::listen(args).await.map_err(CallError::from)) })
+            blocking(async move { events::listen(args).await.unwrap_or_else(|error| failed(&error)) })
         }
     }
 }
@@ -74,7 +74,7 @@ fn run_agent(config: Config) -> Exit {
     exit
 }
 
-/// Every kernel takes a handful of descriptors, and libzmq ends the process when it gets none.
+/// Every kernel takes a handful of descriptors.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -126,11 +126,7 @@ fn stop_on_signals(stop: CancellationToken, limit: Option<Duration>) -> std::io:
 }
 
 async fn run_client(target: Target, command: ClientCommand) -> Exit {
-    let endpoint = format!("tcp://{}", target.addr);
-    let client = match Client::new(endpoint, target.timeout) {
-        Ok(client) => client,
-        Err(error) => return shown(Err(error.into())),
-    };
+    let client = Client::new(target.addr, target.timeout);
     shown(commands::perform(&client, target.json, command).await)
 }
 
@@ -140,6 +136,11 @@ fn shown(result: Result<Exit, CallError>) -> Exit {
         Ok(exit) => return exit,
         Err(error) => error,
     };
+    let exit = failed(&error);
+    if matches!(error, CallError::NoAnswer { .. }) { Exit::NoAnswer } else { exit }
+}
+
+fn failed(error: &dyn std::error::Error) -> Exit {
     eprintln!("backendai-agent: {error}");
-    if matches!(error, CallError::NoAnswer { .. }) { Exit::NoAnswer } else { Exit::Failed }
+    Exit::Failed
 }

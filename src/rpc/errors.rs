@@ -2,6 +2,7 @@
 
 use crate::kernel::{Failure, Fault};
 use crate::wire::answer::{ErrorName, RemoteError};
+use crate::wire::call::BadCall;
 use crate::wire::request::BadRequest;
 
 /// A call that is no request.
@@ -13,6 +14,12 @@ pub(super) fn of_request(error: &BadRequest) -> RemoteError {
         BadRequest::Parameters(text) => RemoteError::new(ErrorName::Parameters, &text.0),
         refused => RemoteError::new(ErrorName::Assertion, &refused.to_string()),
     }
+}
+
+/// A call that says too much.
+#[must_use]
+pub(super) fn of_call(error: &BadCall) -> RemoteError {
+    RemoteError::new(ErrorName::Parameters, &error.to_string())
 }
 
 /// A request that failed.

@@ -7,6 +7,10 @@ use bytes::Bytes;
 use super::header::RequestHeader;
 use super::value::{self, UnpackError, Value};
 
+/// The most values of a call's arguments, and again of its keyword arguments; a create with a long environment has some
+/// hundreds.
+pub const MAX_VALUES: usize = 10_000;
+
 /// A decoded call; its arguments are not yet checked against any signature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
@@ -20,7 +24,8 @@ pub struct Call {
     pub kwargs: Vec<(String, Value)>,
 }
 
-/// Why frames are no call. Such frames are logged and dropped: there is nobody to answer.
+/// Why frames are no call. Such frames are logged and dropped, since no client makes them; but for one that says too
+/// much, which is answered.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCall {
     /// Not four frames.
@@ -50,6 +55,14 @@ pub enum BadCall {
     },
 }
 
+impl BadCall {
+    /// Whether it is a call all the same, of too many values.
+    #[must_use]
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Unpack { source: UnpackError::TooMany(_), .. })
+    }
+}
+
 impl Call {
     /// From the frames after the routing id.
     pub fn decode(frames: &[Bytes]) -> Result<Self, BadCall> {
@@ -58,7 +71,9 @@ impl Call {
         };
         let header = RequestHeader::decode(header).ok_or(BadCall::Header(header.len()))?;
         let method = std::str::from_utf8(method).map_err(|_| BadCall::Method)?.to_owned();
-        let unpack = |frame, bytes| value::unpack(bytes).map_err(|source| BadCall::Unpack { frame, source });
+        let unpack = |frame, bytes| {
+            value::unpack_at_most(bytes, MAX_VALUES).map_err(|source| BadCall::Unpack { frame, source })
+        };
         let Value::Array(args) = unpack("args", args)? else {
             return Err(BadCall::Shape { frame: "args", wanted: "sequence" });
         };

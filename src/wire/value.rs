@@ -4,7 +4,7 @@
 //! as they are: 123–127 hold Python pickles, which are never looked into; [`holds_ext`] tells them apart so
 //! that parameters which contain one can be refused.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 
 pub use rmpv::Value;
 
@@ -20,16 +20,49 @@ pub enum UnpackError {
     /// A whole value, and then more.
     #[error("{0} bytes follow the msgpack value")]
     Trailing(usize),
+    /// A value of too many parts.
+    #[error("more than {0} values")]
+    TooMany(usize),
 }
 
 /// One whole value.
 pub fn unpack(bytes: &[u8]) -> Result<Value, UnpackError> {
-    let mut cursor = Cursor::new(bytes);
-    let value = rmpv::decode::read_value_with_max_depth(&mut cursor, MAX_DEPTH)?;
-    let read = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
-    match bytes.len().saturating_sub(read) {
-        0 => Ok(value),
-        more => Err(UnpackError::Trailing(more)),
+    // No value is shorter than a byte.
+    unpack_at_most(bytes, bytes.len() + 1)
+}
+
+/// One whole value of at most so many values, itself included; each takes some ten times the memory that it takes as
+/// bytes. Stops reading at the limit.
+pub fn unpack_at_most(bytes: &[u8], values: usize) -> Result<Value, UnpackError> {
+    let mut counted = Counted { bytes: Cursor::new(bytes), left: 2 * values };
+    match rmpv::decode::read_value_with_max_depth(&mut counted, MAX_DEPTH) {
+        Err(_) if counted.left == 0 => Err(UnpackError::TooMany(values)),
+        Err(malformed) => Err(malformed.into()),
+        Ok(value) => match counted.bytes.get_ref().len() - counted.read() {
+            0 => Ok(value),
+            more => Err(UnpackError::Trailing(more)),
+        },
+    }
+}
+
+/// Counts values by the reads of a single byte: one for each value's marker, and for some values one more.
+struct Counted<'b> {
+    bytes: Cursor<&'b [u8]>,
+    left: usize,
+}
+
+impl Counted<'_> {
+    fn read(&self) -> usize {
+        usize::try_from(self.bytes.position()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.len() == 1 {
+            self.left = self.left.checked_sub(1).ok_or(io::ErrorKind::QuotaExceeded)?;
+        }
+        self.bytes.read(buffer)
     }
 }
 
@@ -169,6 +202,23 @@ mod tests {
         assert!(matches!(unpack(&[]), Err(UnpackError::Malformed(_))));
         // an array that claims four billion items and holds none
         assert!(matches!(unpack(&[0xdd, 0xff, 0xff, 0xff, 0xff]), Err(UnpackError::Malformed(_))));
+    }
+
+    #[test]
+    fn values_are_counted_before_they_take_memory() {
+        let nils = |count: u32| [&b"\xdd"[..], &count.to_be_bytes(), &vec![0xc0; count as usize]].concat();
+        assert_eq!(unpack_at_most(&nils(100), 101).unwrap().as_array().unwrap().len(), 100);
+        // Of ten million the limit is all that is looked at.
+        let many = nils(10_000_000);
+        let began = std::time::Instant::now();
+        assert!(matches!(unpack_at_most(&many, 1000), Err(UnpackError::TooMany(1000))));
+        assert!(began.elapsed() < std::time::Duration::from_millis(50), "{:?}", began.elapsed());
+        // A long value is one.
+        let file = pack(&Value::from(vec![7_u8; 1 << 20]));
+        assert!(unpack_at_most(&file, 1).is_ok());
+        let texts = pack(&Value::Array(vec!["".into(), "a".into(), "b".repeat(40).into(), 200.into()]));
+        assert!(unpack_at_most(&texts, 5).is_ok());
+        assert!(matches!(unpack_at_most(&[0x91; 5000], 10_000), Err(UnpackError::Malformed(_))));
     }
 
     #[test]

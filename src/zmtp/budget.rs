@@ -25,6 +25,14 @@ pub struct Held {
     overdraft: Option<OwnedMutexGuard<()>>,
 }
 
+impl Held {
+    /// How many they are.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl Budget {
     /// Of so many bytes.
     #[must_use]

@@ -82,8 +82,8 @@ impl Trouble {
 pub enum Event {
     /// A message came.
     Message(Message),
-    /// The message that comes will have at least so many bytes ([`Connection::announce_over`]).
-    Announced(u64),
+    /// The message that comes is larger than allowed and wants so many bytes; see [`Connection::ask_above`].
+    Wants(u64),
     /// The peer has read everything up to our last PING.
     Pong,
     /// Everything that was put is written.
@@ -168,9 +168,15 @@ impl Connection {
         self.peer
     }
 
-    /// Has every message announced that grows beyond so many bytes.
-    pub fn announce_over(&mut self, bytes: u64) {
-        self.inbox.announce_over(bytes);
+    /// Asks before a message grows beyond so many bytes ([`Event::Wants`]), and again whenever it has as many as were
+    /// [allowed](Self::allow).
+    pub fn ask_above(&mut self, bytes: u64) {
+        self.inbox.ask_above(bytes);
+    }
+
+    /// Lets the message that comes grow up to so many bytes.
+    pub fn allow(&mut self, bytes: u64) {
+        self.inbox.allow(bytes);
     }
 
     /// How many bytes went either way, to tell whether anything goes on.
@@ -206,7 +212,7 @@ impl Connection {
             if reading && let Some(heard) = self.inbox.take()? {
                 match heard {
                     Heard::Message(message) => return Ok(Event::Message(message)),
-                    Heard::Announced(bytes) => return Ok(Event::Announced(bytes)),
+                    Heard::Wants(bytes) => return Ok(Event::Wants(bytes)),
                     Heard::Pong => return Ok(Event::Pong),
                     Heard::Ping(context) => self.pong = Some(frame::pong(&context)),
                 }
@@ -256,10 +262,10 @@ impl Connection {
         }
     }
 
-    /// Waits until everything that was put is written. A peer's messages meanwhile are dropped.
+    /// Waits until everything that was put is written, and reads nothing.
     pub async fn flush(&mut self) -> Result<(), Trouble> {
         while self.writes {
-            self.next(true).await?;
+            self.next(false).await?;
         }
         Ok(())
     }

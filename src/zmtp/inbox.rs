@@ -75,8 +75,8 @@ pub enum Broken {
 pub(super) enum Heard {
     /// It sent a message.
     Message(Message),
-    /// The message in the making will have at least so many bytes: whoever counts bytes can wait before more is read.
-    Announced(u64),
+    /// The message in the making has as many bytes as are allowed, and wants so many; more come with the allowance.
+    Wants(u64),
     /// It wants a PONG with this context.
     Ping(Bytes),
     /// It has read everything up to our last PING.
@@ -96,8 +96,12 @@ pub struct Message {
 #[derive(Debug)]
 pub(super) struct Inbox {
     caps: Caps,
-    /// A message that grows beyond this, in bytes, is announced.
-    announce_over: u64,
+    /// How many bytes of a message are taken without asking.
+    free: u64,
+    /// How many bytes of this message are allowed by now.
+    allowed: u64,
+    /// How many bytes of this message came.
+    taken: u64,
     /// Bytes that were not looked at yet.
     unread: BytesMut,
     /// The message that is being received, but for the frame that is.
@@ -125,7 +129,9 @@ impl Inbox {
     pub(super) fn new(caps: Caps, unread: BytesMut) -> Self {
         Self {
             caps,
-            announce_over: u64::MAX,
+            free: u64::MAX,
+            allowed: u64::MAX,
+            taken: 0,
             unread,
             message: Message::default(),
             bytes: 0,
@@ -134,9 +140,14 @@ impl Inbox {
         }
     }
 
-    /// Has every message announced that grows beyond so many bytes.
-    pub(super) fn announce_over(&mut self, bytes: u64) {
-        self.announce_over = bytes;
+    /// Asks before a message grows beyond so many bytes.
+    pub(super) fn ask_above(&mut self, bytes: u64) {
+        (self.free, self.allowed) = (bytes, bytes);
+    }
+
+    /// Lets the message in the making grow up to so many bytes.
+    pub(super) fn allow(&mut self, bytes: u64) {
+        self.allowed = bytes;
     }
 
     /// Where the peer's next bytes go.
@@ -163,20 +174,16 @@ impl Inbox {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
                 None => match take_head(&mut self.unread) {
-                    Some(head) => {
-                        let (frame, grew) = self.begin(head)?;
-                        if grew && self.bytes > self.announce_over {
-                            self.frame = Some(frame);
-                            return Ok(Some(Heard::Announced(self.bytes)));
-                        }
-                        frame
-                    }
+                    Some(head) => self.begin(head)?,
                     None => return Ok(None),
                 },
             };
             let Some(body) = self.gather(&mut frame) else {
                 self.frame = Some(frame);
-                return Ok(None);
+                let is_held_up = frame.flags & COMMAND == 0 && !self.unread.is_empty();
+                // Twice as much at a time, so that what is allowed and did not come is less than what came.
+                let wanted = self.bytes.min(self.allowed.saturating_mul(2));
+                return Ok(is_held_up.then_some(Heard::Wants(wanted)));
             };
             if frame.flags & COMMAND != 0 {
                 // Also between the frames of a message, where libzmq understands them too.
@@ -187,20 +194,20 @@ impl Inbox {
             }
             self.message.frames.push(body);
             if frame.flags & MORE == 0 {
-                self.bytes = 0;
+                (self.bytes, self.taken, self.allowed) = (0, 0, self.free);
                 return Ok(Some(Heard::Message(std::mem::take(&mut self.message))));
             }
         }
     }
 
-    /// Judges a frame by its head; also says whether the message grew by it.
-    fn begin(&mut self, Head { flags, length }: Head) -> Result<(Frame, bool), Broken> {
+    /// Judges a frame by its head.
+    fn begin(&mut self, Head { flags, length }: Head) -> Result<Frame, Broken> {
         let whole = |most: usize| usize::try_from(length).map_or(most, |length| length.min(most));
         if flags & COMMAND != 0 {
             if length > LARGEST_COMMAND as u64 {
                 return Err(Broken::Frame);
             }
-            return Ok((Frame { flags, left: length, keep: whole(LARGEST_COMMAND) }, false));
+            return Ok(Frame { flags, left: length, keep: whole(LARGEST_COMMAND) });
         }
         let Caps { frames, frame, large } = self.caps;
         let count = self.message.frames.len();
@@ -224,13 +231,20 @@ impl Inbox {
         if count == 1 {
             self.message.cut = usize::try_from(length - keep as u64).unwrap_or(usize::MAX);
         }
-        Ok((Frame { flags, left: length, keep }, length > 0))
+        Ok(Frame { flags, left: length, keep })
     }
 
-    /// Reads on in a frame. What is kept of it, once it is over.
+    /// Reads on in a frame, as far as is allowed. What is kept of it, once it is over.
     fn gather(&mut self, frame: &mut Frame) -> Option<Bytes> {
-        let here = usize::try_from(frame.left).map_or(self.unread.len(), |left| left.min(self.unread.len()));
+        let mut most = frame.left;
+        if frame.flags & COMMAND == 0 {
+            most = most.min(self.allowed.saturating_sub(self.taken));
+        }
+        let here = usize::try_from(most).map_or(self.unread.len(), |most| most.min(self.unread.len()));
         let ends = here as u64 == frame.left;
+        if frame.flags & COMMAND == 0 {
+            self.taken += here as u64;
+        }
         if ends && self.body.is_empty() && here == frame.keep {
             // Most frames come whole, and cost no copy.
             return Some(self.unread.split_to(here).freeze());

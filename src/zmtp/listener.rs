@@ -19,6 +19,10 @@ const BACKLOG: u32 = 4096;
 /// The pause when a connection can't be taken, mostly for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// For how long it must have worked before that counts as the end of trouble; while descriptors come and go, some
+/// connections can be taken and others can't.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// Why a port can't be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -68,6 +72,9 @@ pub struct Listener {
     places: Arc<Semaphore>,
     /// How long a peer may take for its handshake.
     handshake: Duration,
+    /// That connections can't be taken, and when that was seen last.
+    outage: Outage,
+    failed_at: Option<Instant>,
 }
 
 /// A connection that was taken; nothing was read of it yet.
@@ -95,7 +102,14 @@ impl Listener {
         socket.bind(at).map_err(failed)?;
         let tcp = socket.listen(BACKLOG).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        Ok(Self { tcp, address, places: Arc::new(Semaphore::new(connections)), handshake: HANDSHAKE })
+        Ok(Self {
+            tcp,
+            address,
+            places: Arc::new(Semaphore::new(connections)),
+            handshake: HANDSHAKE,
+            outage: Outage::default(),
+            failed_at: None,
+        })
     }
 
     /// Gives peers another time for their handshake than [`HANDSHAKE`].
@@ -111,8 +125,7 @@ impl Listener {
     }
 
     /// The next connection. While there are as many as may be, others wait in the system. May be cancelled.
-    pub async fn accept(&self) -> Incoming {
-        let mut outage = Outage::default();
+    pub async fn accept(&mut self) -> Incoming {
         loop {
             let Ok(place) = self.places.clone().acquire_owned().await else {
                 // Nobody closes the semaphore.
@@ -120,16 +133,15 @@ impl Listener {
             };
             match self.tcp.accept().await {
                 Ok((stream, from)) => {
-                    if let Some(past) = outage.worked(Instant::now()) {
-                        let (address, failures) = (self.address, past.failures);
-                        tracing::info!(%address, failures, "connections can be taken again");
-                    }
+                    self.worked();
                     return Incoming { stream, from, place, handshake: self.handshake };
                 }
                 // The peer gave up before it was taken.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if outage.failed(Instant::now()) {
+                    let now = Instant::now();
+                    self.failed_at = Some(now);
+                    if self.outage.failed(now) {
                         tracing::warn!(
                             address = %self.address, %error,
                             "can't take connections; trying until it works (raise LimitNOFILE= if files are too many)"
@@ -138,6 +150,16 @@ impl Listener {
                     sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    fn worked(&mut self) {
+        if self.failed_at.is_none_or(|at| at.elapsed() < QUIET) {
+            return;
+        }
+        self.failed_at = None;
+        if let Some(past) = self.outage.worked(Instant::now()) {
+            tracing::info!(address = %self.address, failures = past.failures, "connections can be taken again");
         }
     }
 }

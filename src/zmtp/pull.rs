@@ -48,7 +48,7 @@ impl Pull {
     }
 }
 
-async fn serve(listener: Listener, messages: mpsc::Sender<Message>, end: CancellationToken) {
+async fn serve(mut listener: Listener, messages: mpsc::Sender<Message>, end: CancellationToken) {
     loop {
         let incoming = listener.accept().await;
         let (messages, from) = (messages.clone(), incoming.from);

@@ -1,8 +1,9 @@
 //! Black-box tests: the real binary against a real etcd, Redis and Docker, with a fake manager that speaks the
 //! manager's own protocols.
 //!
-//! Nothing here imports the crate: every codec that a test needs is written a second time in `support`, so that
-//! a mistake in the agent's codecs can't hide behind the same mistake in the tests.
+//! Nothing here imports the crate but its `zmtp`, which `peers` proves against other implementations: every codec that a
+//! test needs is written a second time in `support`, so that a mistake in the agent's codecs can't hide behind the same
+//! mistake in the tests.
 //!
 //! Each test owns a [`support::Bed`]; any number of tests may run at once, as threads of one process or as
 //! processes of their own. Docker is shared and is never stopped from here.
@@ -14,6 +15,7 @@
 #![allow(clippy::panic, reason = "waits that run out end the test with a text of their own")]
 
 mod adoption;
+mod callers;
 mod chaos;
 mod execute;
 mod harness;
@@ -22,6 +24,7 @@ mod manager_client;
 mod outages;
 mod output;
 mod pairing;
+mod peers;
 mod recovery;
 mod rpc;
 mod stopping;

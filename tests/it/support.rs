@@ -12,7 +12,6 @@
 //! | `dockerd` | a Docker engine of a test's own, killed and frozen for real |
 //! | `engine` | a socket in front of Docker's that hangs, refuses and fails on request |
 //! | `vitals` | what an agent costs and how regular its heartbeats are |
-//! | `zmtp` | ZeroMQ's wire protocol, as far as PULL and DEALER need it |
 //! | `msgpack` | JSON to msgpack and back |
 //! | `process`, `ports`, `wait` | children that never outlive the test, free ports, bounded waits |
 
@@ -30,7 +29,6 @@ pub(crate) mod rpc;
 pub(crate) mod services;
 pub(crate) mod vitals;
 pub(crate) mod wait;
-pub(crate) mod zmtp;
 
 pub(crate) use agent::Agent;
 pub(crate) use bed::Bed;

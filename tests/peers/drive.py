@@ -87,6 +87,11 @@ async def transport(check, agent):
     check.that('a bad kernel id is AssertionError', type(error) is AssertionError, error)
     answers = await asyncio.gather(*(call(agent, 'ping', str(i)) for i in range(50)))
     check.equal('fifty callers at once', answers, [str(i) for i in range(50)])
+    client = await rpc.connect_rpc(connect=agent, error_table=ERRORS)
+    answers = await asyncio.wait_for(asyncio.gather(*(client.call.ping(str(i)) for i in range(2000))), 30)
+    check.equal('two thousand calls over one connection', answers, [str(i) for i in range(2000)])
+    client.close()
+    await client.wait_closed()
 
 
 async def session(check, agent, lang):

@@ -168,15 +168,18 @@ async fn a_finish_brings_everything_over_and_has_a_limit() {
 }
 
 #[tokio::test]
-async fn what_is_announced_can_be_waited_with() {
+async fn what_is_not_allowed_is_not_read() {
     let (mut router, mut peer) = raw(Kind::Router, Kind::Dealer).await;
-    router.announce_over(1000);
-    // The head of a frame of 32 MiB.
+    router.ask_above(1000);
+    // Of a frame of 32 MiB.
     peer.write_all(b"\x02\0\0\0\0\x02\0\0\0").await.unwrap();
-    assert!(matches!(within(router.next(true)).await, Ok(Event::Announced(0x0200_0000))));
+    peer.write_all(&[0; 5000]).await.unwrap();
+    assert!(matches!(within(router.next(true)).await, Ok(Event::Wants(2000))));
     let moved = router.moved();
     peer.write_all(&[0; 100]).await.unwrap();
     assert!(timeout(Duration::from_millis(20), router.next(false)).await.is_err());
     assert_eq!(router.moved(), moved, "it was read all the same");
+    router.allow(2000);
+    assert!(matches!(within(router.next(true)).await, Ok(Event::Wants(4000))));
     assert!(router.is_amid());
 }

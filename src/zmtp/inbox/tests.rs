@@ -131,17 +131,34 @@ fn an_announcement_takes_no_memory() {
 }
 
 #[test]
-fn growth_is_announced_before_it_is_read() {
-    let mut inbox = Inbox::new(CALLS, written(&[90, 20, 0, 300])[..].into());
-    inbox.announce_over(100);
-    assert_eq!(inbox.take(), Ok(Some(Heard::Announced(110))));
-    assert_eq!(inbox.take(), Ok(Some(Heard::Announced(410))));
-    assert_eq!(inbox.take(), Ok(Some(message(&[90, 20, 0, 300], 0))));
+fn growth_is_asked_for_by_what_came_and_not_by_what_was_announced() {
+    let mut inbox = Inbox::new(CALLS, written(&[90, 20, 0, 900])[..].into());
+    inbox.ask_above(100);
+    let mut wanted = Vec::new();
+    loop {
+        match inbox.take() {
+            Ok(Some(Heard::Wants(bytes))) => {
+                assert_eq!(inbox.take(), Ok(Some(Heard::Wants(bytes))), "it waits");
+                assert!(inbox.taken == inbox.allowed && bytes <= 2 * inbox.taken, "{bytes}");
+                wanted.push(bytes);
+                inbox.allow(bytes);
+            }
+            Ok(Some(heard)) => {
+                assert_eq!(heard, message(&[90, 20, 0, 900], 0));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(wanted, [110, 220, 440, 880, 1010]);
     inbox.buffer().put_slice(&written(&[50, 50]));
     assert_eq!(inbox.take(), Ok(Some(message(&[50, 50], 0))), "the next one counts from zero");
     assert!(!inbox.is_amid());
     inbox.shrink();
     assert_eq!(inbox.unread.capacity(), 0);
+    // What was announced and does not come is not asked for.
+    inbox.buffer().put_slice(&frame(0, 1000)[..50]);
+    assert_eq!(inbox.take(), Ok(None));
 }
 
 /// What the inbox should say to messages of these sizes, told without bytes.

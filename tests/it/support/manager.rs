@@ -4,21 +4,18 @@
 //! away and come back is part of its job: [`Manager::down`] closes the socket, [`Manager::up`] binds it again.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use backendai_agent::zmtp::Pull;
 use rmpv::Value;
 use serde_json::Value as Json;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::msgpack::{to_json, unpack};
 use super::ports::Port;
-use super::zmtp::Connection;
 
 /// One event as it came over the wire.
 #[derive(Clone, Debug)]
@@ -76,10 +73,9 @@ impl Manager {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let listener =
-                    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.expect("bind the event socket");
+                let socket = Pull::bind(&format!("127.0.0.1:{port}")).expect("bind the event socket");
                 bound.send(()).unwrap();
-                stopped.run_until_cancelled(collect(listener, log)).await;
+                stopped.run_until_cancelled(collect(socket, log)).await;
             });
         });
         is_bound.recv().expect("the event socket");
@@ -149,22 +145,16 @@ impl Drop for Manager {
     }
 }
 
-async fn collect(listener: TcpListener, log: Arc<Log>) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let log = log.clone();
-        connections.spawn(async move {
-            let Ok(mut connection) = Connection::greet(stream, "PULL").await else { return };
-            while let Ok(frames) = connection.recv().await {
-                let at = SystemTime::now();
-                // The manager's own receiver takes three frames apart and dies of any other number.
-                assert_eq!(frames.len(), 3, "an event has three frames: {frames:?}");
-                let raw = unpack(&frames[2]);
-                let text = |i: usize| String::from_utf8(frames[i].to_vec()).expect("UTF-8");
-                let event = Event { name: text(0), instance: text(1), args: to_json(&raw), raw, at };
-                log.events.lock().unwrap().push(event);
-                log.count.send_modify(|count| *count += 1);
-            }
-        });
+async fn collect(mut socket: Pull, log: Arc<Log>) {
+    loop {
+        let frames = socket.recv().await.frames;
+        let at = SystemTime::now();
+        // The manager's own receiver takes three frames apart and dies of any other number.
+        assert_eq!(frames.len(), 3, "an event has three frames: {frames:?}");
+        let raw = unpack(&frames[2]);
+        let text = |i: usize| String::from_utf8(frames[i].to_vec()).expect("UTF-8");
+        let event = Event { name: text(0), instance: text(1), args: to_json(&raw), raw, at };
+        log.events.lock().unwrap().push(event);
+        log.count.send_modify(|count| *count += 1);
     }
 }

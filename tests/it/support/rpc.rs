@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use backendai_agent::zmtp::{Caps, Connection, KeepAlive, Kind, frame};
+use bytes::Bytes;
 use rmpv::Value;
 use serde_json::Value as Json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::msgpack::{from_json, pack, to_json, unpack};
-use super::zmtp::Connection;
 
 /// An exception that the agent answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +74,7 @@ impl Rpc {
     pub(crate) async fn connect(self) -> Line {
         let attempt = super::until("a connection to the agent's RPC port", super::secs(5), async || {
             let stream = TcpStream::connect(self.address).await.ok()?;
-            Connection::greet(stream, "DEALER").await.ok()
+            Connection::greet(stream, Kind::Dealer, Caps::calls(128 << 20), KeepAlive::default()).await.ok()
         });
         Line { connection: attempt.await }
     }
@@ -112,12 +113,14 @@ impl Line {
 
     /// Sends any frames.
     pub(crate) async fn send(&mut self, frames: &[Vec<u8>]) {
-        self.connection.send(frames).await.expect("send to the agent");
+        let frames: Vec<Bytes> = frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect();
+        self.connection.put(frame::message(&frames));
+        self.connection.flush().await.expect("send to the agent");
     }
 
     /// The frames of the next answer, or `None` when `limit` passed without one.
-    pub(crate) async fn frames(&mut self, limit: Duration) -> Option<Vec<bytes::Bytes>> {
-        timeout(limit, self.connection.recv()).await.ok().map(|frames| frames.expect("the agent hung up"))
+    pub(crate) async fn frames(&mut self, limit: Duration) -> Option<Vec<Bytes>> {
+        timeout(limit, self.connection.recv()).await.ok().map(|got| got.expect("the agent hung up").frames)
     }
 
     /// The next answer, or `None` when `limit` passed without one.
