@@ -18,10 +18,10 @@ use self::config::Config;
 use self::parts::Machine;
 use crate::address::HostPort;
 use crate::cluster::{Cluster, Presence};
-use crate::docker::{Docker, DockerConfig};
+use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::{self, HeartbeatConfig};
-use crate::identity;
+use crate::identity::{self, IdentityConfig};
 use crate::images::{Images, ImagesConfig};
 use crate::kernel::labels::Owner;
 use crate::kernel::notes::Notes;
@@ -53,12 +53,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
-    /// The settings of S3.
+    /// There is no way to the bucket of output files.
     #[error(transparent)]
-    S3(#[from] crate::scratch::StoreError),
-    /// Docker's address.
-    #[error(transparent)]
-    Docker(#[from] crate::docker::DockerError),
+    Bucket(#[from] crate::scratch::BucketError),
     /// The RPC port.
     #[error(transparent)]
     Listen(#[from] crate::zmtp::ListenError),
@@ -74,29 +71,32 @@ pub enum StartError {
 // One straight line on purpose: the order of the start is the thing to read here.
 #[allow(clippy::too_many_lines)]
 pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken) -> Result<(), StartError> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.namespace, "starting");
-    for warning in config.warnings() {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.cluster.namespace, "starting");
+    for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let tracker = TaskTracker::new();
     // Cancelled at the end of the stop: ends whatever has no order of its own.
     let end = CancellationToken::new();
     let scratch = ScratchRoot::open(&config.scratch_root)?;
-    let outputs = OutputStore::new(parts::s3(&config.s3))?;
-    let docker = Docker::open(DockerConfig { host: config.docker_host.clone(), ..DockerConfig::default() })?;
+    let outputs = OutputStore::new(config.s3.clone())?;
+    let docker = Docker::open(config.docker.clone());
 
     let Some(info) = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await else { return Ok(()) };
     // From before the first look at the containers, so that nothing falls in between.
     let events_since = parts::unix_nanos();
-    let identity = identity::discover(parts::identity(&config, &scratch.agent_dir())).await;
-    let agent_host = config.agent_host_override.clone().unwrap_or_else(|| identity.ip.to_string());
-    let kernel_host = config.kernel_host_override.clone().unwrap_or_else(|| agent_host.clone());
-    let owner = Owner { namespace: config.namespace.clone(), instance: identity.instance_id.clone() };
+    let identity = {
+        let memory = Some(scratch.agent_dir().join("identity.json"));
+        identity::discover(IdentityConfig { memory, ..config.identity.clone() }).await
+    };
+    let agent_host = config.agent_host.clone().unwrap_or_else(|| identity.ip.to_string());
+    let kernel_host = config.kernel_host.clone().unwrap_or_else(|| agent_host.clone());
+    let owner = Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
     let notes = Notes::open(&scratch.agent_dir(), &owner)
         .map_err(|source| StartError::Notes { path: scratch.agent_dir().display().to_string(), source })?;
     tracing::info!(instance = %identity.instance_id, host = agent_host, region = identity.region, "this machine");
 
-    let cluster = Cluster::start(parts::cluster(&config), &identity.instance_id, &end, &tracker);
+    let cluster = Cluster::start(config.cluster.clone(), &identity.instance_id, &end, &tracker);
     let Some(manager) = stop.run_until_cancelled(cluster.wait_for_manager()).await else {
         end.cancel();
         return Ok(());
@@ -141,7 +141,8 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let kernel_tasks = TaskTracker::new();
     let detach = CancellationToken::new();
     let kernels = Kernels::new(Node {
-        config: parts::kernels(&config, kernel_host),
+        config: config.kernels.clone(),
+        kernel_host,
         owner,
         docker: docker.clone(),
         images: images.clone(),

@@ -29,6 +29,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use address::{BadEngineAddress, EngineAddress};
 pub use container::{Container, ContainerState, ContainerSummary, MountedAt, PortBinding};
 pub use engine::EngineInfo;
 pub use error::DockerError;
@@ -46,15 +47,17 @@ pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Where the engine is, and how long it may take.
 #[derive(Debug, Clone)]
 pub struct DockerConfig {
-    /// `unix:///path/of/docker.sock`, or `tcp://host:port` (not encrypted).
-    pub host: String,
+    /// Where the engine listens.
+    pub address: EngineAddress,
     /// The time limits of the calls.
     pub deadlines: Deadlines,
 }
 
-impl Default for DockerConfig {
-    fn default() -> Self {
-        Self { host: DEFAULT_HOST.to_owned(), deadlines: Deadlines::default() }
+impl DockerConfig {
+    /// An engine with the usual time limits.
+    #[must_use]
+    pub fn new(address: EngineAddress) -> Self {
+        Self { address, deadlines: Deadlines::default() }
     }
 }
 
@@ -94,9 +97,10 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Takes the address apart; does not connect, so that an agent can start before its engine.
-    pub fn open(config: DockerConfig) -> Result<Self, DockerError> {
-        let DockerConfig { host, deadlines } = config;
-        Ok(Self { connection: Arc::new(Connection::new(host.parse()?)), deadlines })
+    /// Does not connect, so that an agent can start before its engine.
+    #[must_use]
+    pub fn open(config: DockerConfig) -> Self {
+        let DockerConfig { address, deadlines } = config;
+        Self { connection: Arc::new(Connection::new(address)), deadlines }
     }
 }

@@ -69,8 +69,6 @@ use crate::wire::sample::Sample;
 /// What the operator decides about kernels.
 #[derive(Debug, Clone)]
 pub struct KernelsConfig {
-    /// The host that the manager connects to for terminals; part of the answers.
-    pub kernel_host: String,
     /// How long a create may take, from the receipt of its request; `None` for no limit.
     pub create_deadline: Option<Duration>,
     /// After how long without use a kernel is ended; `None` for never.
@@ -91,6 +89,8 @@ pub struct KernelsConfig {
 pub struct Node {
     /// What the operator decided.
     pub config: KernelsConfig,
+    /// The host that the manager connects to for terminals; part of the answers.
+    pub kernel_host: String,
     /// Whose kernels these are.
     pub owner: Owner,
     /// The engine.

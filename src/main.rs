@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use backendai_agent::cli;
 
 fn main() -> ExitCode {
-    let env = |name: &str| std::env::var(name).ok();
-    let exit = match cli::parse(std::env::args_os(), &env) {
+    let exit = match cli::parse(std::env::args_os()) {
         Ok(command) => cli::run(command),
         Err(refusal) => refusal.show(),
     };

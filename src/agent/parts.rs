@@ -1,6 +1,5 @@
-//! From the one [`Config`] to each part's own, and the small glue between parts that know nothing of each other.
+//! The small glue between parts that know nothing of each other.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,16 +8,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::{Config, S3};
-use crate::cluster::{Cluster, ClusterConfig};
+use crate::cluster::Cluster;
 use crate::docker::{Docker, EngineInfo};
 use crate::events::Events;
-use crate::identity::IdentityConfig;
 use crate::images::WantedImage;
-use crate::kernel::{Kernels, KernelsConfig};
+use crate::kernel::Kernels;
 use crate::patience::Outage;
 use crate::resources::{Resources, SysfsPaths, discover_gpus, read_topology};
-use crate::scratch::S3Config;
 use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
 use crate::telemetry::{Meters, NodeGauges, Readiness};
 
@@ -71,49 +67,6 @@ pub(super) async fn advise(docker: Docker) {
         ),
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "can't tell whether kernels reach each other"),
-    }
-}
-
-pub(super) fn identity(config: &Config, agent_dir: &Path) -> IdentityConfig {
-    IdentityConfig {
-        cluster: config.etcd.clone(),
-        memory: Some(agent_dir.join("identity.json")),
-        instance_id_override: config.instance_id.as_ref().map(ToString::to_string),
-        region_override: config.region.clone(),
-        ..IdentityConfig::default()
-    }
-}
-
-pub(super) fn cluster(config: &Config) -> ClusterConfig {
-    ClusterConfig::new(config.etcd.clone(), config.namespace.clone())
-}
-
-pub(super) fn kernels(config: &Config, kernel_host: String) -> KernelsConfig {
-    KernelsConfig {
-        kernel_host,
-        create_deadline: config.create_deadline,
-        idle_timeout: config.idle_timeout,
-        enforce_exec_timeout: config.enforce_exec_timeout,
-        debug_kernel: config.debug_kernel.clone(),
-        pids_limit: config.kernel_pids_limit,
-        adopt: config.adopt,
-        reconcile_every: config.reconcile_interval,
-    }
-}
-
-pub(super) fn s3(config: &S3) -> S3Config {
-    // A half pair of keys is warned of at the start, and means what no keys mean: nothing is uploaded.
-    let has_both = config.access_key_id.is_some() && config.secret_access_key.is_some();
-    S3Config {
-        region: config.region.clone(),
-        bucket: config.bucket.clone(),
-        prefix: config.prefix.clone(),
-        access_key: config.access_key_id.clone().filter(|_| has_both),
-        secret_key: config.secret_access_key.clone().filter(|_| has_both),
-        session_token: config.session_token.clone(),
-        endpoint: config.endpoint.as_ref().and_then(|text| url::Url::parse(text).ok()),
-        acl: config.acl,
-        url_expiry: config.url_expiry,
     }
 }
 

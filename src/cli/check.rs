@@ -6,7 +6,7 @@ use comfy_table::Table;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Exit;
+use super::{Exit, paths};
 use crate::agent::config::Config;
 use crate::docker::{Docker, DockerConfig};
 
@@ -26,9 +26,11 @@ pub(super) async fn check(config: Config) -> Exit {
         };
         table.add_row([what, &at, &text]);
     };
-    row("settings", String::new(), Ok("good, scratch root included".to_owned()));
-    row("Docker", config.docker_host.clone(), docker(&config).await);
-    for member in &config.etcd {
+    row("settings", String::new(), Ok("good".to_owned()));
+    let root = paths::usable_root(&config.scratch_root).map_or_else(|| Ok("is usable".to_owned()), Err);
+    row("scratch root", config.scratch_root.display().to_string(), root);
+    row("Docker", config.docker.address.to_string(), docker(config.docker).await);
+    for member in &config.cluster.endpoints {
         row("etcd", member.to_string(), connects(&member.host, member.port).await);
     }
     let port = timeout(LIMIT, tokio::net::TcpListener::bind(("0.0.0.0", config.agent_port))).await;
@@ -42,9 +44,8 @@ pub(super) async fn check(config: Config) -> Exit {
     if is_good { Exit::Done } else { Exit::Failed }
 }
 
-async fn docker(config: &Config) -> Result<String, String> {
-    let open = DockerConfig { host: config.docker_host.clone(), ..DockerConfig::default() };
-    let docker = Docker::open(open).map_err(|e| e.to_string())?;
+async fn docker(config: DockerConfig) -> Result<String, String> {
+    let docker = Docker::open(config);
     let info = docker.info().await.map_err(|e| e.to_string())?;
     let images = docker.images().await.map_err(|e| e.to_string())?;
     let is_kernel = |tag: &String| tag.starts_with(crate::images::PREFIX);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::values;
+use super::values::{self, wants};
 use crate::address::HostPort;
 use crate::ids::{KernelId, RunId};
 use crate::units::{Cores, Gpus};
@@ -30,11 +30,17 @@ pub struct Call<T: Args> {
 /// Which agent to talk to, and how patiently; every such command has these.
 #[derive(Debug, Clone, Args)]
 pub struct AgentArgs {
-    /// The agent to talk to [env: BACKENDAI_AGENT] [default: tcp://127.0.0.1:6001]
-    #[arg(long, value_name = "TCP://HOST:PORT")]
-    pub agent: Option<String>,
+    /// The agent to talk to
+    #[arg(
+        long,
+        env = "BACKENDAI_AGENT",
+        value_name = "TCP://HOST:PORT",
+        default_value = "tcp://127.0.0.1:6001"
+    )]
+    #[arg(value_parser = wants("tcp://HOST:PORT", HostPort::from_endpoint))]
+    pub agent: HostPort,
     /// How long to wait for each answer [default: the manager's limit for the call]
-    #[arg(long, value_name = "TIME", value_parser = patience)]
+    #[arg(long, value_name = "TIME", value_parser = wants("a time such as 3, 500ms or 10m", patience))]
     pub timeout: Option<Duration>,
     /// Print answers as JSON, one value a line
     #[arg(long)]
@@ -59,7 +65,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "MIB", default_value = "256")]
     pub mem: NonZeroU64,
     /// Cores; may be a fraction
-    #[arg(long, value_name = "CORES", default_value = "1", value_parser = some_cores)]
+    #[arg(long, value_name = "CORES", default_value = "1", value_parser = wants("a number above 0", some_cores))]
     pub cpu: Cores,
     /// GPUs; may be a fraction
     #[arg(long, value_name = "DEVICES", default_value = "0")]
@@ -103,7 +109,7 @@ pub struct ExecArgs {
     #[arg(long = "exec", value_name = "COMMAND")]
     pub exec: Option<String>,
     /// The run's id; made up when absent
-    #[arg(long, value_name = "ID", value_parser = run_id)]
+    #[arg(long, value_name = "ID", value_parser = wants("a text that is not blank", run_id))]
     pub run_id: Option<RunId>,
     /// The form of the answers: 1 separates stdout and stderr, 2 and 3 keep their order
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=3))]
@@ -172,7 +178,7 @@ pub struct RestartArgs {
     #[arg(long, value_name = "MIB")]
     pub mem: Option<NonZeroU64>,
     /// Another number of cores
-    #[arg(long, value_name = "CORES", value_parser = some_cores)]
+    #[arg(long, value_name = "CORES", value_parser = wants("a number above 0", some_cores))]
     pub cpu: Option<Cores>,
     /// Another number of GPUs
     #[arg(long, value_name = "DEVICES")]
@@ -197,7 +203,8 @@ pub struct ResetArgs {
 #[derive(Debug, Clone, Args)]
 pub struct EventsArgs {
     /// Where to listen; nodes/manager/event_addr in etcd tells agents to come here
-    #[arg(long, value_name = "TCP://HOST:PORT", default_value = "tcp://127.0.0.1:5002", value_parser = endpoint)]
+    #[arg(long, value_name = "TCP://HOST:PORT", default_value = "tcp://127.0.0.1:5002")]
+    #[arg(value_parser = wants("tcp://HOST:PORT", HostPort::from_endpoint))]
     pub bind: HostPort,
     /// End after so many events [default: at ^C]
     #[arg(long, value_name = "N")]
@@ -255,18 +262,14 @@ impl FromStr for Mount {
     }
 }
 
-fn patience(text: &str) -> Result<Duration, &'static str> {
-    values::duration(text).filter(|time| !time.is_zero()).ok_or("give a time such as 3, 500ms or 10m")
+fn patience(text: &str) -> Option<Duration> {
+    values::duration(text).filter(|time| !time.is_zero())
 }
 
-fn some_cores(text: &str) -> Result<Cores, &'static str> {
-    text.parse().ok().filter(|cores| *cores > Cores::default()).ok_or("give a number above 0")
+fn some_cores(text: &str) -> Option<Cores> {
+    text.parse().ok().filter(|cores| *cores > Cores::default())
 }
 
-fn run_id(text: &str) -> Result<RunId, &'static str> {
-    values::text(text).map(RunId::new).ok_or("give a text that is not blank")
-}
-
-fn endpoint(text: &str) -> Result<HostPort, &'static str> {
-    HostPort::from_endpoint(text).ok_or("give tcp://HOST:PORT")
+fn run_id(text: &str) -> Option<RunId> {
+    values::text(text).map(RunId::new)
 }

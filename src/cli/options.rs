@@ -1,15 +1,35 @@
-//! What an operator may type. Values that can be bad stay text here, so that `config` can report every bad one at
-//! once; environment variables and defaults are told in the help and applied there too.
+//! What an operator may type: every flag with its environment variable, its default, and how its text is read. The
+//! library reads the environment; `settings` reports every bad value at once.
 
 // The doc comments of fields and variants are the help texts, which a terminal shows as they are.
 #![allow(clippy::doc_markdown)]
 
-use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Command, Subcommand};
+use url::Url;
 
 use super::client_options::{
     Call, CompleteArgs, CreateArgs, EventsArgs, ExecArgs, KernelArgs, LogsArgs, PingArgs, ResetArgs,
     RestartArgs, UploadArgs,
 };
+use super::paths;
+use super::values::{self, duration_in, number_in, wants};
+use crate::address::{self, HostPort};
+use crate::docker::EngineAddress;
+use crate::ids::InstanceId;
+use crate::scratch::{Acl, KeyPrefix};
+use crate::secret::Secret;
+use crate::telemetry::{LogFilter, SentryDsn};
+use crate::units::Memory;
+
+const TENTH: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,28 +45,34 @@ Examples:
 
 A flag beats its environment variable, which beats the default; an empty variable counts as not set.
 Times are seconds (90, 0.5) or have a unit: 250ms, 90s, 10m, 12h, 7d. Switches are set by 1, true, yes or on.
-Keys for S3 come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN only.
+Keys are better set in the environment: ps shows the flags of every process.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no answer from the agent; exec: the code's own.";
 
-/// Runs the kernels (Docker containers) of a Backend.AI cluster on this machine.
-///
-/// Without a command it runs the agent until SIGTERM or SIGINT.
-#[derive(Debug, Parser)]
-#[command(name = "backendai-agent", version, after_help = EXAMPLES, max_term_width = 110)]
-#[command(args_conflicts_with_subcommands = true, allow_negative_numbers = true)]
-pub struct Opts {
-    /// What to do; to run the agent when nothing is said.
-    #[command(subcommand)]
-    pub action: Option<Action>,
-    /// The agent's settings, for running it.
-    #[command(flatten)]
-    pub agent: AgentOpts,
+const ABOUT: &str = "Runs the kernels (Docker containers) of a Backend.AI cluster on this machine.";
+const LONG_ABOUT: &str = "Without a command it runs the agent until SIGTERM or SIGINT.";
+
+/// The command line that `args`, the program's name first, are to be read by. A command comes first or not at all,
+/// and with one the agent's settings are that command's own, if it has any.
+pub(super) fn command(args: &[OsString]) -> Command {
+    let base = clap::Command::new("backendai-agent")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .long_about(format!("{ABOUT}\n\n{LONG_ABOUT}"))
+        .after_help(EXAMPLES)
+        .max_term_width(110)
+        .args_conflicts_with_subcommands(true)
+        .allow_negative_numbers(true);
+    let with_commands = Action::augment_subcommands(base);
+    match args.get(1).and_then(|first| with_commands.find_subcommand(first)) {
+        Some(_) => with_commands,
+        None => AgentOpts::augment_args(with_commands),
+    }
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Action {
+pub(super) enum Action {
     /// Run the agent (also without this word)
     #[command(allow_negative_numbers = true)]
     Run(Box<AgentOpts>),
@@ -77,123 +103,197 @@ pub enum Action {
     Events(EventsArgs),
 }
 
-/// The agent's settings as they were typed.
-#[derive(Debug, Clone, Default, Args)]
+/// The agent's settings.
+#[derive(Debug, Clone, Args)]
+pub(super) struct AgentOpts {
+    #[command(flatten)]
+    pub(super) cluster: ClusterOpts,
+    #[command(flatten)]
+    pub(super) kernels: KernelOpts,
+    #[command(flatten)]
+    pub(super) s3: S3Opts,
+    #[command(flatten)]
+    pub(super) observing: ObservingOpts,
+    #[command(flatten)]
+    pub(super) tuning: TuningOpts,
+}
+
+/// Finding the manager, and being found.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(super) struct ClusterOpts {
+    /// The cluster that this agent belongs to
+    #[arg(long, env = "BACKEND_NAMESPACE", value_name = "NAME", default_value = "local")]
+    #[arg(value_parser = wants("a name without / and white space", values::name))]
+    pub(super) namespace: String,
+    /// The etcd cluster, members separated by commas
+    #[arg(long, env = "BACKEND_ETCD_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:2379")]
+    #[arg(value_delimiter = ',', value_parser = wants("HOST:PORT of etcd, several with commas between them", values::parse::<HostPort>))]
+    pub(super) etcd_addr: Vec<HostPort>,
+    /// The host that the manager reaches this agent at [default: this machine's address]
+    #[arg(long, env = "BACKEND_AGENT_HOST_OVERRIDE", value_name = "HOST")]
+    #[arg(value_parser = wants("a host name or an address, without a port", address::host))]
+    pub(super) agent_host_override: Option<String>,
+    /// The host that kernels are reached at [default: the agent's]
+    #[arg(long, env = "BACKEND_KERNEL_HOST_OVERRIDE", value_name = "HOST")]
+    #[arg(value_parser = wants("a host name or an address, without a port", address::host))]
+    pub(super) kernel_host_override: Option<String>,
+    /// The port to listen on for the manager
+    #[arg(long, env = "BACKEND_AGENT_PORT", value_name = "PORT", default_value = "6001")]
+    #[arg(value_parser = wants("a port from 1 to 65535", number_in(1..=u16::MAX)))]
+    pub(super) agent_port: u16,
+    /// This agent's name in the cluster [default: i-HOSTNAME or the cloud's id]
+    #[arg(long, env = "BACKEND_INSTANCE_ID", value_name = "ID")]
+    #[arg(value_parser = crate::identity::check_instance_id)]
+    pub(super) instance_id: Option<InstanceId>,
+    /// The region to report [default: the cloud's, or local/unknown]
+    #[arg(long, env = "BACKEND_REGION", value_name = "REGION")]
+    #[arg(value_parser = wants("a text on one line", values::text))]
+    pub(super) region: Option<String>,
+}
+
+/// What kernels get, and when they end.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kernels")]
 #[allow(clippy::struct_excessive_bools)] // switches
-pub struct AgentOpts {
-    /// The cluster that this agent belongs to [env: BACKEND_NAMESPACE] [default: local]
-    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
-    pub namespace: Option<String>,
-    /// The etcd cluster, members separated by commas [env: BACKEND_ETCD_ADDR] [default: 127.0.0.1:2379]
-    #[arg(long, value_name = "HOST:PORT", help_heading = "Cluster")]
-    pub etcd_addr: Option<String>,
-    /// The host that the manager reaches this agent at [env: BACKEND_AGENT_HOST_OVERRIDE] [default: this machine's address]
-    #[arg(long, value_name = "HOST", help_heading = "Cluster")]
-    pub agent_host_override: Option<String>,
-    /// The host that kernels are reached at [env: BACKEND_KERNEL_HOST_OVERRIDE] [default: the agent's]
-    #[arg(long, value_name = "HOST", help_heading = "Cluster")]
-    pub kernel_host_override: Option<String>,
-    /// The port to listen on for the manager [env: BACKEND_AGENT_PORT] [default: 6001]
-    #[arg(long, value_name = "PORT", help_heading = "Cluster")]
-    pub agent_port: Option<String>,
-    /// This agent's name in the cluster [env: BACKEND_INSTANCE_ID] [default: i-HOSTNAME or the cloud's id]
-    #[arg(long, value_name = "ID", help_heading = "Cluster")]
-    pub instance_id: Option<String>,
-    /// The region to report [env: BACKEND_REGION] [default: the cloud's, or local/unknown]
-    #[arg(long, value_name = "REGION", help_heading = "Cluster")]
-    pub region: Option<String>,
-
-    /// Holds a directory for each kernel; must exist [env: BACKEND_SCRATCH_ROOT] [default: /var/cache/scratches]
-    #[arg(long, value_name = "DIR", help_heading = "Kernels")]
-    pub scratch_root: Option<String>,
-    /// The Docker engine, unix:// or tcp:// [env: DOCKER_HOST] [default: unix:///var/run/docker.sock]
-    #[arg(long, value_name = "URL", help_heading = "Kernels")]
-    pub docker_host: Option<String>,
-    /// End a kernel that was unused for so long; 0 = never [default: 600]
-    #[arg(long, value_name = "TIME", help_heading = "Kernels")]
-    pub idle_timeout: Option<String>,
-    /// Roll a create back that takes longer; 0 = never [env: BACKEND_CREATE_DEADLINE] [default: 3, the manager's patience]
-    #[arg(long, value_name = "TIME", help_heading = "Kernels")]
-    pub create_deadline: Option<String>,
-    /// The most processes and threads in a kernel; 0 = any [env: BACKEND_KERNEL_PIDS_LIMIT] [default: 16384]
-    #[arg(long, value_name = "N", help_heading = "Kernels")]
-    pub kernel_pids_limit: Option<String>,
-    /// End runs after the time that their image allows (label io.sorna.timeout) [env: BACKEND_ENFORCE_EXEC_TIMEOUT]
-    #[arg(long, help_heading = "Kernels")]
-    pub enforce_exec_timeout: bool,
-    /// Take over running kernels of the Python agent [env: BACKEND_ADOPT]
-    #[arg(long, help_heading = "Kernels")]
-    pub adopt: bool,
-    /// End all kernels when the agent ends; they stay otherwise [env: BACKEND_STOP_KERNELS_ON_EXIT]
-    #[arg(long, help_heading = "Kernels")]
-    pub stop_kernels_on_exit: bool,
-    /// Pull images that the cluster's catalogue wants newer [env: BACKEND_AUTO_UPDATE_IMAGES]
-    #[arg(long, help_heading = "Kernels")]
-    pub auto_update_images: bool,
-    /// For development: a kernel runner's source, ending in ai/backend/kernel, to use in all containers [env: DEBUG_KERNEL]
-    #[arg(long, value_name = "DIR", help_heading = "Kernels")]
-    pub debug_kernel: Option<String>,
+pub(super) struct KernelOpts {
+    /// Holds a directory for each kernel; must exist
+    #[arg(long, env = "BACKEND_SCRATCH_ROOT", value_name = "DIR", default_value = paths::DEFAULT_ROOT)]
+    #[arg(value_parser = paths::scratch_root)]
+    pub(super) scratch_root: PathBuf,
+    /// The Docker engine, unix:// or tcp://
+    #[arg(long, env = "DOCKER_HOST", value_name = "URL", default_value = crate::docker::DEFAULT_HOST)]
+    pub(super) docker_host: EngineAddress,
+    /// End a kernel that was unused for so long; 0 = never
+    #[arg(long, value_name = "TIME", default_value = "600")]
+    #[arg(value_parser = wants("a time such as 600, 10m or 1h; 0 switches it off", values::duration_or_off))]
+    pub(super) idle_timeout: Duration,
+    /// Roll a create back that takes longer (the manager waits for 3 s); 0 = never
+    #[arg(long, env = "BACKEND_CREATE_DEADLINE", value_name = "TIME", default_value = "3")]
+    #[arg(value_parser = wants("a time such as 3 or 500ms; 0 switches it off", values::duration_or_off))]
+    pub(super) create_deadline: Duration,
+    /// The most processes and threads in a kernel; 0 = any
+    #[arg(long, env = "BACKEND_KERNEL_PIDS_LIMIT", value_name = "N", default_value = "16384")]
+    #[arg(value_parser = wants("a number such as 16384; 0 sets no limit", number_in(0..=i64::MAX)))]
+    pub(super) kernel_pids_limit: i64,
+    /// End runs after the time that their image allows (label io.sorna.timeout)
+    #[arg(long, env = "BACKEND_ENFORCE_EXEC_TIMEOUT", value_parser = BoolishValueParser::new())]
+    pub(super) enforce_exec_timeout: bool,
+    /// Take over running kernels of the Python agent
+    #[arg(long, env = "BACKEND_ADOPT", value_parser = BoolishValueParser::new())]
+    pub(super) adopt: bool,
+    /// End all kernels when the agent ends; they stay otherwise
+    #[arg(long, env = "BACKEND_STOP_KERNELS_ON_EXIT", value_parser = BoolishValueParser::new())]
+    pub(super) stop_kernels_on_exit: bool,
+    /// Pull images that the cluster's catalogue wants newer
+    #[arg(long, env = "BACKEND_AUTO_UPDATE_IMAGES", value_parser = BoolishValueParser::new())]
+    pub(super) auto_update_images: bool,
+    /// For development: a kernel runner's source, ending in ai/backend/kernel, to use in all containers
+    #[arg(long, env = "DEBUG_KERNEL", value_name = "DIR", value_parser = paths::debug_kernel)]
+    pub(super) debug_kernel: Option<PathBuf>,
     /// Accepted for old command lines; has no effect
-    #[arg(long, value_name = "FILE", help_heading = "Kernels")]
-    pub kernel_aliases: Option<String>,
+    #[arg(long, value_name = "FILE")]
+    pub(super) kernel_aliases: Option<PathBuf>,
+}
 
-    /// The bucket's region [env: AWS_REGION] [default: ap-northeast-1]
-    #[arg(long, value_name = "REGION", help_heading = "Output files (S3)")]
-    pub s3_region: Option<String>,
-    /// The bucket that output files are put to [env: AWS_S3_BUCKET] [default: codeonweb]
-    #[arg(long, value_name = "NAME", help_heading = "Output files (S3)")]
-    pub s3_bucket: Option<String>,
-    /// The first part of their keys [env: AWS_S3_BUCKET_PATH] [default: bucket]
-    #[arg(long, value_name = "PATH", help_heading = "Output files (S3)")]
-    pub s3_prefix: Option<String>,
-    /// Another server than Amazon's [env: AWS_ENDPOINT_URL]
-    #[arg(long, value_name = "URL", help_heading = "Output files (S3)")]
-    pub s3_endpoint: Option<String>,
-    /// private (presigned URLs) or public-read (plain URLs) [env: BACKEND_S3_ACL] [default: private]
-    #[arg(long, value_name = "ACL", help_heading = "Output files (S3)")]
-    pub s3_acl: Option<String>,
-    /// How long presigned URLs work [env: BACKEND_S3_URL_EXPIRY] [default: 7d, the longest]
-    #[arg(long, value_name = "TIME", help_heading = "Output files (S3)")]
-    pub s3_url_expiry: Option<String>,
+/// Where output files go (PROTOCOL section 8; section 12, item 31).
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output files (S3)")]
+pub(super) struct S3Opts {
+    /// The bucket's region
+    #[arg(long, env = "AWS_REGION", value_name = "REGION", default_value = "ap-northeast-1")]
+    #[arg(value_parser = wants("a region such as ap-northeast-1", values::name))]
+    pub(super) s3_region: String,
+    /// The bucket that output files are put to
+    #[arg(long, env = "AWS_S3_BUCKET", value_name = "NAME", default_value = "codeonweb")]
+    #[arg(value_parser = wants("the name of a bucket", values::name))]
+    pub(super) s3_bucket: String,
+    /// The first part of their keys
+    #[arg(long, env = "AWS_S3_BUCKET_PATH", value_name = "PATH", default_value = "bucket")]
+    pub(super) s3_prefix: KeyPrefix,
+    /// Another server than Amazon's
+    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
+    #[arg(value_parser = wants("an http or https URL without user and query", values::url))]
+    pub(super) s3_endpoint: Option<Url>,
+    /// private (presigned URLs) or public-read (plain URLs)
+    #[arg(long, env = "BACKEND_S3_ACL", value_name = "ACL", default_value = "private")]
+    #[arg(value_parser = wants("private or public-read", values::acl))]
+    pub(super) s3_acl: Acl,
+    /// How long presigned URLs work; 7d is the longest
+    #[arg(long, env = "BACKEND_S3_URL_EXPIRY", value_name = "TIME", default_value = "7d")]
+    #[arg(value_parser = wants("a time from 1s to 7d, the longest that S3 allows", duration_in(SECOND..=7 * DAY)))]
+    pub(super) s3_url_expiry: Duration,
+    /// With the next, upload output files; without, their links are #dummy-upload
+    #[arg(long, env = "AWS_ACCESS_KEY_ID", value_name = "KEY", hide_env_values = true)]
+    #[arg(value_parser = wants("a text on one line", values::secret))]
+    pub(super) aws_access_key_id: Option<Secret>,
+    /// With the former
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(value_parser = wants("a text on one line", values::secret))]
+    pub(super) aws_secret_access_key: Option<Secret>,
+    /// Comes with temporary keys
+    #[arg(long, env = "AWS_SESSION_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(value_parser = wants("a text on one line", values::secret))]
+    pub(super) aws_session_token: Option<Secret>,
+}
 
-    /// Log the agent's details, too [env: BACKEND_DEBUG]
-    #[arg(long, help_heading = "Observing")]
-    pub debug: bool,
-    /// Log those, and what its libraries do [env: BACKEND_VERBOSE]
-    #[arg(short, long, help_heading = "Observing")]
-    pub verbose: bool,
-    /// Levels by target instead, such as warn,backendai_agent::kernel=trace [env: RUST_LOG]
-    #[arg(long, value_name = "FILTER", help_heading = "Observing")]
-    pub log_filter: Option<String>,
-    /// Write JSON lines to this file, too; old ones get .1, .2 … [env: BACKEND_LOG_FILE]
-    #[arg(long, value_name = "FILE", help_heading = "Observing")]
-    pub log_file: Option<String>,
-    /// How many old log files stay [env: BACKEND_LOG_FILE_COUNT] [default: 10]
-    #[arg(long, value_name = "N", help_heading = "Observing")]
-    pub log_file_count: Option<String>,
-    /// Size in MiB at which a new log file is begun [env: BACKEND_LOG_FILE_SIZE] [default: 10.0]
-    #[arg(long, value_name = "MIB", help_heading = "Observing")]
-    pub log_file_size: Option<String>,
-    /// Serve /metrics, /healthz and /readyz here [env: BACKEND_METRICS_ADDR]
-    #[arg(long, value_name = "IP:PORT", help_heading = "Observing")]
-    pub metrics_addr: Option<String>,
-    /// Report errors to this Sentry DSN; better set in the environment, where ps does not show it [env: RAVEN_URI]
-    #[arg(long, value_name = "DSN", help_heading = "Observing")]
-    pub raven_uri: Option<String>,
-    /// With the next, send gauges to the Datadog agent at 127.0.0.1:8125 (UDP) [env: DATADOG_API_KEY]
-    #[arg(long, value_name = "KEY", help_heading = "Observing")]
-    pub datadog_api_key: Option<String>,
-    /// With the former; both better set in the environment [env: DATADOG_APP_KEY]
-    #[arg(long, value_name = "KEY", help_heading = "Observing")]
-    pub datadog_app_key: Option<String>,
+/// What an operator sees of the agent.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Observing")]
+pub(super) struct ObservingOpts {
+    /// Log the agent's details, too
+    #[arg(long, env = "BACKEND_DEBUG", value_parser = BoolishValueParser::new())]
+    pub(super) debug: bool,
+    /// Log those, and what its libraries do
+    #[arg(short, long, env = "BACKEND_VERBOSE", value_parser = BoolishValueParser::new())]
+    pub(super) verbose: bool,
+    /// Levels by target instead, such as warn,backendai_agent::kernel=trace
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER")]
+    pub(super) log_filter: Option<LogFilter>,
+    /// Write JSON lines to this file, too; old ones get .1, .2 …
+    #[arg(long, env = "BACKEND_LOG_FILE", value_name = "FILE", value_parser = paths::log_file)]
+    pub(super) log_file: Option<PathBuf>,
+    /// How many old log files stay; 0 never starts a new file
+    #[arg(long, env = "BACKEND_LOG_FILE_COUNT", value_name = "N", default_value = "10")]
+    // More would make each rotation slow.
+    #[arg(value_parser = wants("a number of files from 0 to 1000; 0 never starts a new file", number_in(0..=1000_u32)))]
+    pub(super) log_file_count: u32,
+    /// Size in MiB at which a new log file is begun; 0 never starts a new file
+    #[arg(long, env = "BACKEND_LOG_FILE_SIZE", value_name = "MIB", default_value = "10.0")]
+    #[arg(value_parser = wants("MiB such as 10.0; 0 never starts a new file", values::mebibytes))]
+    pub(super) log_file_size: Memory,
+    /// Serve /metrics, /healthz and /readyz here
+    #[arg(long, env = "BACKEND_METRICS_ADDR", value_name = "IP:PORT")]
+    #[arg(value_parser = wants("an IP address and a port, such as 127.0.0.1:9100", values::parse::<SocketAddr>))]
+    pub(super) metrics_addr: Option<SocketAddr>,
+    /// Report errors to this Sentry DSN
+    #[arg(long, env = "RAVEN_URI", value_name = "DSN", hide_env_values = true)]
+    pub(super) raven_uri: Option<SentryDsn>,
+    /// With the next, send gauges to the Datadog agent at 127.0.0.1:8125 (UDP)
+    #[arg(long, env = "DATADOG_API_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(value_parser = wants("a text on one line", values::secret))]
+    pub(super) datadog_api_key: Option<Secret>,
+    /// With the former
+    #[arg(long, env = "DATADOG_APP_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(value_parser = wants("a text on one line", values::secret))]
+    pub(super) datadog_app_key: Option<Secret>,
+}
 
-    /// From one heartbeat to the next [env: BACKEND_HEARTBEAT_INTERVAL] [default: 3]
-    #[arg(long, value_name = "TIME", help_heading = "Tuning (not needed in ordinary life)")]
-    pub heartbeat_interval: Option<String>,
-    /// From one round of statistics to the next [env: BACKEND_STATS_INTERVAL] [default: 5]
-    #[arg(long, value_name = "TIME", help_heading = "Tuning (not needed in ordinary life)")]
-    pub stats_interval: Option<String>,
-    /// From one comparison with Docker's containers to the next [env: BACKEND_RECONCILE_INTERVAL] [default: 10]
-    #[arg(long, value_name = "TIME", help_heading = "Tuning (not needed in ordinary life)")]
-    pub reconcile_interval: Option<String>,
+/// The agent's clockwork.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Tuning (not needed in ordinary life)")]
+#[allow(clippy::struct_field_names)] // the flags' names
+pub(super) struct TuningOpts {
+    /// From one heartbeat to the next
+    #[arg(long, env = "BACKEND_HEARTBEAT_INTERVAL", value_name = "TIME", default_value = "3")]
+    #[arg(value_parser = wants("a time from 100ms to 4s: the manager gives up after 5 s", duration_in(TENTH..=4 * SECOND)))]
+    pub(super) heartbeat_interval: Duration,
+    /// From one round of statistics to the next
+    #[arg(long, env = "BACKEND_STATS_INTERVAL", value_name = "TIME", default_value = "5")]
+    #[arg(value_parser = wants("a time from 100ms to 20s: statistics expire after 30 s", duration_in(TENTH..=20 * SECOND)))]
+    pub(super) stats_interval: Duration,
+    /// From one comparison with Docker's containers to the next
+    #[arg(long, env = "BACKEND_RECONCILE_INTERVAL", value_name = "TIME", default_value = "10")]
+    #[arg(value_parser = wants("a time from 100ms to 1h", duration_in(TENTH..=3600 * SECOND)))]
+    pub(super) reconcile_interval: Duration,
 }

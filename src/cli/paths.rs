@@ -1,53 +1,60 @@
-//! Whether the file system agrees to the paths among the settings. The one part of reading settings that looks at
-//! the machine; it changes nothing there.
+//! Paths among the settings: made absolute, and looked at, whether the file system agrees to them. The one part of
+//! reading settings that looks at the machine; it changes nothing there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::config::PathSetting;
-use super::report::Problem;
-use super::settings::{DEBUG_KERNEL, LOG_FILE, SCRATCH_ROOT};
+use super::values;
+
+/// Where kernels' directories are when nobody says.
+pub(super) const DEFAULT_ROOT: &str = "/var/cache/scratches";
 
 /// Where a kernel runner lies in its source (PROTOCOL section 11).
 const RUNNER: &str = "ai/backend/kernel";
 
-/// Looks at every path.
-pub(super) fn check(paths: &[PathSetting]) -> Vec<Problem> {
-    paths.iter().filter_map(problem).collect()
+/// The directory of all scratch directories. The default is not looked at: the start does that, and the command line's
+/// library insists on a default that is always good.
+pub(super) fn scratch_root(text: &str) -> Result<PathBuf, String> {
+    checked(text, |path| if text == DEFAULT_ROOT { None } else { usable_root(path) })
 }
 
-fn problem(PathSetting { setting, origin, path }: &PathSetting) -> Option<Problem> {
-    let advice = match *setting {
-        SCRATCH_ROOT => scratch_root(path),
-        DEBUG_KERNEL => debug_kernel(path),
-        LOG_FILE => log_file(path),
-        _ => None,
-    };
-    advice.map(|advice| Problem::new(setting, *origin, &path.to_string_lossy(), advice))
-}
-
-fn scratch_root(path: &Path) -> Option<String> {
+/// What is wrong with a scratch root, if anything.
+pub(super) fn usable_root(path: &Path) -> Option<String> {
     directory(path).or_else(|| writable(path))
 }
 
-fn debug_kernel(path: &Path) -> Option<String> {
-    let elsewhere = !path.ends_with(RUNNER);
-    elsewhere
-        .then(|| format!("does not end in {RUNNER}: give that part of a kernel runner's source"))
-        .or_else(|| directory(path))
+/// A kernel runner's source.
+pub(super) fn debug_kernel(text: &str) -> Result<PathBuf, String> {
+    checked(text, |path| {
+        let elsewhere = !path.ends_with(RUNNER);
+        elsewhere
+            .then(|| format!("does not end in {RUNNER}: give that part of a kernel runner's source"))
+            .or_else(|| directory(path))
+    })
 }
 
-/// The directory must be writable, too: full files are renamed in it.
-fn log_file(path: &Path) -> Option<String> {
-    if path.is_dir() {
-        return Some("is a directory: give a file in it".to_owned());
+/// The log file. Its directory must be writable, too: full files are renamed in it.
+pub(super) fn log_file(text: &str) -> Result<PathBuf, String> {
+    checked(text, |path| {
+        if path.is_dir() {
+            return Some("is a directory: give a file in it".to_owned());
+        }
+        let parent = path.parent()?;
+        directory(parent)
+            .or_else(|| writable(parent))
+            .map(|advice| format!("its directory {advice}"))
+            .or_else(|| path.exists().then(|| writable(path)).flatten())
+    })
+}
+
+/// The absolute path, unless something is wrong with it.
+fn checked(text: &str, wrong: impl Fn(&Path) -> Option<String>) -> Result<PathBuf, String> {
+    if values::text(text).is_none() {
+        return Err("give a path".to_owned());
     }
-    let parent = path.parent()?;
-    directory(parent)
-        .or_else(|| writable(parent))
-        .map(|advice| format!("its directory {advice}"))
-        .or_else(|| path.exists().then(|| writable(path)).flatten())
+    let path = std::path::absolute(text).map_err(|error| format!("cannot be made absolute: {error}"))?;
+    wrong(&path).map_or(Ok(path), Err)
 }
 
 fn directory(path: &Path) -> Option<String> {
@@ -74,18 +81,13 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::report::Origin;
-    use super::super::settings::Setting;
     use super::*;
 
-    fn check_one(setting: Setting, path: &Path, expected: Option<&str>) {
-        let found = check(&[PathSetting { setting, origin: Origin::Flag, path: path.to_owned() }]);
-        match expected {
-            None => assert_eq!(found, [], "{}", path.display()),
-            Some(words) => {
-                let text = found.iter().map(ToString::to_string).collect::<String>();
-                assert!(text.starts_with(setting.flag) && text.contains(words), "{text:?} lacks {words:?}");
-            }
+    fn check(read: fn(&str) -> Result<PathBuf, String>, path: &Path, expected: Option<&str>) {
+        match (read(path.to_str().unwrap()), expected) {
+            (Ok(found), None) => assert_eq!(found, path),
+            (Err(text), Some(words)) => assert!(text.contains(words), "{text:?} lacks {words:?}"),
+            (found, _) => panic!("{}: {found:?}, not {expected:?}", path.display()),
         }
     }
 
@@ -94,33 +96,43 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        check_one(SCRATCH_ROOT, dir.path(), None);
-        check_one(SCRATCH_ROOT, &file, Some("is not a directory"));
-        check_one(SCRATCH_ROOT, &dir.path().join("none"), Some("does not exist"));
-        check_one(SCRATCH_ROOT, &file.join("below"), Some("cannot be looked at"));
+        check(scratch_root, dir.path(), None);
+        check(scratch_root, &file, Some("is not a directory"));
+        check(scratch_root, &dir.path().join("none"), Some("does not exist"));
+        check(scratch_root, &file.join("below"), Some("cannot be looked at"));
         // The kernel lets nobody make a file there, not even root.
-        check_one(SCRATCH_ROOT, Path::new("/proc/sys/kernel"), Some("cannot be written to"));
+        check(scratch_root, Path::new("/proc/sys/kernel"), Some("cannot be written to"));
     }
 
     #[test]
     fn the_debug_kernel_is_that_part_of_a_source() {
         let dir = TempDir::new().unwrap();
         let runner = dir.path().join(RUNNER);
-        check_one(DEBUG_KERNEL, &runner, Some("does not exist"));
+        check(debug_kernel, &runner, Some("does not exist"));
         fs::create_dir_all(&runner).unwrap();
-        check_one(DEBUG_KERNEL, &runner, None);
-        check_one(DEBUG_KERNEL, dir.path(), Some("does not end in"));
-        check_one(DEBUG_KERNEL, &dir.path().join("xai/backend/kernel"), Some("does not end in"));
+        check(debug_kernel, &runner, None);
+        check(debug_kernel, dir.path(), Some("does not end in"));
+        check(debug_kernel, &dir.path().join("xai/backend/kernel"), Some("does not end in"));
     }
 
     #[test]
     fn the_log_file_may_be_new_but_not_its_directory() {
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("agent.log");
-        check_one(LOG_FILE, &file, None);
+        check(log_file, &file, None);
         fs::write(&file, "").unwrap();
-        check_one(LOG_FILE, &file, None);
-        check_one(LOG_FILE, dir.path(), Some("is a directory"));
-        check_one(LOG_FILE, &dir.path().join("none/agent.log"), Some("its directory does not exist"));
+        check(log_file, &file, None);
+        check(log_file, dir.path(), Some("is a directory"));
+        check(log_file, &dir.path().join("none/agent.log"), Some("its directory does not exist"));
+    }
+
+    #[test]
+    fn a_path_is_absolute_and_not_blank() {
+        let here = std::env::current_dir().unwrap().join("a.log");
+        assert_eq!(log_file("a.log"), Ok(here));
+        for bad in ["", " ", "a\nb"] {
+            assert_eq!(scratch_root(bad), Err("give a path".to_owned()));
+        }
+        assert_eq!(scratch_root(DEFAULT_ROOT), Ok(DEFAULT_ROOT.into()), "whether it is there or not");
     }
 }

@@ -1,27 +1,26 @@
-//! What is wrong with the settings, all of it at once. Pure.
+//! Why there is nothing to be done, in words for the operator.
 
 use std::fmt;
 
-use super::settings::Setting;
+use super::exit::Exit;
 
 /// Longer values are cut in the report.
 const SHOWN_CHARS: usize = 80;
 
 /// Where a value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The flag on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The command line.
     Flag,
     /// This environment variable.
-    Env(&'static str),
-    /// Nobody gave one.
-    Default,
+    Env(String),
 }
 
 /// One setting that can't be used, in words for the operator; holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    flag: &'static str,
+pub(super) struct Problem {
+    /// The flag, or the argument's name.
+    name: String,
     origin: Origin,
     /// As the operator wrote it, cut and quoted; `None` where it must not be seen.
     value: Option<String>,
@@ -31,31 +30,27 @@ pub struct Problem {
 
 impl Problem {
     /// This value of this setting is not usable; the advice says why, or what would be.
-    pub(super) fn new(setting: &Setting, origin: Origin, value: &str, advice: impl Into<String>) -> Self {
+    pub(super) fn new(name: String, origin: Origin, value: &str, is_secret: bool, advice: &str) -> Self {
         // A URL of any setting may hold a password before its `@`.
-        let shown = !setting.secret && !value.contains('@');
+        let shown = !is_secret && !value.contains('@');
         let value = shown.then(|| {
             let cut: String = value.chars().take(SHOWN_CHARS).collect();
             let dots = if cut.len() < value.len() { "…" } else { "" };
             format!("{cut:?}{dots}")
         });
-        Self { flag: setting.name(), origin, value, advice: advice.into() }
+        Self { name, origin, value, advice: advice.to_owned() }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { flag, origin, value, advice } = self;
+        let Self { name, origin, value, advice } = self;
         let value = value.as_deref().unwrap_or("(not shown)");
         match origin {
-            Origin::Flag => write!(f, "{flag}: {value}: {advice}"),
-            Origin::Env(variable) if variable == flag => {
-                write!(f, "{flag} (from the environment): {value}: {advice}")
-            }
+            Origin::Flag => write!(f, "{name}: {value}: {advice}"),
             Origin::Env(variable) => {
-                write!(f, "{flag} (from {variable} in the environment): {value}: {advice}")
+                write!(f, "{name} (from {variable} in the environment): {value}: {advice}")
             }
-            Origin::Default => write!(f, "{flag} (the default): {value}: {advice}"),
         }
     }
 }
@@ -64,7 +59,7 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors {
     /// In the order of `--help`.
-    pub problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl fmt::Display for ConfigErrors {
@@ -74,5 +69,34 @@ impl fmt::Display for ConfigErrors {
             count => write!(f, "{count} settings are wrong:")?,
         }
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// Why there is nothing to be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A flag or command that doesn't exist, a missing argument; or the operator asked for help or the version.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// Settings that can't be used.
+    #[error(transparent)]
+    Settings(#[from] ConfigErrors),
+}
+
+impl Refusal {
+    /// Tells the operator: help and version on stdout, all else on stderr.
+    #[must_use]
+    pub fn show(&self) -> Exit {
+        match self {
+            Self::Usage(error) => {
+                // Nobody to tell when the terminal is gone.
+                let _ = error.print();
+                if error.use_stderr() { Exit::Usage } else { Exit::Done }
+            }
+            Self::Settings(_) => {
+                eprintln!("backendai-agent: {self}");
+                Exit::Usage
+            }
+        }
     }
 }

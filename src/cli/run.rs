@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClientCommand, Command, Exit, Target, commands, events};
+use super::{AgentArgs, ClientCommand, Command, Exit, commands, events};
 use crate::agent;
 use crate::agent::config::Config;
 use crate::client::{CallError, Client};
@@ -20,7 +20,7 @@ pub fn run(command: Command) -> Exit {
     match command {
         Command::Run(config) => run_agent(*config),
         Command::Check(config) => blocking(super::check::check(*config)),
-        Command::Client(target, command) => blocking(run_client(target, command)),
+        Command::Client(args, command) => blocking(run_client(args, command)),
         Command::Events(args) => {
             blocking(async move { events::listen(args).await.unwrap_or_else(|error| failed(&error)) })
         }
@@ -125,9 +125,9 @@ fn stop_on_signals(stop: CancellationToken, limit: Option<Duration>) -> std::io:
     Ok(())
 }
 
-async fn run_client(target: Target, command: ClientCommand) -> Exit {
-    let client = Client::new(target.addr, target.timeout);
-    shown(commands::perform(&client, target.json, command).await)
+async fn run_client(args: AgentArgs, command: ClientCommand) -> Exit {
+    let client = Client::new(args.agent, args.timeout);
+    shown(commands::perform(&client, args.json, command).await)
 }
 
 /// Tells the operator what went wrong, and the shell by the exit code.

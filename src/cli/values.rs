@@ -1,24 +1,32 @@
-//! From text to values. Pure; `None` is a text that does not fit, and its setting says what would.
+//! From text to values. Pure; `None` is a text that does not fit, and [`wants`] says what would.
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::address::HostPort;
+use url::Url;
+
 use crate::scratch::Acl;
+use crate::secret::Secret;
+use crate::units::Memory;
 
 /// 365 days: beyond that a duration is a slip of the finger.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// 1 TiB, in MiB.
-const LARGEST_LOG: f64 = 1_048_576.0;
+/// Beyond 1 TiB a log file's size is one, too.
+const LARGEST_LOG: Memory = Memory::from_mib(1 << 20);
 
-/// What a boolean environment variable may say; the reference takes the words, not the digits.
-pub(super) fn boolean(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Some(true),
-        "0" | "false" | "no" | "off" => Some(false),
-        _ => None,
-    }
+/// Reads a value, or tells what would be right.
+pub(super) fn wants<T>(
+    advice: &'static str,
+    read: impl Fn(&str) -> Option<T> + Clone,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| read(text).ok_or_else(|| format!("give {advice}"))
+}
+
+/// What the type itself takes.
+pub(super) fn parse<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
 }
 
 /// Seconds, with or without a fraction, or a number with a unit: `90`, `0.5`, `250ms`, `90s`, `10m`, `12h`, `7d`.
@@ -43,7 +51,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration between two others.
-pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Option<Duration> {
+pub(super) fn duration_in(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Option<Duration> + Clone {
     move |text| duration(text).filter(|duration| range.contains(duration))
 }
 
@@ -52,19 +60,14 @@ pub(super) fn duration_or_off(text: &str) -> Option<Duration> {
     duration(text).filter(|duration| duration.is_zero() || *duration >= Duration::from_millis(100))
 }
 
-/// 0 or more.
-pub(super) fn count(text: &str) -> Option<i64> {
-    text.parse().ok().filter(|count| *count >= 0)
-}
-
-/// 1–65535.
-pub(super) fn port(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|port| *port > 0)
-}
-
-/// One `HOST:PORT` or several, with commas between them.
-pub(super) fn host_ports(text: &str) -> Option<Vec<HostPort>> {
-    text.split(',').map(|one| one.trim().parse().ok()).collect()
+/// A whole number between two others.
+pub(super) fn number_in<T: FromStr + PartialOrd>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Option<T> + Clone
+where
+    RangeInclusive<T>: Clone,
+{
+    move |text| text.parse().ok().filter(|number| range.contains(number))
 }
 
 /// Something that becomes a part of an etcd key and of labels: no `/`, no white space, not empty.
@@ -78,26 +81,19 @@ pub(super) fn text(text: &str) -> Option<String> {
     (!text.trim().is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
 }
 
-/// `unix://` and an absolute path, or `tcp://` and a host and port.
-pub(super) fn docker_host(text: &str) -> Option<String> {
-    let path = text.strip_prefix("unix://").is_some_and(|path| path.len() > 1 && path.starts_with('/'));
-    (path || HostPort::from_endpoint(text).is_some()).then(|| text.to_owned())
+/// A [`text`] that is not shown.
+pub(super) fn secret(text: &str) -> Option<Secret> {
+    self::text(text).map(Secret::new)
 }
 
 /// An `http` or `https` URL without a user, query or fragment.
-pub(super) fn url(text: &str) -> Option<String> {
-    let url = url::Url::parse(text).ok()?;
+pub(super) fn url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
     let plain = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    (matches!(url.scheme(), "http" | "https") && url.has_host() && plain)
-        .then(|| text.trim_end_matches('/').to_owned())
-}
-
-/// The first part of S3 keys.
-pub(super) fn prefix(text: &str) -> Option<String> {
-    (!text.contains(char::is_control)).then(|| text.trim_matches('/').to_owned())
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
 }
 
 /// The two of S3's many access lists that make sense here.
@@ -109,20 +105,11 @@ pub(super) fn acl(text: &str) -> Option<Acl> {
     }
 }
 
-/// MiB, with or without a fraction, as bytes; what is not zero does not become zero.
-pub(super) fn mebibytes(text: &str) -> Option<u64> {
+/// MiB, with or without a fraction; what is not zero does not become zero.
+pub(super) fn mebibytes(text: &str) -> Option<Memory> {
     let mebibytes: f64 = text.parse().ok()?;
-    if !(0.0..=LARGEST_LOG).contains(&mebibytes) {
-        return None;
-    }
-    // In range, as was just checked.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Some((mebibytes * 1_048_576.0).ceil() as u64)
-}
-
-/// How many old log files stay; more than a thousand would make each rotation slow.
-pub(super) fn file_count(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|count| *count <= 1000)
+    let size = Memory::from_slot(mebibytes).filter(|size| *size <= LARGEST_LOG)?;
+    Some(if mebibytes > 0.0 { size.max(Memory::from_bytes(1)) } else { size })
 }
 
 #[cfg(test)]
@@ -179,56 +166,26 @@ mod tests {
     }
 
     #[test]
-    fn booleans_as_the_reference_takes_them_and_digits() {
-        let good = [
-            ("1", true),
-            ("true", true),
-            ("YES", true),
-            ("On", true),
-            ("0", false),
-            ("no", false),
-            ("False", false),
-        ];
-        check(boolean, &good, &["", "2", "y", " true", "enabled"]);
-    }
-
-    #[test]
-    fn addresses() {
-        check(port, &[("1", 1), ("65535", 65535)], &["", "0", "65536", "-1", "6001 "]);
-        let both = host_ports("a:1, [::1]:2").unwrap();
-        assert_eq!(both.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "[::1]:2"]);
-        assert_eq!(host_ports("a:1,"), None);
-        let unix = "unix:///var/run/docker.sock";
-        let docker = [(unix, unix.to_owned()), ("tcp://10.0.0.1:2375", "tcp://10.0.0.1:2375".to_owned())];
-        check(
-            docker_host,
-            &docker,
-            &[
-                "",
-                "unix://",
-                "unix:///",
-                "unix://docker.sock",
-                "tcp://h",
-                "http://h:1",
-                "/var/run/docker.sock",
-            ],
-        );
-        let good = [("http://minio:9000/", "http://minio:9000".to_owned())];
-        check(url, &good, &["", "minio:9000", "ftp://h", "http://u:p@h", "http://h/?a", "http://"]);
-    }
-
-    #[test]
-    fn names_and_sizes() {
+    fn names_and_urls() {
         check(name, &[("local", "local".to_owned())], &["", "a/b", "a b", "a\n"]);
         check(text, &[("us east", "us east".to_owned())], &["", " ", "a\nb"]);
-        check(prefix, &[("/a/b/", "a/b".to_owned()), ("", String::new())], &["a\0"]);
+        let minio = ("http://minio:9000/", Url::parse("http://minio:9000").unwrap());
+        check(url, &[minio], &["", "minio:9000", "ftp://h", "http://u:p@h", "http://h/?a", "http://"]);
+        let acls = [("private", Acl::Private), ("public-read", Acl::PublicRead)];
+        check(acl, &acls, &["", "Private", "public"]);
+    }
+
+    #[test]
+    fn numbers() {
+        let port = number_in(1..=u16::MAX);
+        check(port, &[("1", 1), ("65535", 65535)], &["", "0", "65536", "-1", "6001 "]);
+    }
+
+    #[test]
+    fn sizes() {
         let good = [("10.0", 10 << 20), ("0.5", 1 << 19), ("1e-9", 1), ("0", 0)];
+        let good = good.map(|(text, bytes)| (text, Memory::from_bytes(bytes)));
         check(mebibytes, &good, &["", "-1", "nan", "inf", "10M", "1e30"]);
-        check(
-            acl,
-            &[("private", Acl::Private), ("public-read", Acl::PublicRead)],
-            &["", "Private", "public"],
-        );
     }
 
     proptest! {

@@ -13,8 +13,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tracing::{debug, info};
 
-use super::address::Address;
-use super::{DockerError, error};
+use super::{DockerError, EngineAddress, error};
 
 /// The library's own limit, far above every deadline here so that ours is the one that is reported.
 const LIBRARY_TIMEOUT_SECONDS: u64 = 24 * 3600;
@@ -23,7 +22,7 @@ const LIBRARY_TIMEOUT_SECONDS: u64 = 24 * 3600;
 #[derive(Debug)]
 pub(super) struct Connection {
     /// Where the engine listens.
-    address: Address,
+    address: EngineAddress,
     /// What was agreed with the engine; held only to read or replace it, never over an await.
     agreed: Mutex<Agreement>,
 }
@@ -38,7 +37,7 @@ struct Agreement {
 }
 
 impl Connection {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(address: EngineAddress) -> Self {
         Self { address, agreed: Mutex::default() }
     }
 
@@ -92,12 +91,14 @@ impl Connection {
             return Ok(client);
         }
         let client = match &self.address {
-            Address::Unix(path) => {
+            EngineAddress::Unix(path) => {
                 bollard::Docker::connect_with_unix(path, LIBRARY_TIMEOUT_SECONDS, API_DEFAULT_VERSION)
             }
-            Address::Tcp(authority) => {
-                bollard::Docker::connect_with_http(authority, LIBRARY_TIMEOUT_SECONDS, API_DEFAULT_VERSION)
-            }
+            EngineAddress::Tcp(address) => bollard::Docker::connect_with_http(
+                &address.to_string(),
+                LIBRARY_TIMEOUT_SECONDS,
+                API_DEFAULT_VERSION,
+            ),
         }?;
         let answer = client.version().await?;
         let version = agree(answer.api_version.as_deref()).ok_or(EngineError::APIVersionParseError {})?;

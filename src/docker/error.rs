@@ -11,16 +11,6 @@ type Cause = Box<dyn StdError + Send + Sync>;
 /// A Docker call failed. Each text names the step and, where there is something to do, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
-    /// The configured address can't be used.
-    #[error(
-        "the Docker address {host:?} is not usable: {reason}; use unix:///var/run/docker.sock or tcp://host:port"
-    )]
-    BadAddress {
-        /// The text that was configured.
-        host: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
     /// No connection, or it broke.
     #[error(
         "could not {step}: no connection to Docker at {host} ({reason}); check that dockerd runs and that the agent's user may open its socket"

@@ -1,13 +1,12 @@
 //! Docker engines that misbehave, for tests.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Deadlines, Docker, DockerConfig};
+use super::{Deadlines, Docker, DockerConfig, EngineAddress};
 
 /// What a fake engine does with a request.
 pub(crate) enum Reply {
@@ -69,8 +68,7 @@ impl Drop for FakeEngine {
 pub(crate) fn open_at(socket: &std::path::Path) -> Docker {
     let short = Duration::from_millis(300);
     let deadlines = Deadlines { quick: short, list: short, create: short, remove: short };
-    let host = format!("unix://{}", PathBuf::from(socket).display());
-    Docker::open(DockerConfig { host, deadlines }).unwrap()
+    Docker::open(DockerConfig { address: EngineAddress::Unix(socket.display().to_string()), deadlines })
 }
 
 /// The answer to a question for the version.

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::HostPort;
+use crate::ids::InstanceId;
 
 /// Where to look, and what to take as given.
 #[derive(Debug, Clone)]
 pub struct IdentityConfig {
-    /// `--instance-id`: taken instead of anything found. Check it with [`check_instance_id`](super::check_instance_id) first.
-    pub instance_id_override: Option<String>,
+    /// `--instance-id`: taken instead of anything found.
+    pub instance_id_override: Option<InstanceId>,
     /// `BACKEND_REGION`: the region of a machine outside the three clouds; theirs know their own.
     pub region_override: Option<String>,
     /// The file that names the firmware, and with it Amazon's and Google's machines.

@@ -53,7 +53,6 @@ pub async fn discover(config: IdentityConfig) -> Identity {
     let identity = Identity {
         instance_id: config
             .instance_id_override
-            .map(InstanceId::new)
             .or(from_cloud)
             .unwrap_or_else(|| host::instance_id(&hostname)),
         ip: IpAddr::V4(ip),

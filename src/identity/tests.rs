@@ -185,7 +185,7 @@ async fn elsewhere_the_machine_and_the_operator_say() {
     assert!(found.ip.is_ipv4());
 
     let told = IdentityConfig {
-        instance_id_override: Some("i-told".into()),
+        instance_id_override: Some(InstanceId::new("i-told")),
         region_override: Some("lab/rack7".into()),
         ..local
     };
@@ -199,7 +199,7 @@ async fn a_given_id_goes_before_the_clouds_own() {
     let server = MetadataServer::start(amazon).await;
     let dir = TempDir::new().unwrap();
     let config = IdentityConfig {
-        instance_id_override: Some("i-told".into()),
+        instance_id_override: Some(InstanceId::new("i-told")),
         ..config(dir.path(), Provider::Amazon, &server.base)
     };
     let found = discover(config).await;

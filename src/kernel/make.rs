@@ -295,7 +295,7 @@ async fn start(
         scratch: scratch.path(),
         folders,
         samples,
-        terminal_ip: terminal_ip(&node.config.kernel_host),
+        terminal_ip: terminal_ip(&node.kernel_host),
         uid: rustix::process::getuid().as_raw(),
         debug_kernel: node.config.debug_kernel.as_deref(),
         pids_limit: node.config.pids_limit,
@@ -309,7 +309,7 @@ async fn start(
     let runner = reach::runner(found.ip, &ports).await;
     let place = KernelPlace {
         kernel,
-        host: node.config.kernel_host.clone(),
+        host: node.kernel_host.clone(),
         ports,
         container,
         cpu_set: held.cpu_set().to_vec(),

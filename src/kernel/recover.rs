@@ -266,7 +266,7 @@ impl Kernel {
         let runner = reach::runner(found.ip, &ports).await;
         let place = KernelPlace {
             kernel: self.id,
-            host: self.node.config.kernel_host.clone(),
+            host: self.node.kernel_host.clone(),
             ports,
             container: found.id.clone(),
             cpu_set: cpus,

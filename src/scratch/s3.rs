@@ -7,12 +7,14 @@
 //! so that no invisible parts are billed; after a crash of the agent only a lifecycle rule of the bucket can do that.
 
 mod acl;
+mod client;
 mod config;
 mod object;
 mod store;
 mod upload;
 
-pub use config::{Acl, S3Config, StoreError};
+pub use client::BucketError;
+pub use config::{Acl, BadKeyPrefix, KeyPrefix, S3Config, S3Keys};
 pub use store::{OutputStore, PublishedFile};
 
 #[cfg(test)]

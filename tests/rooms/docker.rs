@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use backendai_agent::ids::ContainerId;
 use backendai_agent::rooms::docker::{
-    Bind, Container, ContainerSpec, ContainerState, Docker, DockerConfig, DockerError, DockerEvent,
-    DockerEventKind, ListFilter, PublishedPort,
+    Bind, Container, ContainerSpec, ContainerState, DEFAULT_HOST, Docker, DockerConfig, DockerError,
+    DockerEvent, DockerEventKind, ListFilter, PublishedPort,
 };
 use backendai_agent::rooms::units::Memory;
 use futures_util::StreamExt;
@@ -19,7 +19,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The engine of this machine.
 pub(crate) fn real() -> Docker {
-    Docker::open(DockerConfig::default()).unwrap()
+    Docker::open(DockerConfig::new(DEFAULT_HOST.parse().unwrap()))
 }
 
 /// The smallest kernel image, as Docker names it.

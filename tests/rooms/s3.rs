@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use backendai_agent::ids::KernelId;
 use backendai_agent::rooms::scratch::{
-    Acl, OutputFile, OutputStore, PublishedFile, S3Config, Scratch, ScratchRoot,
+    Acl, OutputFile, OutputStore, PublishedFile, S3Config, S3Keys, Scratch, ScratchRoot,
 };
 use backendai_agent::rooms::secret::Secret;
 use tempfile::TempDir;
@@ -91,15 +91,17 @@ impl Moto {
     }
 }
 
+fn keys(access: &str, secret: &str) -> S3Keys {
+    S3Keys { access_key: Secret::new(access), secret_key: Secret::new(secret), session_token: None }
+}
+
 fn config(endpoint: &str, access: &str, secret: &str) -> S3Config {
     let _ = rustls::crypto::ring::default_provider().install_default();
     S3Config {
         region: "us-east-1".into(),
         bucket: BUCKET.into(),
-        prefix: "bucket".into(),
-        access_key: Some(Secret::new(access)),
-        secret_key: Some(Secret::new(secret)),
-        session_token: None,
+        prefix: "bucket".parse().unwrap(),
+        keys: keys(access, secret),
         endpoint: Some(endpoint.parse().unwrap()),
         acl: Acl::Private,
         url_expiry: Duration::from_secs(600),
@@ -154,7 +156,7 @@ async fn private_objects_are_fetched_by_their_presigned_urls_only() {
         [("a b+c&é.txt", b"odd"), ("empty", b""), ("plot.png", b"\x89PNG"), ("sub/deep/x", b"deep")];
     let (_dir, scratch, mut files) = scratch(&contents).await;
     files.push(OutputFile { relative: "vanished".into(), size: 1 });
-    let store = OutputStore::new(moto.config()).unwrap();
+    let store = OutputStore::new(Some(moto.config())).unwrap();
     let published = store.publish(&scratch, files, LIMIT, LIMIT).await;
     assert_eq!(names(&published), contents.map(|(name, _)| name), "the one that vanished is left out");
     for (file, (name, content)) in published.iter().zip(contents) {
@@ -175,13 +177,13 @@ async fn public_objects_are_accepted_by_a_server_that_checks_signatures() {
     moto.check_signatures(true);
     let large = vec![7; 6 << 20];
     let (_dir, scratch, files) = scratch(&[("large.bin", &large), ("small.txt", b"small")]).await;
-    let wrong = S3Config { secret_key: Some(Secret::new("wrong")), ..moto.config() };
+    let wrong = S3Config { keys: keys(&moto.access, "wrong"), ..moto.config() };
     for acl in [Acl::Private, Acl::PublicRead] {
-        let store = OutputStore::new(S3Config { acl, ..wrong.clone() }).unwrap();
+        let store = OutputStore::new(Some(S3Config { acl, ..wrong.clone() })).unwrap();
         let refused = store.publish(&scratch, files.clone(), LIMIT, LIMIT).await;
         assert!(refused.is_empty(), "the server does not check signatures: {refused:?}");
     }
-    let store = OutputStore::new(S3Config { acl: Acl::PublicRead, ..moto.config() }).unwrap();
+    let store = OutputStore::new(Some(S3Config { acl: Acl::PublicRead, ..moto.config() })).unwrap();
     let published = store.publish(&scratch, files, LIMIT, LIMIT).await;
     let url = |name| format!("{}/{BUCKET}/bucket/{}/{name}", moto.endpoint(), scratch.kernel());
     let expected = ["large.bin", "small.txt"].map(|name| PublishedFile { name: name.into(), url: url(name) });
@@ -226,7 +228,8 @@ async fn a_large_file_goes_in_parts_and_never_whole_through_memory() {
 async fn probe_memory_of_a_large_upload() {
     let keys = std::env::var("PROBE_KEYS").unwrap();
     let (access, secret) = keys.split_once(' ').unwrap();
-    let store = OutputStore::new(config(&std::env::var("PROBE_ENDPOINT").unwrap(), access, secret)).unwrap();
+    let store =
+        OutputStore::new(Some(config(&std::env::var("PROBE_ENDPOINT").unwrap(), access, secret))).unwrap();
     let (_dir, scratch, _) = scratch(&[]).await;
     fs::create_dir(scratch.path().join(".output")).unwrap();
     let mut file = std::io::BufWriter::new(fs::File::create(scratch.path().join(".output/large")).unwrap());

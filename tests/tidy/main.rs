@@ -39,7 +39,7 @@ const ROOMS: [&str; 23] = [
 ];
 
 /// Each outside crate's one home.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("rmpv", &["wire"]),
     ("snap", &["wire"]),
     ("bollard", &["docker"]),
@@ -57,6 +57,7 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
+    ("anyhow", &["cli"]),
     ("sd_notify", &["agent"]),
 ];
 
@@ -180,7 +181,8 @@ fn nothing_is_unsafe_or_panics_on_purpose() {
 #[test]
 fn unit_tests_start_no_programs() {
     for source in sources() {
-        for part in source.text.split("Command::new(").skip(1) {
+        // The command line's library has a type of that name, too.
+        for part in source.text.replace("clap::Command::new(", "").split("Command::new(").skip(1) {
             let command = part.split(')').next().unwrap();
             assert_eq!(
                 command, "\"/bin/cat\"",

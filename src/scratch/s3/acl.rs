@@ -14,7 +14,7 @@ use object_store::client::{
 };
 use object_store::{ClientOptions, HeaderValue};
 
-use crate::secret::Secret;
+use super::config::S3Keys;
 
 /// Makes clients that upload for everybody to read.
 #[derive(Debug)]
@@ -32,17 +32,11 @@ struct Signing {
 }
 
 impl PublicReadConnector {
-    pub(super) fn new(
-        region: &str,
-        access: &Secret,
-        secret: &Secret,
-        token: Option<&Secret>,
-        unsigned_payload: bool,
-    ) -> Self {
+    pub(super) fn new(region: &str, keys: &S3Keys, unsigned_payload: bool) -> Self {
         let credential = AwsCredential {
-            key_id: access.expose().to_owned(),
-            secret_key: secret.expose().to_owned(),
-            token: token.map(|token| token.expose().to_owned()),
+            key_id: keys.access_key.expose().clone(),
+            secret_key: keys.secret_key.expose().clone(),
+            token: keys.session_token.as_ref().map(|token| token.expose().clone()),
         };
         Self { signing: Arc::new(Signing { credential, region: region.to_owned(), unsigned_payload }) }
     }
@@ -106,6 +100,7 @@ impl HttpService for PublicRead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
     fn only_requests_that_make_objects_are_changed() {
@@ -121,13 +116,12 @@ mod tests {
 
     #[test]
     fn the_signature_covers_the_acl_and_leaves_one_of_everything() {
-        let connector = PublicReadConnector::new(
-            "ap-northeast-1",
-            &Secret::new("AKIDEXAMPLE"),
-            &Secret::new("hunter2"),
-            Some(&Secret::new("token2")),
-            false,
-        );
+        let keys = S3Keys {
+            access_key: Secret::new("AKIDEXAMPLE"),
+            secret_key: Secret::new("hunter2"),
+            session_token: Some(Secret::new("token2")),
+        };
+        let connector = PublicReadConnector::new("ap-northeast-1", &keys, false);
         let mut request = HttpRequest::new(bytes::Bytes::from_static(b"data").into());
         *request.method_mut() = "PUT".parse().unwrap();
         *request.uri_mut() = "http://localhost:9000/bucket/key%20x".parse().unwrap();

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use crate::patience::Outage;
 use crate::scratch::{OutputFile, Scratch};
 
-use super::config::{Acl, S3Config, StoreError};
+use super::client::{BucketError, client};
+use super::config::{Acl, S3Config};
 use super::object;
 use super::upload::{UploadError, upload};
 
@@ -35,7 +36,7 @@ pub struct PublishedFile {
 /// Where output files go. Clones share one client and its limits.
 #[derive(Debug, Clone)]
 pub struct OutputStore {
-    /// Nothing without keys: then nothing is uploaded.
+    /// `None` without keys: then nothing is uploaded.
     bucket: Option<Arc<Bucket>>,
 }
 
@@ -50,16 +51,13 @@ struct Bucket {
 }
 
 impl OutputStore {
-    /// Checks the settings; asks nobody. A rustls provider must be installed in the process. Without keys nothing is
-    /// checked and nothing will be uploaded.
-    pub fn new(config: S3Config) -> Result<Self, StoreError> {
-        if config.keys()?.is_none() {
+    /// Asks nobody. A rustls provider must be installed in the process. Without settings nothing will be uploaded.
+    pub fn new(config: Option<S3Config>) -> Result<Self, BucketError> {
+        let Some(config) = config else {
             tracing::info!("no AWS keys: output files are reported but not uploaded");
             return Ok(Self { bucket: None });
-        }
-        let config = config.checked()?;
-        let Some((access, secret)) = config.keys()? else { return Ok(Self { bucket: None }) };
-        let client = config.client(access, secret)?;
+        };
+        let client = client(&config)?;
         let (slots, outage) = (Semaphore::new(PARALLEL_FILES), Mutex::default());
         Ok(Self { bucket: Some(Arc::new(Bucket { config, client, slots, outage })) })
     }
@@ -111,7 +109,7 @@ impl Bucket {
     async fn put(&self, scratch: &Scratch, relative: &str, limit: Duration) -> Result<String, UploadError> {
         // The semaphore is never closed, so that this waits and does not fail.
         let _slot = self.slots.acquire().await;
-        let key = object::key(&self.config.prefix, scratch.kernel(), relative);
+        let key = object::key(self.config.prefix.as_str(), scratch.kernel(), relative);
         let path = Path::parse(&key)?;
         let upload = upload(&self.client, scratch, relative, &path);
         tokio::time::timeout(limit, upload).await.map_err(|_| UploadError::TooSlow(limit))??;

@@ -14,15 +14,17 @@ use crate::secret::Secret;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+fn keys(access: &str, secret: &str) -> S3Keys {
+    S3Keys { access_key: Secret::new(access), secret_key: Secret::new(secret), session_token: None }
+}
+
 fn config(endpoint: &str, access: &str, secret: &str) -> S3Config {
     let _ = rustls::crypto::ring::default_provider().install_default();
     S3Config {
         region: "us-east-1".into(),
         bucket: "codeonweb".into(),
-        prefix: "bucket".into(),
-        access_key: Some(Secret::new(access)),
-        secret_key: Some(Secret::new(secret)),
-        session_token: None,
+        prefix: "bucket".parse().unwrap(),
+        keys: keys(access, secret),
         endpoint: Some(endpoint.parse().unwrap()),
         acl: Acl::Private,
         url_expiry: Duration::from_secs(600),
@@ -51,8 +53,7 @@ fn names(published: &[PublishedFile]) -> Vec<&str> {
 #[tokio::test]
 async fn without_keys_nothing_is_uploaded() {
     let (_dir, scratch, files) = scratch(&[("a.txt", b"a"), ("sub/b", b"b")]).await;
-    let none = S3Config { access_key: None, secret_key: None, ..config("http://127.0.0.1:9", "", "") };
-    let published = OutputStore::new(none).unwrap().publish(&scratch, files, LIMIT, LIMIT).await;
+    let published = OutputStore::new(None).unwrap().publish(&scratch, files, LIMIT, LIMIT).await;
     assert_eq!(names(&published), ["a.txt", "sub/b"]);
     assert!(published.iter().all(|file| file.url == "#dummy-upload"));
 }
@@ -100,7 +101,7 @@ async fn a_stalled_upload_ends_in_time_and_is_aborted() {
     let large = vec![7; 12 << 20];
     let (_dir, scratch, files) = scratch(&[("large.bin", &large)]).await;
     let public = S3Config { acl: Acl::PublicRead, ..config(&endpoint, "key", "secret") };
-    let store = OutputStore::new(public).unwrap();
+    let store = OutputStore::new(Some(public)).unwrap();
     for (per_file, total) in [(Duration::from_secs(1), LIMIT), (LIMIT, Duration::from_secs(1))] {
         let began = Instant::now();
         let published = store.publish(&scratch, files.clone(), per_file, total).await;
@@ -131,7 +132,7 @@ async fn a_store_that_is_away_costs_no_more_than_the_limit() {
     let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), b"x".as_slice())).collect();
     let (_dir, scratch, files) = scratch(&many).await;
     assert_eq!(files.len(), 50);
-    let store = OutputStore::new(config(&format!("http://127.0.0.1:{port}"), "key", "secret")).unwrap();
+    let store = OutputStore::new(Some(config(&format!("http://127.0.0.1:{port}"), "key", "secret"))).unwrap();
     let began = Instant::now();
     let published = store.publish(&scratch, files, LIMIT, Duration::from_secs(2)).await;
     assert!(published.is_empty());

@@ -1,0 +1,81 @@
+//! Reports of what is wrong.
+
+use super::super::options;
+use super::super::tests::{args, hermetic};
+use super::*;
+
+fn report(line: &[&str]) -> String {
+    let args = args(line);
+    match read(hermetic(&args), &args) {
+        Err(Refusal::Settings(errors)) => errors.to_string(),
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_reported_at_once_and_no_secret() {
+    let line = [
+        ("--namespace", "a/b"),
+        ("--etcd-addr", "etcd,10.0.0.1:2379"),
+        ("--agent-port", "70000"),
+        ("--instance-id", "i 1"),
+        ("--idle-timeout", "-1"),
+        ("--docker-host", "http://x"),
+        ("--kernel-pids-limit", "many"),
+        ("--s3-prefix", "a//b"),
+        ("--s3-url-expiry", "8d"),
+        ("--aws-secret-access-key", "secretkey\n"),
+        ("--log-file-size", "big"),
+        ("--log-file-count", "1001"),
+        ("--log-filter", "a=loud"),
+        ("--scratch-root", ""),
+        ("--heartbeat-interval", "6"),
+        ("--metrics-addr", "localhost"),
+        ("--raven-uri", "https://secretkey/1"),
+        ("--s3-endpoint", "http://me:secretkey@h"),
+        ("--debug-kernel", "/nowhere/ai/backend/kernel"),
+    ];
+    let line: Vec<&str> = line.iter().flat_map(|(flag, value)| [*flag, *value]).collect();
+    let alone = report(&line);
+    assert!(!alone.contains("secretkey"));
+    insta::assert_snapshot!(alone);
+    assert_eq!(report(&[&["run"], &line[..]].concat()), alone, "also with the command");
+}
+
+#[test]
+fn a_wrong_flag_is_told_though_values_are_wrong() {
+    let args = args(&["--agent-port", "x", "--nonsense"]);
+    assert!(matches!(read(hermetic(&args), &args), Err(Refusal::Usage(_))));
+}
+
+#[test]
+fn the_arguments_of_other_commands_are_reported_likewise() {
+    let text = report(&["exec", "nobody", "--run-id", " ", "--agent", "h:1"]);
+    assert!(text.starts_with("3 settings are wrong:\n  <KERNEL>: \"nobody\": "), "{text}");
+    assert!(text.contains("\n  --agent: \"h:1\": give tcp://HOST:PORT"), "{text}");
+}
+
+#[test]
+fn a_long_value_is_cut_and_odd_bytes_are_shown_as_such() {
+    let report = report(&["--region", &"é\n".repeat(100)]);
+    assert!(report.contains(&format!("{:?}…", "é\n".repeat(40))), "{report}");
+}
+
+#[test]
+fn the_help_names_every_flag_variable_and_default() {
+    let args = args(&["--help"]);
+    let help = options::command(&args).try_get_matches_from(&args).unwrap_err().to_string();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for arg in options::command(&args).get_arguments() {
+        let Some(long) = arg.get_long() else { continue };
+        assert!(words.contains(&format!("--{long}")), "{long}");
+        if let Some(variable) = arg.get_env() {
+            assert!(words.contains(&format!("[env: {}", variable.display())), "{}", variable.display());
+        }
+        for default in arg.get_default_values().iter().filter(|_| long != "help" && long != "version") {
+            let default = default.display().to_string();
+            let is_switch = default == "false";
+            assert!(is_switch || words.contains(&format!("[default: {default}]")), "{long} {default}");
+        }
+    }
+}

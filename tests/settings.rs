@@ -1,0 +1,81 @@
+//! Settings from the environment, as the process itself reads them; what they mean is tested in `src/cli`.
+
+// Helpers of an integration test may unwrap like the tests themselves.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+/// What `check` says of the settings that it was given, and its exit code. Nothing that it looks for need be there.
+fn check(args: &[&str], variables: &[(&str, &str)]) -> (String, Option<i32>) {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backendai-agent"));
+    command.env_clear().arg("check").args(args);
+    command.args(["--docker-host", "unix:///nowhere/docker.sock", "--scratch-root"]).arg(root.path());
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8(said).unwrap(), output.status.code())
+}
+
+/// The row of the RPC port names `port`.
+fn port_is(port: &str, args: &[&str], variables: &[(&str, &str)]) {
+    let (said, _) = check(args, variables);
+    let row = said.lines().find(|line| line.contains("RPC port")).unwrap_or_else(|| panic!("{said}"));
+    assert!(row.split('|').any(|cell| cell.trim() == port), "{args:?} {variables:?}: {row}");
+}
+
+#[test]
+fn a_flag_beats_its_variable_and_an_empty_variable_is_none() {
+    port_is("17002", &["--agent-port", "17002"], &[("BACKEND_AGENT_PORT", "17003")]);
+    port_is("17003", &[], &[("BACKEND_AGENT_PORT", "17003")]);
+    port_is("6001", &[], &[("BACKEND_AGENT_PORT", "")]);
+    // A bad variable does no harm where the flag is there.
+    port_is("17002", &["--agent-port", "17002"], &[("BACKEND_AGENT_PORT", "x")]);
+}
+
+#[test]
+fn several_members_of_etcd_may_stand_in_the_variable() {
+    let (said, _) = check(&[], &[("BACKEND_ETCD_ADDR", "127.0.0.1:9,[::1]:9")]);
+    assert!(said.contains("127.0.0.1:9") && said.contains("[::1]:9"), "{said}");
+}
+
+#[test]
+fn bad_variables_are_reported_at_once_with_their_names_and_no_secret() {
+    let variables = [
+        ("BACKEND_INSTANCE_ID", "i 1"),
+        ("BACKEND_DEBUG", "maybe"),
+        ("RUST_LOG", "a=loud"),
+        ("AWS_SECRET_ACCESS_KEY", "secretkey\n"),
+        ("RAVEN_URI", "https://secretkey/1"),
+        ("BACKEND_METRICS_ADDR", "localhost"),
+        // Empty and good ones among them.
+        ("BACKEND_ADOPT", ""),
+        ("BACKEND_VERBOSE", "YES"),
+        ("BACKEND_STOP_KERNELS_ON_EXIT", "0"),
+    ];
+    let (said, code) = check(&["--agent-port", "x"], &variables);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.starts_with("backendai-agent: 7 settings are wrong:\n"), "{said}");
+    for (flag, variable) in [
+        ("--instance-id", "BACKEND_INSTANCE_ID"),
+        ("--debug", "BACKEND_DEBUG"),
+        ("--log-filter", "RUST_LOG"),
+        ("--aws-secret-access-key", "AWS_SECRET_ACCESS_KEY"),
+        ("--raven-uri", "RAVEN_URI"),
+        ("--metrics-addr", "BACKEND_METRICS_ADDR"),
+    ] {
+        assert!(said.contains(&format!("\n  {flag} (from {variable} in the environment): ")), "{said}");
+    }
+    assert!(said.contains("\n  --agent-port: \"x\": "), "{said}");
+    assert!(!said.contains("secretkey"), "{said}");
+}
+
+#[test]
+fn the_agents_variables_are_nothing_to_the_other_commands() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backendai-agent"));
+    let arguments = ["ping", "--timeout", "100ms"];
+    command.env_clear().env("BACKEND_AGENT_PORT", "x").env("BACKENDAI_AGENT", "tcp://127.0.0.1:9");
+    let output = command.args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("tcp://127.0.0.1:9"), "{said}");
+}
