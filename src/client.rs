@@ -24,7 +24,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Something else listens there.
-    #[error("tcp://{address} is no agent: {source}")]
+    #[error("tcp://{address} is no agent")]
     Nonsense {
         /// Whom was asked.
         address: HostPort,
@@ -40,7 +40,7 @@ pub enum CallError {
         limit: Duration,
     },
     /// The answer can't be read.
-    #[error("the answer can't be read: {0}")]
+    #[error("the answer can't be read")]
     Unreadable(#[from] BadAnswer),
     /// The agent answered with an error.
     #[error("{}", shown(.0))]

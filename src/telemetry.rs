@@ -8,10 +8,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sentry::Hub;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,9 @@ const REPORTS_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the end of the process waits for stderr, and then for the log file.
 const LINES_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the end of the process waits for all of them; enough where nothing hangs.
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(4);
 
 /// Why the agent can't be observed; each is a reason not to start.
 #[derive(Debug, thiserror::Error)]
@@ -77,19 +81,9 @@ pub enum TelemetryError {
     /// Something in this process logs already.
     #[error("cannot start logging: a logger is installed already")]
     Logger(#[source] tracing_subscriber::util::TryInitError),
-    /// The address for monitoring is taken, not ours, or not allowed.
-    #[error("cannot serve metrics at {addr}: choose a free address of this machine with --metrics-addr")]
-    Serve {
-        /// The address asked for.
-        addr: SocketAddr,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
 }
 
-/// Keeps logging and reporting alive. Dropping it writes and sends what waits, with a limit on each
-/// (together at most 4 s): let it live in `main`, and drop it last.
+/// Keeps logging and reporting alive. Dropping it closes it with [`CLOSE_LIMIT`].
 #[must_use = "log lines are lost when this goes out of scope"]
 pub struct Telemetry {
     /// `None` without a DSN.
@@ -143,34 +137,39 @@ impl Telemetry {
         self.meters.clone()
     }
 
-    /// Serves `/metrics`, `/healthz` and `/readyz` from tasks on `tracker` until `cancel`. Returns once it
-    /// listens, with the address: another one than `addr` when that has port 0.
-    pub async fn serve_metrics(
+    /// Serves `/metrics`, `/healthz` and `/readyz` on a bound socket from tasks on `tracker` until `cancel`.
+    pub fn serve_metrics(
         &self,
-        addr: SocketAddr,
+        listener: TcpListener,
         readiness: watch::Receiver<Readiness>,
         cancel: CancellationToken,
         tracker: &TaskTracker,
-    ) -> Result<SocketAddr, TelemetryError> {
-        let bound = http::serve(addr, self.prometheus.clone(), readiness, cancel, tracker)
-            .await
-            .map_err(|source| TelemetryError::Serve { addr, source })?;
-        tracing::info!(addr = %bound, "serving metrics and health");
-        Ok(bound)
+    ) {
+        let addr = listener.local_addr().ok().map(tracing::field::display);
+        tracing::info!(addr, "serving metrics and health");
+        http::serve(listener, self.prometheus.clone(), readiness, cancel, tracker);
+    }
+
+    /// Writes and sends what waits, within `limit`: the last thing to do before the process ends, also where it ends by
+    /// `exit`. Nothing is logged afterwards.
+    pub fn close(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        let at_most = |limit: Duration| limit.min(until.saturating_duration_since(Instant::now()));
+        // First the reports: when they don't leave in time, that is worth a line.
+        if let Some(reports) = &self.reports
+            && !reports.close(at_most(REPORTS_LIMIT))
+        {
+            tracing::warn!("error reports were lost: the Sentry server did not take them in time");
+        }
+        if let Some(file) = &self.file {
+            file.close(at_most(LINES_LIMIT));
+        }
+        self.stderr.close(at_most(LINES_LIMIT));
     }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // First the reports: when they don't leave in time, that is worth a line.
-        if let Some(reports) = &self.reports
-            && !reports.close(REPORTS_LIMIT)
-        {
-            tracing::warn!("error reports were lost: the Sentry server did not take them in time");
-        }
-        if let Some(file) = &self.file {
-            file.close(LINES_LIMIT);
-        }
-        self.stderr.close(LINES_LIMIT);
+        self.close(CLOSE_LIMIT);
     }
 }

@@ -31,8 +31,9 @@ async fn a_process_is_observed_to_its_end() {
 
     let (_readiness, watched) = watch::channel(Readiness::ready());
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let any = "127.0.0.1:0".parse().unwrap();
-    let addr = observed.serve_metrics(any, watched, cancel.clone(), &tracker).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    observed.serve_metrics(listener, watched, cancel.clone(), &tracker);
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut page = String::new();

@@ -25,16 +25,10 @@ const CATALOGUE_EVERY: Duration = Duration::from_secs(60);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the machine has.
-pub(super) struct Machine {
-    pub(super) resources: Resources,
-}
-
-impl Machine {
-    pub(super) async fn discover(info: &EngineInfo) -> Self {
-        let gpus = discover_gpus(GPU_LIMIT).await;
-        let topology = read_topology(&SysfsPaths::default(), Some(info.cpus));
-        Self { resources: Resources::new(topology, gpus, info.memory) }
-    }
+pub(super) async fn discover_resources(info: &EngineInfo) -> Resources {
+    let gpus = discover_gpus(GPU_LIMIT).await;
+    let topology = read_topology(&SysfsPaths::default(), Some(info.cpus));
+    Resources::new(topology, gpus, info.memory)
 }
 
 /// Waits for an engine that answers, and logs its version.
@@ -161,45 +155,30 @@ fn all_wanted(catalogue: &crate::cluster::Catalogue) -> Vec<WantedImage> {
         .collect()
 }
 
-/// Whether the agent can take sessions, and why not.
-pub(super) fn readiness(
-    kernels: &Kernels,
-    cluster: &Cluster,
-    tracker: &TaskTracker,
-    end: &CancellationToken,
-) -> watch::Receiver<Readiness> {
-    let (to, receiver) = watch::channel(Readiness::not_ready(vec!["starting".to_owned()]));
+/// Says for ever whether the agent can take sessions, and why not.
+pub(super) async fn follow_readiness(to: watch::Sender<Readiness>, kernels: Kernels, cluster: Cluster) {
     let (mut docker, mut recovered, mut status) =
         (kernels.docker_answers(), kernels.recovered(), cluster.status());
-    let end = end.clone();
-    tracker.spawn(async move {
-        let follow = async {
-            loop {
-                let (docker_answers, is_recovered) =
-                    (*docker.borrow_and_update(), *recovered.borrow_and_update());
-                let etcd = status.borrow_and_update().clone();
-                let reasons = [
-                    (!docker_answers, "Docker does not answer"),
-                    (!is_recovered, "kernels of an earlier life are not known yet"),
-                    (!etcd.etcd_reachable, "etcd does not answer (the agent goes on with what it knows)"),
-                    (!etcd.manager_present, "the manager is not there"),
-                ];
-                let reasons =
-                    reasons.iter().filter(|(is, _)| *is).map(|(_, text)| (*text).to_owned()).collect();
-                to.send_replace(Readiness { ready: docker_answers && is_recovered, reasons });
-                let changed = tokio::select! {
-                    changed = docker.changed() => changed,
-                    changed = recovered.changed() => changed,
-                    changed = status.changed() => changed,
-                };
-                if changed.is_err() {
-                    return;
-                }
-            }
+    loop {
+        let (docker_answers, is_recovered) = (*docker.borrow_and_update(), *recovered.borrow_and_update());
+        let etcd = status.borrow_and_update().clone();
+        let reasons = [
+            (!docker_answers, "Docker does not answer"),
+            (!is_recovered, "kernels of an earlier life are not known yet"),
+            (!etcd.etcd_reachable, "etcd does not answer (the agent goes on with what it knows)"),
+            (!etcd.manager_present, "the manager is not there"),
+        ];
+        let reasons = reasons.iter().filter(|(is, _)| *is).map(|(_, text)| (*text).to_owned()).collect();
+        to.send_replace(Readiness { ready: docker_answers && is_recovered, reasons });
+        let changed = tokio::select! {
+            changed = docker.changed() => changed,
+            changed = recovered.changed() => changed,
+            changed = status.changed() => changed,
         };
-        end.run_until_cancelled(follow).await;
-    });
-    receiver
+        if changed.is_err() {
+            return;
+        }
+    }
 }
 
 /// Samples the node for the metrics, for ever.

@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::cluster::Cluster;
-use crate::events::Events;
-use crate::kernel::Kernels;
+use super::running::Running;
 use crate::wire::event::{EndReason, Event, StopReason};
 
 /// How long leaving etcd may take.
@@ -25,73 +20,60 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How long everything else may take to end.
 const REST: Duration = Duration::from_millis(500);
 
-/// Everything that runs and has an order to stop in.
-pub(super) struct Running {
-    pub(super) cluster: Cluster,
-    pub(super) kernels: Kernels,
-    /// The kernels' tasks.
-    pub(super) kernel_tasks: TaskTracker,
-    /// Lets kernels live on without the agent.
-    pub(super) detach: CancellationToken,
-    pub(super) events: Events,
-    /// Ends the taking of calls.
-    pub(super) stop_calls: CancellationToken,
-    pub(super) server: JoinHandle<()>,
-    /// The calls under way.
-    pub(super) calls: TaskTracker,
-    /// Ends everything without an order.
-    pub(super) end: CancellationToken,
-    pub(super) tracker: TaskTracker,
-}
-
-pub(super) async fn stop(running: Running, stop_kernels: bool) {
-    let Running { cluster, kernels, kernel_tasks, detach, events, stop_calls, server, calls, end, tracker } =
-        running;
-    tracing::info!(kernels = kernels.count(), stop_kernels, "stopping");
-    if let Err(error) = cluster.retract(LEAVE).await {
-        tracing::warn!(%error, "could not leave etcd; the manager sees this agent until its heartbeats stop");
-    }
-    stop_calls.cancel();
-    let reason = if stop_kernels {
-        let count = kernels.end_all(EndReason::AgentTermination);
-        let gone = async {
-            while kernels.count() > 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        if timeout(END_KERNELS, gone).await.is_err() {
-            tracing::warn!(left = kernels.count(), "kernels did not end in time; the next start ends them");
-        } else {
-            tracing::info!(kernels = count, "all kernels are ended");
+impl Running {
+    /// Stops everything; `stop_kernels` ends the kernels, too.
+    pub(super) async fn stop(self, stop_kernels: bool) {
+        let Self { cluster, kernels, kernel_tasks, detach, events, stop_calls, server, calls, life, .. } =
+            self;
+        tracing::info!(kernels = kernels.count(), stop_kernels, "stopping");
+        if let Err(error) = cluster.retract(LEAVE).await {
+            tracing::warn!(%error, "could not leave etcd; the manager sees this agent until its heartbeats stop");
         }
-        StopReason::Shutdown
-    } else {
-        StopReason::AgentRestart
-    };
-    detach.cancel();
-    kernel_tasks.close();
-    calls.close();
-    if timeout(ANSWER, async { (calls.wait().await, server.await).1 }).await.is_err() {
-        tracing::warn!(calls = calls.len(), "calls were not answered in time");
+        stop_calls.cancel();
+        let reason = if stop_kernels {
+            let count = kernels.end_all(EndReason::AgentTermination);
+            let gone = async {
+                while kernels.count() > 0 {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            if timeout(END_KERNELS, gone).await.is_err() {
+                tracing::warn!(
+                    left = kernels.count(),
+                    "kernels did not end in time; the next start ends them"
+                );
+            } else {
+                tracing::info!(kernels = count, "all kernels are ended");
+            }
+            StopReason::Shutdown
+        } else {
+            StopReason::AgentRestart
+        };
+        detach.cancel();
+        kernel_tasks.close();
+        calls.close();
+        if timeout(ANSWER, async { (calls.wait().await, server.await).1 }).await.is_err() {
+            tracing::warn!(calls = calls.len(), "calls were not answered in time");
+        }
+        if timeout(DETACH, kernel_tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = kernel_tasks.len(),
+                "kernels were in the middle of something; the next start finishes it"
+            );
+        }
+        events.emit(Event::InstanceTerminated(reason));
+        let unsent = events.close(DRAIN).await;
+        if unsent > 0 {
+            tracing::warn!(unsent, "events did not leave; those of ended kernels are told at the next start");
+        }
+        life.end.cancel();
+        life.tracker.close();
+        // Of the kernels' tasks those that note which ends have just been told.
+        let rest = async { tokio::join!(life.tracker.wait(), kernel_tasks.wait()) };
+        if timeout(REST, rest).await.is_err() {
+            let tasks = life.tracker.len() + kernel_tasks.len();
+            tracing::debug!(tasks, "tasks did not end in time");
+        }
+        tracing::info!(reason = reason.as_str(), "stopped");
     }
-    if timeout(DETACH, kernel_tasks.wait()).await.is_err() {
-        tracing::warn!(
-            tasks = kernel_tasks.len(),
-            "kernels were in the middle of something; the next start finishes it"
-        );
-    }
-    events.emit(Event::InstanceTerminated(reason));
-    let unsent = events.close(DRAIN).await;
-    if unsent > 0 {
-        tracing::warn!(unsent, "events did not leave; those of ended kernels are told at the next start");
-    }
-    end.cancel();
-    tracker.close();
-    // Of the kernels' tasks those that note which ends have just been told.
-    let rest = async { tokio::join!(tracker.wait(), kernel_tasks.wait()) };
-    if timeout(REST, rest).await.is_err() {
-        let tasks = tracker.len() + kernel_tasks.len();
-        tracing::debug!(tasks, "tasks did not end in time");
-    }
-    tracing::info!(reason = reason.as_str(), "stopped");
 }

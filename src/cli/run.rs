@@ -1,8 +1,10 @@
 //! Carries a checked command out.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +12,7 @@ use super::{AgentArgs, ClientCommand, Command, Exit, commands, events};
 use crate::agent;
 use crate::agent::config::Config;
 use crate::client::{CallError, Client};
-use crate::telemetry;
+use crate::telemetry::{self, Telemetry};
 
 /// Does what was asked, to the end.
 #[must_use]
@@ -21,9 +23,7 @@ pub fn run(command: Command) -> Exit {
         Command::Run(config) => run_agent(*config),
         Command::Check(config) => blocking(super::check::check(*config)),
         Command::Client(args, command) => blocking(run_client(args, command)),
-        Command::Events(args) => {
-            blocking(async move { events::listen(args).await.unwrap_or_else(|error| failed(&error)) })
-        }
+        Command::Events(args) => blocking(async move { events::listen(args).await.unwrap_or_else(failed) }),
     }
 }
 
@@ -39,39 +39,35 @@ fn blocking(future: impl Future<Output = Exit>) -> Exit {
 
 fn run_agent(config: Config) -> Exit {
     let telemetry = match telemetry::init(&config.telemetry) {
-        Ok(telemetry) => telemetry,
+        Ok(telemetry) => Arc::new(telemetry),
         Err(error) => {
-            eprintln!("backendai-agent: {error}");
+            eprintln!("backendai-agent: {:#}", anyhow::Error::from(error));
             return Exit::Failed;
         }
     };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "could not start the runtime");
-            return Exit::Failed;
-        }
-    };
+    let ended = live(config, &telemetry);
+    if let Err(error) = &ended {
+        tracing::error!("giving up: {error:#}");
+    }
+    // Not by dropping it: the thread that limits the stop may have it, too.
+    telemetry.close(telemetry::CLOSE_LIMIT);
+    if ended.is_ok() { Exit::Done } else { Exit::Failed }
+}
+
+/// The agent's whole life.
+fn live(config: Config, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("could not start the runtime")?;
     raise_descriptor_limit();
-    let exit = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         // Ends of kernels may take their time where they are asked for.
         let limit = (!config.stop_kernels_on_exit).then_some(STOP_LIMIT);
-        if let Err(error) = stop_on_signals(stop.clone(), limit) {
-            tracing::error!(%error, "could not listen for signals");
-            return Exit::Failed;
-        }
-        match agent::run(config, &telemetry, stop).await {
-            Ok(()) => Exit::Done,
-            Err(error) => {
-                tracing::error!(%error, "giving up");
-                Exit::Failed
-            }
-        }
+        stop_on_signals(stop.clone(), limit, telemetry).context("could not listen for signals")?;
+        agent::run(config, telemetry, stop).await.map_err(anyhow::Error::from)
     });
     // Threads that hang in a system call (a dead network file system) must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    exit
+    ended
 }
 
 /// Every kernel takes a handful of descriptors.
@@ -87,10 +83,16 @@ fn raise_descriptor_limit() {
 /// The stop has limits for each of its steps, which stay below this together; a disk or a log that hangs has none.
 const STOP_LIMIT: Duration = Duration::from_millis(4700);
 
+/// What log lines and reports get where the process has to end at once.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// Ends the process whatever hangs. A thread of its own: the runtime may hang, too.
-fn end_after(limit: Duration) {
+fn end_after(limit: Duration, telemetry: &Arc<Telemetry>) {
+    let telemetry = Arc::clone(telemetry);
     let ending = std::thread::Builder::new().name("stop-limit".to_owned()).spawn(move || {
         std::thread::sleep(limit);
+        tracing::error!("the stop hangs; ending without it, the next start finishes what is open");
+        telemetry.close(LAST_WORDS);
         std::process::exit(1);
     });
     if let Err(error) = ending {
@@ -99,9 +101,14 @@ fn end_after(limit: Duration) {
 }
 
 /// The first signal stops in order, the second at once.
-fn stop_on_signals(stop: CancellationToken, limit: Option<Duration>) -> std::io::Result<()> {
+fn stop_on_signals(
+    stop: CancellationToken,
+    limit: Option<Duration>,
+    telemetry: &Arc<Telemetry>,
+) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let telemetry = Arc::clone(telemetry);
     tokio::spawn(async move {
         for is_second in [false, true] {
             let name = tokio::select! {
@@ -113,11 +120,12 @@ fn stop_on_signals(stop: CancellationToken, limit: Option<Duration>) -> std::io:
                     signal = name,
                     "a second signal: stopping at once; the next start finishes what is open"
                 );
+                telemetry.close(LAST_WORDS);
                 std::process::exit(1);
             }
             tracing::info!(signal = name, "asked to stop");
             if let Some(limit) = limit {
-                end_after(limit);
+                end_after(limit, &telemetry);
             }
             stop.cancel();
         }
@@ -132,15 +140,17 @@ async fn run_client(args: AgentArgs, command: ClientCommand) -> Exit {
 
 /// Tells the operator what went wrong, and the shell by the exit code.
 fn shown(result: Result<Exit, CallError>) -> Exit {
-    let error = match result {
-        Ok(exit) => return exit,
-        Err(error) => error,
-    };
-    let exit = failed(&error);
-    if matches!(error, CallError::NoAnswer { .. }) { Exit::NoAnswer } else { exit }
+    match result {
+        Ok(exit) => exit,
+        Err(error @ CallError::NoAnswer { .. }) => {
+            failed(error);
+            Exit::NoAnswer
+        }
+        Err(error) => failed(error),
+    }
 }
 
-fn failed(error: &dyn std::error::Error) -> Exit {
-    eprintln!("backendai-agent: {error}");
+fn failed(error: impl Into<anyhow::Error>) -> Exit {
+    eprintln!("backendai-agent: {:#}", error.into());
     Exit::Failed
 }

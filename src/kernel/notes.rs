@@ -167,17 +167,36 @@ pub struct Found {
     pub samples: HashMap<KernelId, Sample>,
 }
 
-impl Notes {
+/// Where notes are kept; whose is not said yet.
+#[derive(Debug)]
+pub struct NotesDir {
+    /// Holds the directories of both kinds.
+    path: PathBuf,
+}
+
+impl NotesDir {
     /// Opens the two directories, making them where they are missing.
-    pub fn open(agent_dir: &Path, owner: &Owner) -> io::Result<Self> {
-        let (kernels, endings) = (agent_dir.join("kernels"), agent_dir.join("endings"));
-        for dir in [&kernels, &endings] {
-            fs::create_dir_all(dir)?;
+    pub fn open(agent_dir: &Path) -> io::Result<Self> {
+        for dir in ["kernels", "endings"] {
+            fs::create_dir_all(agent_dir.join(dir))?;
         }
-        let samples = agent_dir.join(format!("samples.{}.{}.json", owner.namespace, owner.instance));
-        Ok(Self { kernels, endings, samples, owner: owner.to_string(), ended: Mutex::default() })
+        Ok(Self { path: agent_dir.to_owned() })
     }
 
+    /// The notes of one agent.
+    #[must_use]
+    pub fn of(&self, owner: &Owner) -> Notes {
+        Notes {
+            kernels: self.path.join("kernels"),
+            endings: self.path.join("endings"),
+            samples: self.path.join(format!("samples.{}.{}.json", owner.namespace, owner.instance)),
+            owner: owner.to_string(),
+            ended: Mutex::default(),
+        }
+    }
+}
+
+impl Notes {
     /// Reads everything an earlier life left.
     pub fn load(&self) -> io::Result<Found> {
         let mut found = Found::default();

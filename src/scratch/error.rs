@@ -13,7 +13,7 @@ use super::path::PathFault;
 pub enum ScratchError {
     /// The scratch root is not there.
     #[error(
-        "the scratch root {path} can't be opened: {source}; make it (mkdir -p {path} && chown {uid} {path}) or choose \
+        "the scratch root {path} can't be opened; make it (mkdir -p {path} && chown {uid} {path}) or choose \
          another one with --scratch-root"
     )]
     RootMissing {
@@ -33,7 +33,7 @@ pub enum ScratchError {
     },
     /// The agent can't write below the scratch root; found by trying.
     #[error(
-        "the agent (uid {uid}) can't write below the scratch root {path}: {source}; check that the file system is \
+        "the agent (uid {uid}) can't write below the scratch root {path}; check that the file system is \
          writable and has space, and give it to the agent (chown {uid} {path})"
     )]
     RootNotWritable {

@@ -5,8 +5,6 @@
 //! registry, so that no scraper, however slow or hostile, reaches the agent's work.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -69,19 +67,16 @@ struct Pages {
     readiness: watch::Receiver<Readiness>,
 }
 
-/// Serves until `cancel`; returns the address, which differs from the given one when that had port 0.
-pub(super) async fn serve(
-    addr: SocketAddr,
+/// Serves until `cancel`.
+pub(super) fn serve(
+    listener: TcpListener,
     metrics: PrometheusHandle,
     readiness: watch::Receiver<Readiness>,
     cancel: CancellationToken,
     tracker: &TaskTracker,
-) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(addr).await?;
-    let addr = listener.local_addr()?;
+) {
     let pages = Arc::new(Pages { metrics, readiness });
     tracker.spawn(accept(listener, pages, cancel, tracker.clone()));
-    Ok(addr)
 }
 
 async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationToken, tracker: TaskTracker) {
@@ -176,6 +171,8 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use metrics_exporter_prometheus::PrometheusBuilder;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -196,8 +193,9 @@ mod tests {
             metrics::with_local_recorder(&recorder, || metrics::gauge!("kernels").set(7.0));
             let (readiness, watched) = watch::channel(Readiness::default());
             let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
-            let any = "127.0.0.1:0".parse().unwrap();
-            let addr = serve(any, recorder.handle(), watched, cancel.clone(), &tracker).await.unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            serve(listener, recorder.handle(), watched, cancel.clone(), &tracker);
             Self { addr, readiness, cancel, tracker }
         }
 
@@ -259,16 +257,6 @@ mod tests {
         for _ in 0..CONNECTIONS {
             silent.push(TcpStream::connect(server.addr).await.unwrap());
         }
-        server.stop().await;
-    }
-
-    #[tokio::test]
-    async fn an_address_in_use_is_an_error() {
-        let server = Server::start().await;
-        let handle = PrometheusBuilder::new().build_recorder().handle();
-        let readiness = server.readiness.subscribe();
-        let second = serve(server.addr, handle, readiness, server.cancel.clone(), &server.tracker).await;
-        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         server.stop().await;
     }
 }

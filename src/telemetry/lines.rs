@@ -7,9 +7,9 @@
 //! in (`mpsc`, bounded by [`QUEUE_BYTES`]); `done` tells the closer that everything has been written.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,8 @@ pub(super) struct LineSender {
 /// A running sink; close it to be sure that its lines are out.
 pub(super) struct LineSink {
     sender: LineSender,
-    /// Gets one message, or is cut, when the thread has ended.
-    done: Receiver<()>,
+    /// Gets one message, or is cut, when the thread has ended. Locked by whoever waits for that.
+    done: Mutex<Receiver<()>>,
 }
 
 impl LineSink {
@@ -80,7 +80,7 @@ impl LineSink {
             // Nobody waits any more when the closer ran out of patience.
             let _ = ended.send(());
         })?;
-        Ok(Self { sender: LineSender { queue, count }, done })
+        Ok(Self { sender: LineSender { queue, count }, done: Mutex::new(done) })
     }
 
     /// The end for the logging side.
@@ -92,7 +92,8 @@ impl LineSink {
     /// left behind, stuck in its write.
     pub(super) fn close(&self, limit: Duration) -> bool {
         let _ = self.sender.queue.send(Item::Close);
-        !matches!(self.done.recv_timeout(limit), Err(mpsc::RecvTimeoutError::Timeout))
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(done.recv_timeout(limit), Err(mpsc::RecvTimeoutError::Timeout))
     }
 }
 
@@ -180,7 +181,7 @@ impl<W: Write, R: Fn(Trouble)> SinkThread<W, R> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Condvar, Mutex};
+    use std::sync::Condvar;
 
     use super::*;
 

@@ -42,7 +42,7 @@ pub enum ListenError {
         address: String,
     },
     /// Anything else.
-    #[error("could not listen on {address}: {source}")]
+    #[error("could not listen on {address}")]
     Other {
         /// Where we wanted to listen.
         address: String,

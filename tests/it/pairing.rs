@@ -210,6 +210,46 @@ async fn a_stop_while_waiting_for_the_manager_is_quick() {
     assert_eq!(bed.presence().await, Vec::<String>::new());
 }
 
+/// Starts an agent that lacks something of this machine: it ends with the reason, and nobody has heard of it.
+async fn a_start_in_vain(args: &[&str], reason: &str) {
+    let bed = Bed::start().await;
+    let history = bed.etcd.history(&bed.key("nodes/agents"));
+    let mut agent = bed.spawn_agent(args);
+    assert_eq!(agent.wait(secs(5)).await.code(), Some(1), "{}", agent.output());
+    let output = agent.output();
+    let last = output.lines().last().unwrap_or_default();
+    assert!(last.contains("giving up") && last.contains(reason), "{output}");
+    // Behind whatever the agent may have written.
+    let after = bed.key("nodes/agents/after");
+    bed.etcd.etcdctl(&["put", &after, "x"]).await;
+    assert_eq!(history.changes(1).await, [("PUT".to_owned(), after, "x".to_owned())]);
+    let told: Vec<String> = bed.manager.events().into_iter().map(|event| event.name).collect();
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_taken_metrics_port_ends_the_start_before_anybody_hears_of_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let advice = "choose a free address of this machine with --metrics-addr: Address already in use";
+    a_start_in_vain(&["--metrics-addr", &addr], &format!("{addr}; {advice}")).await;
+}
+
+#[tokio::test]
+async fn a_taken_rpc_port_ends_the_start_before_anybody_hears_of_it() {
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    a_start_in_vain(&["--agent-port", &port], &format!(":{port}")).await;
+}
+
+#[tokio::test]
+async fn notes_that_cannot_be_opened_end_the_start_before_anybody_hears_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join(".agent")).unwrap();
+    std::fs::write(root.path().join(".agent/kernels"), "not a directory").unwrap();
+    a_start_in_vain(&["--scratch-root", root.path().to_str().unwrap()], "File exists").await;
+}
+
 #[tokio::test]
 async fn a_missing_scratch_root_ends_the_start_with_a_clear_text() {
     let bed = Bed::start().await;

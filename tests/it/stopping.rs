@@ -112,5 +112,7 @@ async fn a_second_signal_ends_at_once() {
     agent.wait(secs(2)).await;
     println!("ended {:?} after the first signal", begin.elapsed());
     assert!(begin.elapsed() < secs(2));
+    let output = agent.output();
+    assert!(output.lines().last().unwrap_or_default().contains("a second signal"), "{output}");
     bed.etcd.resume();
 }

@@ -8,7 +8,7 @@ fn owner(instance: &str) -> Owner {
 
 fn notes() -> (tempfile::TempDir, Notes) {
     let dir = tempfile::tempdir().unwrap();
-    let notes = Notes::open(dir.path(), &owner("i")).unwrap();
+    let notes = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
     (dir, notes)
 }
 
@@ -22,7 +22,7 @@ fn kernels_and_untold_endings_come_back() {
     let ending = Ending::new(b, EndReason::IdleTimeout, Some(Sample::default()));
     notes.ending(b, &ending).unwrap();
 
-    let again = Notes::open(dir.path(), &owner("i")).unwrap();
+    let again = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
     let found = again.load().unwrap();
     assert_eq!(found.kernels[&a], note);
     assert_eq!(found.untold[&b], ending);
@@ -43,7 +43,7 @@ fn samples_come_back_and_a_damaged_file_of_them_is_set_aside() {
 
 /// What the next life of the agent finds.
 fn next_life(dir: &tempfile::TempDir) -> (Notes, Found) {
-    let notes = Notes::open(dir.path(), &owner("i")).unwrap();
+    let notes = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
     let found = notes.load().unwrap();
     (notes, found)
 }
@@ -127,7 +127,7 @@ fn what_is_damaged_foreign_or_of_the_future_is_set_aside() {
     put(&format!("{future}.json"), &format!(r#"{{"version": 2, "kernel": "{future}", "reason": "x"}}"#));
     put(&format!("{good}.tmp"), "cut off");
 
-    let found = Notes::open(dir.path(), &owner("i")).unwrap().load().unwrap();
+    let found = NotesDir::open(dir.path()).unwrap().of(&owner("i")).load().unwrap();
     assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&good]);
     let names: Vec<_> = fs::read_dir(dir.path().join("endings"))
         .unwrap()
@@ -146,7 +146,7 @@ fn another_agent_s_notes_are_neither_read_nor_touched() {
     notes.note(kernel, &KernelNote::new(kernel, NotedPhase::Running), false).unwrap();
     notes.ending(ended, &Ending::new(ended, EndReason::IdleTimeout, None)).unwrap();
     notes.keep_samples(&[(kernel, Sample::default())]).unwrap();
-    let other = Notes::open(dir.path(), &owner("another")).unwrap();
+    let other = NotesDir::open(dir.path()).unwrap().of(&owner("another"));
     let found = other.load().unwrap();
     assert!(found.kernels.is_empty() && found.untold.is_empty() && found.samples.is_empty());
     assert!(other.must_tell(ended), "it knows nothing of it");

@@ -124,17 +124,20 @@ impl Bed {
         agent
     }
 
-    /// Starts an agent and does not wait for anything.
+    /// Starts an agent and does not wait for anything. What `args` set is not set by the bed.
     pub(crate) fn spawn_agent(&self, args: &[&str]) -> Agent {
-        let mut all = vec!["--namespace".to_owned(), self.namespace.clone()];
-        all.extend(["--instance-id".to_owned(), self.instance.clone()]);
-        // A name and not an address: clients that try ::1 only would fail here.
-        all.extend(["--etcd-addr".to_owned(), format!("localhost:{}", self.etcd.port())]);
-        all.extend(["--agent-port".to_owned(), self.agent_port.number().to_string()]);
-        all.extend(["--scratch-root".to_owned(), self.scratch().display().to_string()]);
-        for flag in ["--agent-host-override", "--kernel-host-override"] {
-            all.extend([flag.to_owned(), "127.0.0.1".to_owned()]);
-        }
+        let own = [
+            ("--namespace", self.namespace.clone()),
+            ("--instance-id", self.instance.clone()),
+            // A name and not an address: clients that try ::1 only would fail here.
+            ("--etcd-addr", format!("localhost:{}", self.etcd.port())),
+            ("--agent-port", self.agent_port.number().to_string()),
+            ("--scratch-root", self.scratch().display().to_string()),
+            ("--agent-host-override", "127.0.0.1".to_owned()),
+            ("--kernel-host-override", "127.0.0.1".to_owned()),
+        ];
+        let own = own.into_iter().filter(|(flag, _)| !args.contains(flag));
+        let mut all: Vec<String> = own.flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
         all.extend(args.iter().map(|&arg| arg.to_owned()));
         self.spawn_agent_as(&all)
     }

@@ -1,0 +1,133 @@
+//! From what this machine gives to an agent that serves: Docker, identity, etcd, the manager, then the parts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::running::{Parts, Running};
+use super::{Agent, parts};
+use crate::address::HostPort;
+use crate::cluster::{Cluster, Presence};
+use crate::docker::Docker;
+use crate::events::Events;
+use crate::heartbeat::HeartbeatConfig;
+use crate::identity::{self, IdentityConfig};
+use crate::images::{Images, ImagesConfig};
+use crate::kernel::labels::Owner;
+use crate::kernel::{FolderChecks, Kernels, Node};
+use crate::stats::{Collector, Store};
+use crate::telemetry::Readiness;
+
+/// How long the start waits for the first list of images before it goes on without.
+const FIRST_SCAN: Duration = Duration::from_secs(10);
+
+/// How long leaving etcd may take when the start is given up.
+const LEAVE: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Waits for Docker and for the manager, as long as it takes, and starts the parts. `None` when told to stop
+    /// meanwhile; then etcd is as it was found.
+    pub async fn pair(self, stop: &CancellationToken) -> Option<Running> {
+        let Self { config, scratch, notes, outputs, server, readiness, meters, life } = self;
+        let (end, tracker) = (&life.end, &life.tracker);
+        let waits_for =
+            |what: &str| drop(readiness.send_replace(Readiness::not_ready(vec![what.to_owned()])));
+
+        let docker = Docker::open(config.docker);
+        waits_for("waiting for Docker");
+        let info = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await?;
+        // From before the first look at the containers, so that nothing falls in between.
+        let events_since = parts::unix_nanos();
+        let memory = Some(scratch.agent_dir().join("identity.json"));
+        let identity = identity::discover(IdentityConfig { memory, ..config.identity }).await;
+        let agent_host = config.agent_host.unwrap_or_else(|| identity.ip.to_string());
+        let kernel_host = config.kernel_host.unwrap_or_else(|| agent_host.clone());
+        tracing::info!(instance = %identity.instance_id, host = agent_host, region = identity.region, "this machine");
+
+        let owner =
+            Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
+        let cluster = Cluster::start(config.cluster, &identity.instance_id, end, tracker);
+        waits_for("waiting for the manager");
+        let manager = stop.run_until_cancelled(cluster.wait_for_manager()).await?;
+        tracing::info!(manager = manager.manager_id, "paired with the manager");
+        cluster.set_presence(Presence::Starting);
+        waits_for("starting");
+
+        let resources = parts::discover_resources(&info).await;
+        let wanted = parts::wanted_images(&cluster, config.auto_update_images, end, tracker);
+        let images_config =
+            ImagesConfig { auto_update: config.auto_update_images, ..ImagesConfig::with_updates(wanted) };
+        let images = Images::start(docker.clone(), images_config, end.clone(), tracker);
+        match stop.run_until_cancelled(images.first_scan(FIRST_SCAN)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::warn!(%error, "going on without a list of images; kernels are refused until there is one");
+            }
+            None => {
+                if let Err(error) = cluster.retract(LEAVE).await {
+                    tracing::warn!(%error, "could not leave etcd");
+                }
+                return None;
+            }
+        }
+
+        let settings = cluster.settings();
+        let event_addr =
+            parts::map_watch(&settings, tracker, end, |s| s.as_ref().map(|s| s.event_addr.clone()));
+        let redis = parts::map_watch(&settings, tracker, end, |s| s.as_ref().map(|s| s.redis.clone()));
+        let events = Events::start(identity.instance_id, event_addr, tracker);
+        let store = Store::start(redis, end.clone(), tracker);
+        let collector = Arc::new(Collector::new(parts::collector(&docker)));
+        scratch.start_sweeper(end.clone(), tracker);
+
+        let heartbeat = HeartbeatConfig {
+            interval: config.heartbeat_interval,
+            ip: agent_host.clone(),
+            region: identity.region,
+            addr: HostPort { host: agent_host, port: server.port() }.endpoint(),
+            totals: resources.totals(),
+        };
+        let (kernel_tasks, detach) = (TaskTracker::new(), CancellationToken::new());
+        let kernels = Kernels::new(Node {
+            config: config.kernels,
+            kernel_host,
+            owner: owner.clone(),
+            docker: docker.clone(),
+            images: images.clone(),
+            resources: resources.clone(),
+            scratch,
+            outputs,
+            collector: collector.clone(),
+            store: store.clone(),
+            events: events.clone(),
+            settings,
+            notes: notes.of(&owner),
+            folder_checks: FolderChecks::default(),
+            tracker: kernel_tasks.clone(),
+            detach: detach.clone(),
+        });
+        let parts = Parts {
+            cluster,
+            kernels,
+            kernel_tasks,
+            detach,
+            events,
+            docker,
+            events_since,
+            images: images.list(),
+            resources,
+            collector,
+            store,
+            heartbeat,
+            stats_interval: config.stats_interval,
+            stop_kernels: config.stop_kernels_on_exit,
+            server,
+            readiness,
+            meters,
+            life,
+        };
+        Some(Running::start(parts, stop).await)
+    }
+}
