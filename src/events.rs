@@ -4,6 +4,11 @@
 //! waits. One message is under way at a time, and leaves the queue when it has arrived, so that nothing goes stale on the
 //! way and nothing is lost with a connection.
 //!
+//! An event whose departure has to be noted takes three steps, in the order in which its sender reads them: a
+//! [`Place`] in the lane ([`Events::queue`]), its [`Turn`] once the place is the first and there is a connection
+//! ([`Place::turn`]), and the sending ([`Turn::send`]). What the sender does between them is its own affair: heartbeats
+//! go meanwhile, other events wait.
+//!
 //! One task (`serve`) owns the line. Channels: `ordered` (mpsc, unbounded: an event must never be refused, and
 //! there are at most a few per kernel), `beat` (watch, the newest heartbeat), `address` (watch, where the manager
 //! listens), `waiting` (watch, how many ordered events wait, for metrics and the stop).
@@ -14,7 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,11 +26,12 @@ use tokio_util::task::TaskTracker;
 use self::line::Line;
 use crate::address::HostPort;
 use crate::ids::InstanceId;
+use crate::patience::{Backoff, Outage};
 use crate::wire::event::{Event, Heartbeat};
 use crate::zmtp::Trouble;
 
-/// How long an event waits for its departure to be noted; a disk that hangs must not keep the manager uninformed.
-const NOTE_LIMIT: Duration = Duration::from_secs(1);
+/// The pauses between attempts to connect.
+const RETRIES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// How long what was sent to a manager that has moved meanwhile is waited for.
 const MOVE_LIMIT: Duration = Duration::from_secs(1);
@@ -36,38 +41,66 @@ const MOVE_LIMIT: Duration = Duration::from_secs(1);
 pub struct Events {
     ordered: mpsc::UnboundedSender<Queued>,
     beat: watch::Sender<Option<Heartbeat>>,
-    /// Counted up by whoever emits and down by the task, so that a close right after an emit waits for it.
+    /// Counted up by whoever queues and down by the task, so that a close right after an emit waits for it.
     waiting: Arc<watch::Sender<usize>>,
     /// When the last heartbeat arrived; none has at first.
     last_beat: watch::Receiver<Option<Instant>>,
     stop: CancellationToken,
 }
 
-/// Notes how far an event is, for the next life of the agent; both methods block for a small write.
-///
-/// A crash between the two leaves open whether the event has arrived. That is only ever so while it is under way:
-/// an event that waits for a connection has not left.
-pub trait Departure: Send + Sync + 'static {
-    /// It is about to leave.
-    fn leaves(&self);
-    /// It did not arrive, and waits again.
-    fn stays(&self);
+/// What waits in the lane of ordered events.
+enum Queued {
+    /// Goes as soon as it is the first.
+    Event(Event),
+    /// A place; its sender asks for the turn through the channel, and gives the place up by dropping the other end.
+    Place(mpsc::Receiver<Ask>),
 }
 
-struct Queued {
+/// The wish for the turn: the way to hand the event over is sent through it.
+type Ask = oneshot::Sender<oneshot::Sender<Handed>>;
+
+/// An event handed over in its turn.
+struct Handed {
     event: Event,
-    /// Told when the event has arrived.
-    arrived: oneshot::Sender<()>,
-    departure: Option<Arc<dyn Departure>>,
+    outcome: oneshot::Sender<Sent>,
 }
 
-/// Resolves when the event has arrived at the manager; an event of a stopped queue never does.
-pub struct Arrival(oneshot::Receiver<()>);
+/// A place among the ordered events; dropping it gives it up.
+pub struct Place(mpsc::Sender<Ask>);
 
-impl Arrival {
-    /// Whether it arrived; `false` when the queue stopped before.
-    pub async fn wait(self) -> bool {
-        self.0.await.is_ok()
+/// The place is the first of the lane, and there is a connection. Dropped without a send, the place waits again.
+pub struct Turn(oneshot::Sender<Handed>);
+
+/// What became of an event that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It has arrived at the manager.
+    Arrived,
+    /// The connection broke: it did not arrive, and its place waits for another turn.
+    Stays,
+    /// The queue was closed while the event was under way: nobody knows whether it has arrived.
+    Unknown,
+}
+
+impl Place {
+    /// Waits until the place is the first and there is a connection. `None`: the queue is closed. May be cancelled and
+    /// called again.
+    pub async fn turn(&mut self) -> Option<Turn> {
+        let (ask, granted) = oneshot::channel();
+        self.0.send(ask).await.ok()?;
+        granted.await.ok().map(Turn)
+    }
+}
+
+impl Turn {
+    /// Sends the event and waits until it has arrived.
+    pub async fn send(self, event: Event) -> Sent {
+        let (outcome, heard) = oneshot::channel();
+        if self.0.send(Handed { event, outcome }).is_err() {
+            return Sent::Stays;
+        }
+        // Dropped without a word, it never left.
+        heard.await.unwrap_or(Sent::Stays)
     }
 }
 
@@ -91,8 +124,8 @@ impl Events {
             beat: beat_rx,
             waiting: waiting.clone(),
             last_beat: last_beat_tx,
-            front: None,
-            failures: 0,
+            front: Front::None,
+            outage: Outage::default(),
         };
         let stopped = stop.clone();
         tracker.spawn(async move { stopped.run_until_cancelled(server.serve()).await });
@@ -100,23 +133,24 @@ impl Events {
     }
 
     /// Queues an event behind all that wait.
-    pub fn emit(&self, event: Event) -> Arrival {
-        self.queue(event, None)
+    pub fn emit(&self, event: Event) {
+        self.push(Queued::Event(event));
     }
 
-    /// The same, with a note of its departure.
-    pub fn emit_noted(&self, event: Event, departure: Arc<dyn Departure>) -> Arrival {
-        self.queue(event, Some(departure))
+    /// Takes a place behind all that wait, for an event that is sent in its turn.
+    #[must_use]
+    pub fn queue(&self) -> Place {
+        let (asks, asked) = mpsc::channel(1);
+        self.push(Queued::Place(asked));
+        Place(asks)
     }
 
-    fn queue(&self, event: Event, departure: Option<Arc<dyn Departure>>) -> Arrival {
-        let (arrived, rx) = oneshot::channel();
+    fn push(&self, queued: Queued) {
         self.waiting.send_modify(|n| *n += 1);
-        if self.ordered.send(Queued { event, arrived, departure }).is_err() {
+        if self.ordered.send(queued).is_err() {
             self.waiting.send_modify(|n| *n -= 1);
             tracing::debug!("an event came after the queue was closed");
         }
-        Arrival(rx)
     }
 
     /// Replaces the heartbeat that waits.
@@ -166,23 +200,47 @@ struct Server {
     beat: watch::Receiver<Option<Heartbeat>>,
     waiting: Arc<watch::Sender<usize>>,
     last_beat: watch::Sender<Option<Instant>>,
-    /// The oldest event that has not arrived.
-    front: Option<Front>,
-    /// How often in a row there was no connection, or one over which nothing arrived.
-    failures: u32,
+    /// The oldest of the ordered events.
+    front: Front,
+    /// There was no connection, or one over which nothing arrived.
+    outage: Outage,
 }
 
-struct Front {
-    queued: Queued,
-    noted: Noted,
+/// How far the first of the lane is.
+enum Front {
+    /// The lane is empty, as far as it was looked at.
+    None,
+    /// It can go.
+    Event(Event),
+    /// Its sender has not asked for the turn.
+    Place(mpsc::Receiver<Ask>),
+    /// Its sender has the turn, over the connection that there is now.
+    Turn(mpsc::Receiver<Ask>, oneshot::Receiver<Handed>),
+    /// Its sender has handed the event over.
+    Handed(mpsc::Receiver<Ask>, Event, UnderWay),
 }
 
-/// Whether an event's departure is noted.
-enum Noted {
-    No,
-    /// A thread does it.
-    Begun(JoinHandle<()>),
-    Done,
+/// Tells the sender of an event what became of it.
+struct UnderWay(Option<oneshot::Sender<Sent>>);
+
+impl UnderWay {
+    fn tell(mut self, sent: Sent) {
+        self.say(sent);
+    }
+
+    fn say(&mut self, sent: Sent) {
+        if let Some(outcome) = self.0.take() {
+            // The sender may have gone; then there is nobody to tell.
+            let _ = outcome.send(sent);
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    /// The task ends while the event may be under way.
+    fn drop(&mut self) {
+        self.say(Sent::Unknown);
+    }
 }
 
 /// What goes out next.
@@ -198,9 +256,14 @@ impl Server {
             self.send_over(&mut line).await;
             // Whatever was under way waits again.
             self.beat.mark_changed();
-            if let Some(front) = &mut self.front {
-                front.stay().await;
-            }
+            self.front = match std::mem::replace(&mut self.front, Front::None) {
+                Front::Turn(place, _) => Front::Place(place),
+                Front::Handed(place, _, under_way) => {
+                    under_way.tell(Sent::Stays);
+                    Front::Place(place)
+                }
+                front => front,
+            };
         }
     }
 
@@ -211,18 +274,18 @@ impl Server {
                 changed(&mut self.address).await;
                 continue;
             };
-            if self.failures > 0 {
+            if self.outage.failures() > 0 {
                 tokio::select! {
                     () = changed(&mut self.address) => {
-                        self.failures = 0;
+                        self.outage = Outage::default();
                         continue;
                     }
-                    () = sleep(pause(self.failures)) => {}
+                    () = sleep(RETRIES.pause(self.outage.failures())) => {}
                 }
             }
             tokio::select! {
                 biased;
-                () = changed(&mut self.address) => self.failures = 0,
+                () = changed(&mut self.address) => self.outage = Outage::default(),
                 opened = Line::open(&address) => match opened {
                     Ok(line) => return line,
                     Err(error) => self.failed(&error),
@@ -234,12 +297,11 @@ impl Server {
     /// Logs the first of several failures in a row; the next message that arrives ends the row.
     fn failed(&mut self, error: &Trouble) {
         let to = self.address.borrow().as_ref().map(ToString::to_string);
-        if self.failures == 0 {
+        if self.outage.failed(Instant::now()) {
             tracing::warn!(to, %error, "can't send events to the manager; trying until it works");
         } else {
-            tracing::debug!(to, %error, failures = self.failures, "still can't send events");
+            tracing::debug!(to, %error, failures = self.outage.failures(), "still can't send events");
         }
-        self.failures += 1;
     }
 
     /// Until the connection breaks or the manager is elsewhere.
@@ -255,8 +317,8 @@ impl Server {
             };
             let frames = match (&outgoing, &self.front) {
                 (Outgoing::Beat(info), _) => Event::Heartbeat(info.clone()).encode(&self.instance),
-                (Outgoing::Front, Some(front)) => front.queued.event.encode(&self.instance),
-                (Outgoing::Front, None) => continue,
+                (_, Front::Event(event) | Front::Handed(_, event, _)) => event.encode(&self.instance),
+                _ => continue,
             };
             let mut has_moved = false;
             let delivered = {
@@ -280,7 +342,7 @@ impl Server {
             if std::mem::take(&mut is_first) {
                 let to = address.borrow().as_ref().map(ToString::to_string);
                 tracing::info!(to, confirmed = line.confirms(), "events reach the manager");
-                self.failures = 0;
+                self.outage = Outage::default();
             }
             match outgoing {
                 Outgoing::Beat(_) => drop(self.last_beat.send_replace(Some(Instant::now()))),
@@ -292,67 +354,76 @@ impl Server {
         }
     }
 
-    /// Kernel events go before heartbeats; but a heartbeat does not wait for a disk. May be cancelled.
+    /// Ordered events go before heartbeats; but a heartbeat does not wait for the sender of one. May be cancelled.
     async fn next(&mut self) -> Outgoing {
         loop {
-            if self.front.as_ref().is_some_and(|front| matches!(front.noted, Noted::Done)) {
+            if matches!(self.front, Front::Event(_) | Front::Handed(..)) {
                 return Outgoing::Front;
             }
             tokio::select! {
                 biased;
-                () = note(&mut self.front), if self.front.is_some() => {}
-                Some(queued) = self.ordered.recv(), if self.front.is_none() => {
-                    self.front = Some(Front { queued, noted: Noted::No });
-                }
+                () = advance(&mut self.front, &mut self.ordered, &self.waiting) => {}
                 Ok(()) = self.beat.changed() => {
                     if let Some(newest) = self.beat.borrow_and_update().clone() {
                         return Outgoing::Beat(newest);
                     }
                 }
-                // Both senders are gone: there is nothing to send any more.
-                else => std::future::pending().await,
             }
         }
     }
 
     fn front_arrived(&mut self) {
-        if let Some(Front { queued, .. }) = self.front.take() {
-            tracing::debug!(event = queued.event.name(), "event arrived");
-            // Nobody may care; then there is nobody to tell.
-            let _ = queued.arrived.send(());
-            self.waiting.send_modify(|n| *n -= 1);
-        }
+        let event = match std::mem::replace(&mut self.front, Front::None) {
+            Front::Event(event) => event,
+            Front::Handed(_, event, under_way) => {
+                under_way.tell(Sent::Arrived);
+                event
+            }
+            // What goes out as the front is one of the two.
+            Front::None | Front::Place(_) | Front::Turn(..) => return,
+        };
+        tracing::debug!(event = event.name(), "event arrived");
+        self.waiting.send_modify(|n| *n -= 1);
     }
 }
 
-impl Front {
-    /// It did not arrive, or did not even leave.
-    async fn stay(&mut self) {
-        let was_noted = !matches!(self.noted, Noted::No);
-        self.noted = Noted::No;
-        if let Some(departure) = self.queued.departure.clone().filter(|_| was_noted) {
-            let noted = tokio::task::spawn_blocking(move || departure.stays());
-            if timeout(NOTE_LIMIT, noted).await.is_err() {
-                tracing::warn!("a note of an event that waits is slow to be written; check the disk");
+/// One step of the lane's front towards an event that can go. May be cancelled and called again; waits for ever when
+/// nothing can come any more.
+async fn advance(
+    front: &mut Front,
+    ordered: &mut mpsc::UnboundedReceiver<Queued>,
+    waiting: &watch::Sender<usize>,
+) {
+    match front {
+        Front::Event(_) | Front::Handed(..) => {}
+        Front::None => match ordered.recv().await {
+            Some(Queued::Event(event)) => *front = Front::Event(event),
+            Some(Queued::Place(place)) => *front = Front::Place(place),
+            None => std::future::pending().await,
+        },
+        Front::Place(place) => {
+            let Some(ask) = place.recv().await else {
+                *front = Front::None;
+                waiting.send_modify(|n| *n -= 1);
+                return;
+            };
+            let (hand_over, handed) = oneshot::channel();
+            // Refused by a sender that has stopped waiting; it asks again, or drops its place.
+            if ask.send(hand_over).is_ok()
+                && let Front::Place(place) = std::mem::replace(front, Front::None)
+            {
+                *front = Front::Turn(place, handed);
             }
         }
-    }
-}
-
-/// Notes that the front event leaves. May be cancelled and called again.
-async fn note(front: &mut Option<Front>) {
-    let Some(front) = front else { return };
-    if let Noted::No = front.noted {
-        front.noted = match front.queued.departure.clone() {
-            Some(departure) => Noted::Begun(tokio::task::spawn_blocking(move || departure.leaves())),
-            None => Noted::Done,
-        };
-    }
-    if let Noted::Begun(writing) = &mut front.noted {
-        if timeout(NOTE_LIMIT, writing).await.is_err() {
-            tracing::warn!("a note of an event that leaves is slow to be written; check the disk");
+        Front::Turn(_, handed) => {
+            let handed = handed.await;
+            if let Front::Turn(place, _) = std::mem::replace(front, Front::None) {
+                *front = match handed {
+                    Ok(Handed { event, outcome }) => Front::Handed(place, event, UnderWay(Some(outcome))),
+                    Err(_) => Front::Place(place),
+                };
+            }
         }
-        front.noted = Noted::Done;
     }
 }
 
@@ -361,11 +432,6 @@ async fn changed<T>(watch: &mut watch::Receiver<T>) {
     if watch.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// The pause after so many failures in a row: 0.1 s, doubling to 2 s.
-fn pause(failures: u32) -> Duration {
-    Duration::from_millis(50 * 2u64.pow(failures.min(6))).min(Duration::from_secs(2))
 }
 
 #[cfg(test)]

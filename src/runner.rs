@@ -6,33 +6,40 @@
 //! the task (records come in) and the callers (answers go out) change it, and each change is short.
 //! Waiting for output happens in the caller's task, in a [`Seat`].
 //!
+//! What the next life of the agent has to know of the run that goes on is kept by a second task ([`memory`]).
+//!
 //! Channels: commands to the task (`mpsc`, bounded), `changed` to waiting callers (`watch`, a counter),
-//! `activity` to the kernel's task (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
+//! `activity` to the kernel's task and the keeper of the memory (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
 
 mod intake;
+pub mod memory;
 mod outlet;
 pub mod output;
 pub mod runs;
 mod seat;
+mod shared;
 mod task;
 #[cfg(test)]
 mod tests;
 pub mod utf8;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::intake::Intake;
+pub use self::memory::{GoingRun, RunMemory};
+use self::memory::{Remembered, RunKeeper};
 use self::outlet::Outlet;
 pub use self::runs::{Activity, Entry, Refusal, Runs};
 pub use self::seat::{Answer, Begin, Seat};
+use self::shared::{Asker, Shared};
 use crate::ids::{KernelId, RunId};
 use crate::wire::command::Command;
 use crate::wire::request::Completions;
@@ -60,27 +67,12 @@ pub struct RunnerAddr {
 pub struct Runner {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
+    remembered: Remembered,
     cancel: CancellationToken,
 }
 
-struct Shared {
-    /// For log lines.
-    kernel: KernelId,
-    /// The queue; see the module's doc for why a mutex.
-    runs: Mutex<Runs>,
-    /// Counts changes that callers may wait for.
-    changed: watch::Sender<u64>,
-    /// What the kernel's task watches.
-    activity: watch::Sender<Activity>,
-    /// A full buffer was collected, or somebody asks for completions.
-    space: Notify,
-    /// Who gets the next completion record.
-    asker: Mutex<Option<mpsc::UnboundedSender<serde_json::Value>>>,
-    /// One ask at a time: answers carry nothing that tells them apart.
-    asking: Semaphore,
-    /// How many asks were given up whose answers may still come: a busy runner answers all of them later, in order.
-    stale_answers: AtomicUsize,
-}
+/// Where the run that goes on is remembered, and what the memory holds at first, if that is known.
+pub type Memory = (Arc<dyn RunMemory>, Option<GoingRun>);
 
 /// Completions that did not come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,30 +88,28 @@ pub enum AskError {
 impl Runner {
     /// Connects both sockets. Returns at once; they go on trying while the container starts.
     #[must_use]
-    pub fn connect(kernel: KernelId, at: RunnerAddr, runs: Runs, tracker: &TaskTracker) -> Self {
+    pub fn connect(
+        kernel: KernelId,
+        at: RunnerAddr,
+        runs: Runs,
+        (memory, known): Memory,
+        tracker: &TaskTracker,
+    ) -> Self {
         let outlet = Outlet::new(kernel, SocketAddr::new(at.host, at.input));
         let intake = Intake::new(kernel, SocketAddr::new(at.host, at.output));
         let (commands, commands_rx) = mpsc::channel(64);
-        let activity = watch::Sender::new(runs.activity());
-        let shared = Arc::new(Shared {
-            kernel,
-            runs: Mutex::new(runs),
-            changed: watch::Sender::new(0),
-            activity,
-            space: Notify::new(),
-            asker: Mutex::new(None),
-            asking: Semaphore::new(1),
-            stale_answers: AtomicUsize::new(0),
-        });
+        let shared = Arc::new(Shared::new(kernel, runs));
         let cancel = CancellationToken::new();
+        let (keeper, remembered) = RunKeeper::new(kernel, shared.activity.subscribe(), memory, known);
+        tracker.spawn(keeper.run(cancel.clone()));
         tracker.spawn(task::serve(outlet, intake, commands_rx, shared.clone(), cancel.clone()));
-        Self { shared, commands, cancel }
+        Self { shared, commands, remembered, cancel }
     }
 
     /// Takes a place in the queue; dropping the seat frees it.
     pub fn enter(&self, run: RunId, entry: Entry) -> Result<Seat, Refusal> {
         let ticket = self.shared.change(|runs| runs.enter(&run, entry, Instant::now()))?;
-        Ok(Seat::new(self.clone(), ticket, run))
+        Ok(Seat::new(self.shared.clone(), self.commands.clone(), self.remembered.clone(), ticket, run))
     }
 
     /// Interrupts the run that goes on; does nothing when none does, since an idle Python runner would lose its
@@ -185,63 +175,5 @@ impl Runner {
         self.shared.change(Runs::close);
         self.shared.asking.close();
         self.cancel.cancel();
-    }
-}
-
-impl Shared {
-    fn runs(&self) -> MutexGuard<'_, Runs> {
-        // A panic inside leaves counters at worst; the kernel is still better served than lost.
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the queue, then tells everybody who may care.
-    fn change<T>(&self, f: impl FnOnce(&mut Runs) -> T) -> T {
-        let result = {
-            let mut runs = self.runs();
-            let result = f(&mut runs);
-            self.publish(&runs);
-            result
-        };
-        self.changed.send_modify(|n| *n = n.wrapping_add(1));
-        self.space.notify_one();
-        result
-    }
-
-    /// Called with the queue still locked, so that of two changes at once the later one is published last.
-    fn publish(&self, runs: &Runs) {
-        let activity = runs.activity();
-        self.activity.send_if_modified(|old| {
-            let differs = *old != activity;
-            *old = activity;
-            differs
-        });
-    }
-
-    /// Takes completions that nobody waits for: whether they answer an ask that was given up.
-    fn is_stale_answer(&self) -> bool {
-        let one_less = |count: usize| count.checked_sub(1);
-        self.stale_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
-    }
-
-    fn asker(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<serde_json::Value>>> {
-        self.asker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Holds the place of whoever asks for completions; gives it back when dropped.
-struct Asker<'s>(&'s Shared);
-
-impl<'s> Asker<'s> {
-    fn new(shared: &'s Shared, tx: mpsc::UnboundedSender<serde_json::Value>) -> Self {
-        *shared.asker() = Some(tx);
-        shared.change(|runs| runs.asking = true);
-        Self(shared)
-    }
-}
-
-impl Drop for Asker<'_> {
-    fn drop(&mut self) {
-        self.0.asker().take();
-        self.0.change(|runs| runs.asking = false);
     }
 }

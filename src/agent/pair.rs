@@ -16,7 +16,7 @@ use crate::heartbeat::HeartbeatConfig;
 use crate::identity::{self, IdentityConfig};
 use crate::images::{Images, ImagesConfig};
 use crate::kernel::labels::Owner;
-use crate::kernel::{FolderChecks, Kernels, Node};
+use crate::kernel::{FolderChecks, Kernels, LastStatistics, Node};
 use crate::stats::{Collector, Store};
 use crate::telemetry::Readiness;
 
@@ -100,7 +100,7 @@ impl Agent {
             scratch,
             outputs,
             collector: collector.clone(),
-            store: store.clone(),
+            last_statistics: LastStatistics::new(store.clone()),
             events: events.clone(),
             settings,
             notes: notes.of(&owner),

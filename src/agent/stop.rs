@@ -33,6 +33,8 @@ impl Running {
         let reason = if stop_kernels {
             let count = kernels.end_all(EndReason::AgentTermination);
             let gone = async {
+                // What the recovery still finds is ended by it; the sender lives as long as the registry.
+                let _ = kernels.recovered().wait_for(|done| *done).await;
                 while kernels.count() > 0 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }

@@ -9,6 +9,7 @@ use crate::images::ImagesError;
 use crate::resources::ResourceError;
 use crate::runner::{AskError, Refusal};
 use crate::scratch::{MountError, ScratchError};
+use crate::wire::event::EndReason;
 
 /// A request about a kernel failed. Shared, because several may wait for one create.
 pub type Failure = Arc<KernelError>;
@@ -19,6 +20,31 @@ pub enum KernelError {
     /// This agent runs no such kernel.
     #[error("kernel {0} is not running on this agent (it may have ended)")]
     NotRunning(KernelId),
+    /// It is being ended, or has just ended.
+    #[error("kernel {kernel} is being ended or has just ended ({reason})")]
+    Ending {
+        /// The kernel.
+        kernel: KernelId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// An agent that started found its container odd.
+    #[error("kernel {kernel} is left alone, because this agent can't work with its container: {source}")]
+    LeftAlone {
+        /// The kernel.
+        kernel: KernelId,
+        /// What is odd.
+        #[source]
+        source: Box<KernelError>,
+    },
+    /// It is being made, looked at or restarted for too long.
+    #[error("kernel {kernel} was not ready within {} s; it is being made, taken back or restarted", .limit.as_secs())]
+    NotReady {
+        /// The kernel.
+        kernel: KernelId,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// The agent has just started and Docker has not said yet what runs.
     #[error(
         "this agent has not heard from Docker yet which kernels run; try again, and check dockerd if this stays"

@@ -1,9 +1,11 @@
 //! What the agent itself must remember of kernels, as one small file each below `{scratch root}/.agent/`.
 //!
-//! - `kernels/{id}.json`: the kernel exists; in which phase; the run that goes on; when it was used last. Docker's
-//!   labels can't change after the create, and a container that was removed takes its labels with it.
+//! - `kernels/{id}.json`: the kernel exists; in which phase; when it was used last. Docker's labels can't change after
+//!   the create, and a container that was removed takes its labels with it.
+//! - `runs/{id}.json`: the run that goes on in it.
 //! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event arrived it is
-//!   kept for an hour, marked as told, so that a second destroy is not told again (section 12, items 1 and 4).
+//!   kept for an hour, marked as told: a destroy within the next minute may have crossed the event and is not told
+//!   again, a later one proves that the event was not heard (section 12, items 1 and 4).
 //!   While the event is under way it is marked as such: a crash in that moment leaves open whether it arrived. It most
 //!   likely did, and a second one would do harm in the manager, so it is told again only if the manager asks for the
 //!   kernel's end: a manager that knows of the end never does.
@@ -14,6 +16,7 @@
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
 //! is renamed to `*.set-aside` with a warning and never stops a start.
 
+mod entries;
 mod files;
 
 use std::collections::{HashMap, HashSet};
@@ -21,11 +24,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-
-use self::files::{Entry, VERSION, file, read_all, remove, set_aside, write};
+use self::entries::{Ended, Told};
+pub use self::entries::{Ending, KernelNote, NotedPhase, RunNote, unix_now};
+use self::files::{file, read_all, read_one, remove, set_aside, write};
+use super::disk::Disk;
 use super::labels::Owner;
 use crate::ids::KernelId;
 use crate::wire::event::EndReason;
@@ -34,124 +37,24 @@ use crate::wire::sample::Sample;
 /// How long a told ending is remembered, in seconds (section 12, item 4).
 const REMEMBER_SECS: u64 = 3600;
 
-/// A kernel that exists.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KernelNote {
-    version: u32,
-    /// Which agent wrote it; several may share a scratch root.
-    #[serde(default)]
-    owner: Option<String>,
-    /// Which kernel.
-    pub kernel: String,
-    /// How far it is.
-    pub phase: NotedPhase,
-    /// The run that goes on.
-    pub run: Option<String>,
-    /// Whether it waits for input.
-    #[serde(default)]
-    pub waits: bool,
-    /// When it was used last, in seconds since 1970.
-    pub last_use: u64,
-    /// The container of a kernel that was adopted, which has no labels.
-    pub adopted: Option<String>,
-}
-
-/// How far a noted kernel is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NotedPhase {
-    /// The manager has not been answered: after a crash all of it is undone, and nothing is reported.
-    Creating,
-    /// It runs.
-    Running,
-    /// Between two containers.
-    Restarting,
-}
-
-/// A kernel that is ending or has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Ending {
-    version: u32,
-    /// Which agent wrote it.
-    #[serde(default)]
-    owner: Option<String>,
-    /// Which kernel.
-    pub kernel: String,
-    /// Why, as on the wire.
-    pub reason: String,
-    /// Its last statistics, if any were taken.
-    pub sample: Option<Sample>,
-    /// When its event began to leave for the manager, in seconds since 1970; `None` while it waits. Found by the next life
-    /// without `told_at`, it is open whether the event arrived.
-    #[serde(default)]
-    pub left_at: Option<u64>,
-    /// When its event arrived, in seconds since 1970; `None` while that is still to do.
-    pub told_at: Option<u64>,
-}
-
-impl KernelNote {
-    /// A note of now.
-    #[must_use]
-    pub fn new(kernel: KernelId, phase: NotedPhase) -> Self {
-        let kernel = kernel.to_string();
-        Self {
-            version: VERSION,
-            owner: None,
-            kernel,
-            phase,
-            run: None,
-            waits: false,
-            last_use: unix_now(),
-            adopted: None,
-        }
-    }
-}
-
-impl Ending {
-    /// An ending that begins.
-    #[must_use]
-    pub fn new(kernel: KernelId, reason: EndReason, sample: Option<Sample>) -> Self {
-        let (kernel, reason) = (kernel.to_string(), reason.to_string());
-        Self { version: VERSION, owner: None, kernel, reason, sample, left_at: None, told_at: None }
-    }
-}
+/// For how long after its arrival an event and a destroy of the same kernel may have crossed, in seconds.
+const CROSSING_SECS: u64 = 60;
 
 /// The files. All methods block for a small write; call them where that does no harm.
 #[derive(Debug)]
 pub struct Notes {
     kernels: PathBuf,
+    runs: PathBuf,
     endings: PathBuf,
     /// The file of statistics.
     samples: PathBuf,
     /// Whose notes these are: namespace and instance id. Others' are not looked at.
     owner: String,
+    /// For whoever must not wait for it.
+    disk: Disk,
     /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
     /// look-up and never over an await.
-    ended: Mutex<HashMap<KernelId, Told>>,
-}
-
-/// What the manager knows of an end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// Nothing yet; this life of the agent sees to it. `doubted`: it may come at a moment in which it is not heard.
-    Not {
-        /// See [`Notes::unheard`].
-        doubted: bool,
-    },
-    /// An earlier life was killed at the moment of telling, in seconds since 1970.
-    Perhaps(u64),
-    /// It was told, in seconds since 1970.
-    At(u64),
-}
-
-impl Told {
-    fn of(ending: &Ending) -> Self {
-        match (ending.told_at, ending.left_at) {
-            (Some(at), _) => Self::At(at),
-            (None, Some(at)) => Self::Perhaps(at),
-            (None, None) => Self::Not { doubted: false },
-        }
-    }
+    ended: Mutex<HashMap<KernelId, Ended>>,
 }
 
 /// What was found at the start.
@@ -170,14 +73,14 @@ pub struct Found {
 /// Where notes are kept; whose is not said yet.
 #[derive(Debug)]
 pub struct NotesDir {
-    /// Holds the directories of both kinds.
+    /// Holds the directories of all kinds.
     path: PathBuf,
 }
 
 impl NotesDir {
-    /// Opens the two directories, making them where they are missing.
+    /// Opens the directories, making them where they are missing.
     pub fn open(agent_dir: &Path) -> io::Result<Self> {
-        for dir in ["kernels", "endings"] {
+        for dir in ["kernels", "runs", "endings"] {
             fs::create_dir_all(agent_dir.join(dir))?;
         }
         Ok(Self { path: agent_dir.to_owned() })
@@ -188,24 +91,40 @@ impl NotesDir {
     pub fn of(&self, owner: &Owner) -> Notes {
         Notes {
             kernels: self.path.join("kernels"),
+            runs: self.path.join("runs"),
             endings: self.path.join("endings"),
             samples: self.path.join(format!("samples.{}.{}.json", owner.namespace, owner.instance)),
             owner: owner.to_string(),
+            disk: Disk::default(),
             ended: Mutex::default(),
         }
     }
 }
 
 impl Notes {
+    /// The disk that they are on, for whoever must not wait for it.
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// What an earlier life noted of one kernel and its run.
+    #[must_use]
+    pub fn of(&self, kernel: KernelId) -> (Option<KernelNote>, Option<RunNote>) {
+        (read_one(&self.kernels, kernel, &self.owner), read_one(&self.runs, kernel, &self.owner))
+    }
+
     /// Reads everything an earlier life left.
     pub fn load(&self) -> io::Result<Found> {
         let mut found = Found::default();
         for (id, note) in read_all::<KernelNote>(&self.kernels, &self.owner)? {
             found.kernels.insert(id, note);
         }
+        // Only for what can't be understood: each kernel reads its own.
+        read_all::<RunNote>(&self.runs, &self.owner)?;
         for (id, ending) in read_all::<Ending>(&self.endings, &self.owner)? {
-            let told = Told::of(&ending);
-            self.ended().insert(id, told);
+            let ended = Ended::found(&ending);
+            let told = ended.told;
+            self.ended().insert(id, ended);
             match told {
                 Told::Not { .. } => drop(found.untold.insert(id, ending)),
                 Told::Perhaps(_) => {
@@ -245,22 +164,47 @@ impl Notes {
         write(&self.kernels, kernel, &KernelNote { owner: Some(self.owner.clone()), ..note.clone() }, durable)
     }
 
+    /// Writes the note of the run that goes on. Not synced: no run survives the machine. That none goes on is true
+    /// without a note, too, so that a full disk does not keep the note of a run that is over.
+    pub fn run(&self, kernel: KernelId, note: RunNote) -> io::Result<()> {
+        let is_over = note.run.is_none();
+        let written = write(&self.runs, kernel, &RunNote { owner: Some(self.owner.clone()), ..note }, false);
+        match written {
+            Err(_) if is_over => {
+                fs::remove_file(file(&self.runs, kernel)).or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })
+            }
+            written => written,
+        }
+    }
+
     /// The kernel exists no more.
     pub fn forget(&self, kernel: KernelId) {
+        // The kernel's own note last: what it speaks of is looked at again after a crash.
+        remove(&file(&self.runs, kernel));
         remove(&file(&self.kernels, kernel));
+    }
+
+    /// Whether any agent has a note of the kernel, or of its end.
+    #[must_use]
+    pub fn knows(&self, kernel: KernelId) -> bool {
+        [&self.kernels, &self.endings].iter().any(|dir| file(dir, kernel).exists())
     }
 
     /// The kernel is about to be ended: before anything is done to it.
     pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
         // Remembered even if the disk refuses: this life of the agent still tells it once.
-        self.ended().insert(kernel, Told::Not { doubted: false });
+        let ended = Ended { told: Told::Not { doubted: false }, ending: ending.clone() };
+        self.ended().insert(kernel, ended);
         self.write_ending(kernel, ending.clone(), true)
     }
 
     /// Its event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
     /// agent, and syncing takes a hundred times as long.
     pub fn under_way(&self, kernel: KernelId, mut ending: Ending, is_under_way: bool) -> io::Result<()> {
-        if matches!(self.ended().get(&kernel), Some(Told::At(_))) {
+        if self.ended().get(&kernel).is_some_and(|ended| matches!(ended.told, Told::At(_))) {
             // A slow disk: it has arrived meanwhile.
             return Ok(());
         }
@@ -271,15 +215,17 @@ impl Notes {
     /// Its event has arrived.
     pub fn told(&self, kernel: KernelId, mut ending: Ending) -> io::Result<()> {
         let now = unix_now();
-        let mut ended = self.ended();
-        if ended.get(&kernel) == Some(&(Told::Not { doubted: true })) {
-            ending.left_at = Some(now);
-            ended.insert(kernel, Told::Perhaps(now));
-        } else {
-            ending.told_at = Some(now);
-            ended.insert(kernel, Told::At(now));
+        {
+            let mut all = self.ended();
+            let ended = all.entry(kernel).or_insert_with(|| Ended::found(&ending));
+            if ended.told == (Told::Not { doubted: true }) {
+                ending.left_at = Some(now);
+                ended.told = Told::Perhaps(now);
+            } else {
+                ending.told_at = Some(now);
+                ended.told = Told::At(now);
+            }
         }
-        drop(ended);
         // Renamed before it is synced, for the same reason.
         self.write_ending(kernel, ending, false)?;
         File::open(file(&self.endings, kernel))?.sync_all()
@@ -292,43 +238,42 @@ impl Notes {
         }
     }
 
-    /// Whether an end that the manager asks for has to be told; from now on it is being told.
+    /// The end that has to be told because the manager asks for it; from now on it is being told.
     ///
-    /// Not if it was told (section 12, item 4): the request and the event may have crossed.
+    /// Not if it was told just now (section 12, item 4): the request and the event may have crossed. A manager that asks
+    /// later has not heard it, since it never asks for the end of a session that it knows to be over.
     #[must_use]
-    pub fn must_tell(&self, kernel: KernelId) -> bool {
-        let mut ended = self.ended();
-        let must = match ended.get(&kernel) {
-            None | Some(Told::Perhaps(_)) => true,
-            Some(Told::Not { .. } | Told::At(_)) => false,
+    pub fn to_be_told(&self, kernel: KernelId) -> Option<Ending> {
+        let mut all = self.ended();
+        let ended = all.entry(kernel).or_insert_with(|| Ended {
+            told: Told::Perhaps(0),
+            ending: Ending::new(kernel, EndReason::AlreadyTerminated, None),
+        });
+        let must = match ended.told {
+            Told::Perhaps(_) => true,
+            Told::Not { .. } => false,
+            Told::At(at) => unix_now().saturating_sub(at) >= CROSSING_SECS,
         };
-        if must {
-            ended.insert(kernel, Told::Not { doubted: false });
-        }
-        must
-    }
-
-    /// The end as it was told, if it is remembered.
-    #[must_use]
-    pub fn stored(&self, kernel: KernelId) -> Option<Ending> {
-        let ending: Ending = serde_json::from_slice(&fs::read(file(&self.endings, kernel)).ok()?).ok()?;
-        Some(Ending { left_at: None, told_at: None, ..ending })
+        must.then(|| {
+            ended.told = Told::Not { doubted: false };
+            ended.ending.clone()
+        })
     }
 
     /// An end that was told, or is on its way, is not heard by the manager: the next question after it tells it again.
     pub fn unheard(&self, kernel: KernelId) -> io::Result<()> {
         let now = unix_now();
-        match self.ended().get_mut(&kernel) {
-            Some(told @ Told::At(_)) => *told = Told::Perhaps(now),
-            Some(Told::Not { doubted }) => {
+        let ending = match self.ended().get_mut(&kernel) {
+            Some(ended) if matches!(ended.told, Told::At(_)) => {
+                ended.told = Told::Perhaps(now);
+                Ending { left_at: Some(now), ..ended.ending.clone() }
+            }
+            Some(Ended { told: Told::Not { doubted }, .. }) => {
                 *doubted = true;
                 return Ok(());
             }
-            Some(Told::Perhaps(_)) | None => return Ok(()),
-        }
-        let path = file(&self.endings, kernel);
-        let mut ending: Ending = serde_json::from_slice(&fs::read(path)?)?;
-        (ending.left_at, ending.told_at) = (Some(now), None);
+            _ => return Ok(()),
+        };
         self.write_ending(kernel, ending, false)
     }
 
@@ -339,7 +284,8 @@ impl Notes {
             Told::At(at) | Told::Perhaps(at) => *at < limit,
             Told::Not { .. } => false,
         };
-        let old: Vec<_> = self.ended().extract_if(|_, told| is_old(told)).map(|(kernel, _)| kernel).collect();
+        let old: Vec<_> =
+            self.ended().extract_if(|_, ended| is_old(&ended.told)).map(|(kernel, _)| kernel).collect();
         // Without the lock: a disk may hang, and requests look things up.
         for kernel in old {
             remove(&file(&self.endings, kernel));
@@ -350,26 +296,8 @@ impl Notes {
         write(&self.endings, kernel, &Ending { owner: Some(self.owner.clone()), ..ending }, durable)
     }
 
-    fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Told>> {
+    fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Seconds since 1970.
-#[must_use]
-pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-impl Entry for KernelNote {
-    fn head(&mut self) -> (u32, &str, Option<String>) {
-        (self.version, &self.kernel, self.owner.take())
-    }
-}
-
-impl Entry for Ending {
-    fn head(&mut self) -> (u32, &str, Option<String>) {
-        (self.version, &self.kernel, self.owner.take())
     }
 }
 

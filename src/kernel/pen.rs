@@ -1,4 +1,4 @@
-//! Writes one kernel's note, in order, and never waits long for a disk.
+//! Writes one kernel's notes, each file in order, and never waits long for a disk.
 //!
 //! A kernel's task must go on when the disk below the scratch root hangs or is full: ends and deaths matter more than
 //! the memory of a run. A note that could not be written is written again later.
@@ -7,23 +7,25 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
-use super::Node;
-use super::notes::KernelNote;
+use super::disk::InOrder;
+use super::node::Node;
+use super::notes::{KernelNote, RunNote};
 use crate::ids::KernelId;
+use crate::runner::{GoingRun, RunMemory};
 
 /// How long the kernel's task waits for one write.
-pub(super) const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(1);
 /// The pause before the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The writer of one kernel's notes.
+/// The writer of one kernel's own note.
 #[derive(Default)]
 pub(super) struct Pen {
-    /// A write that had not come to its end when its time was up; the next waits for it.
-    open: Option<JoinHandle<io::Result<()>>>,
+    order: InOrder,
     /// When to write again what could not be written.
     again: Option<Instant>,
 }
@@ -37,23 +39,9 @@ impl Pen {
         text: KernelNote,
         durable: bool,
     ) -> io::Result<()> {
-        let open = &mut self.open;
-        let work = async {
-            if let Some(earlier) = open.as_mut() {
-                // It has said what there is to say about itself.
-                let _ = earlier.await;
-                *open = None;
-            }
-            let node = node.clone();
-            let thread = tokio::task::spawn_blocking(move || node.notes.note(kernel, &text, durable));
-            let written = open.insert(thread).await;
-            *open = None;
-            written.unwrap_or_else(|error| Err(io::Error::other(error)))
-        };
-        let written = match timeout(LIMIT, work).await {
-            Ok(written) => written,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer")),
-        };
+        let writer = node.clone();
+        let write = move || writer.notes.note(kernel, &text, durable);
+        let written = self.order.within(node.notes.disk(), LIMIT, write).await;
         self.again = written.is_err().then(|| Instant::now() + RETRY);
         written
     }
@@ -61,5 +49,49 @@ impl Pen {
     /// When the note has to be written again; `None` when the disk has the newest.
     pub(super) fn again(&self) -> Option<Instant> {
         self.again
+    }
+
+    /// Removes both notes, behind what is being written. What a disk that hangs leaves is known for a leftover by the
+    /// kernel's ending, or undone once more.
+    pub(super) async fn forget(&self, node: &Arc<Node>, kernel: KernelId, runs: &RunPen) {
+        let runs_done = runs.order.clone();
+        let (writer, disk) = (node.clone(), node.notes.disk().clone());
+        let forgotten = self.order.within(node.notes.disk(), LIMIT, move || {
+            writer.notes.forget(kernel);
+            Ok(())
+        });
+        // A run's last note may be on its way.
+        let ordered = async {
+            runs_done.within(&disk, LIMIT, || Ok(())).await?;
+            forgotten.await
+        };
+        if let Err(error) = ordered.await {
+            tracing::warn!(%kernel, %error, "its note is slow to go; check the disk below the scratch root");
+        }
+    }
+}
+
+/// The writer of the note of the run that goes on; the runner's task decides what it says.
+#[derive(Clone)]
+pub(super) struct RunPen {
+    node: Arc<Node>,
+    kernel: KernelId,
+    order: InOrder,
+}
+
+impl RunPen {
+    pub(super) fn new(node: Arc<Node>, kernel: KernelId) -> Self {
+        Self { node, kernel, order: InOrder::default() }
+    }
+}
+
+impl RunMemory for RunPen {
+    fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>> {
+        let Self { node, kernel, order } = self.clone();
+        async move {
+            let (writer, note) = (node.clone(), RunNote::new(kernel, &going));
+            order.within(node.notes.disk(), LIMIT, move || writer.notes.run(kernel, note)).await
+        }
+        .boxed()
     }
 }

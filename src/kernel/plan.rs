@@ -14,54 +14,54 @@ use crate::wire::config::KernelConfig;
 const DEEP_LEARNING: [&str; 6] = ["tensorflow", "caffe", "keras", "torch", "mxnet", "theano"];
 
 /// The volume's name.
-pub const SAMPLES: &str = "deeplearning-samples";
+pub(super) const SAMPLES: &str = "deeplearning-samples";
 
 /// The runner's code in the images, over which `--debug-kernel` is mounted.
 const RUNNER_CODE: &str = "/usr/local/lib/python3.6/site-packages/ai/backend/kernel";
 
 /// Everything a spec is made of.
 #[derive(Debug)]
-pub struct Plan<'p> {
+pub(super) struct Plan<'p> {
     /// Whose kernel.
-    pub owner: &'p Owner,
+    pub(super) owner: &'p Owner,
     /// Which kernel.
-    pub kernel: KernelId,
+    pub(super) kernel: KernelId,
     /// What was asked for.
-    pub config: &'p KernelConfig,
+    pub(super) config: &'p KernelConfig,
     /// The image and its labels.
-    pub image: &'p KernelImage,
+    pub(super) image: &'p KernelImage,
     /// The cores it got.
-    pub cpu_set: &'p [u32],
+    pub(super) cpu_set: &'p [u32],
     /// Their NUMA node.
-    pub numa_node: Option<u32>,
+    pub(super) numa_node: Option<u32>,
     /// The GPUs it got.
-    pub gpu_set: &'p [u32],
+    pub(super) gpu_set: &'p [u32],
     /// Their names for Docker.
-    pub gpu_uuids: &'p [String],
+    pub(super) gpu_uuids: &'p [String],
     /// The scratch directory.
-    pub scratch: &'p Path,
+    pub(super) scratch: &'p Path,
     /// Checked sources and targets of the virtual folders.
-    pub folders: &'p [(PathBuf, String)],
+    pub(super) folders: &'p [(PathBuf, String)],
     /// Whether the volume of samples exists.
-    pub samples: bool,
+    pub(super) samples: bool,
     /// Where terminals are published: the kernel host's address.
-    pub terminal_ip: IpAddr,
+    pub(super) terminal_ip: IpAddr,
     /// The agent's user id.
-    pub uid: u32,
+    pub(super) uid: u32,
     /// The operator's runner code.
-    pub debug_kernel: Option<&'p Path>,
+    pub(super) debug_kernel: Option<&'p Path>,
     /// The most processes and threads in the container.
-    pub pids_limit: Option<i64>,
+    pub(super) pids_limit: Option<i64>,
 }
 
 /// Whether the lang gets the volume of samples.
 #[must_use]
-pub fn wants_samples(lang: &str) -> bool {
+pub(super) fn wants_samples(lang: &str) -> bool {
     DEEP_LEARNING.iter().any(|word| lang.contains(word))
 }
 
 /// The spec.
-pub fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
+pub(super) fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
     let Plan { config, image, .. } = plan;
     let memory = resources::memory_limit(config.limits.mem_slot)?;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);

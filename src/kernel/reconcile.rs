@@ -12,8 +12,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
-use super::task::pause;
-use super::{Kernels, labels};
+use super::labels;
+use super::node::RETRIES;
+use super::registry::Kernels;
 use crate::docker::{ContainerState, ContainerSummary, DockerError, DockerEventKind, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 
@@ -44,8 +45,8 @@ impl Kernels {
                     }
                 }
             }
-            tokio::time::sleep(pause(attempt)).await;
             attempt += 1;
+            tokio::time::sleep(RETRIES.pause(attempt)).await;
         }
     }
 
@@ -62,23 +63,13 @@ impl Kernels {
 
     /// Code that runs out of memory may do so again and again: the powers of two tell enough.
     fn hear_of_want(&self, container: &ContainerId) {
-        let is_ours = self.handles().values().any(|h| h.phase.borrow().container() == Some(container));
-        if !is_ours {
+        if !self.containers().contains(container) {
             tracing::debug!(container = container.short(), "a container is out of memory");
             return;
         }
         let times = self.shared.wants.fetch_add(1, Ordering::Relaxed) + 1;
         if times.is_power_of_two() {
             tracing::warn!(container = container.short(), times, "a kernel's container is out of memory");
-        }
-    }
-
-    fn tell_death(&self, container: &ContainerId) {
-        for handle in self.handles().values() {
-            if handle.phase.borrow().container() == Some(container) {
-                // Fails only when the kernel is over already.
-                let _ = handle.deaths.send(container.clone());
-            }
         }
     }
 
@@ -109,8 +100,7 @@ impl Kernels {
         stuck: &mut HashSet<ContainerId>,
     ) -> Result<(), DockerError> {
         // Taken before the list: a kernel that is made in between is in neither or in the list only.
-        let running: Vec<ContainerId> =
-            self.handles().values().filter_map(|h| h.phase.borrow().container().cloned()).collect();
+        let running = self.containers();
         let filter = ListFilter { all: true, labels: self.node.owner.filter(), name: None };
         let mut list = self.node.docker.list(filter).await?;
         let named = ListFilter { all: true, labels: Vec::new(), name: Some("kernel.".to_owned()) };
@@ -182,7 +172,7 @@ impl Kernels {
         let mut is_failing = false;
         loop {
             ticks.tick().await;
-            let known: HashSet<KernelId> = self.handles().keys().copied().collect();
+            let known: HashSet<KernelId> = self.ids().into_iter().collect();
             kept.retain(|kernel, _| known.contains(kernel));
             let fresh = |k| Some((k, self.node.collector.last_seen(k)?));
             kept.extend(known.iter().copied().filter_map(fresh));

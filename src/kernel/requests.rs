@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, KernelError};
-use super::notes::Ending;
+use super::live::Live;
+use super::phase::{Outcome, Phase};
+use super::registry::{Handle, Kernels};
 use super::task::{Birth, Restart};
-use super::{Handle, Kernels, Live, Outcome, Phase};
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Begin, Entry};
 use crate::wire::command::Command;
@@ -66,7 +67,7 @@ impl Kernels {
                 forgotten.map_err(|_| KernelError::Thread("forget an earlier end"))?;
             }
             let (mut handle, is_new) = self.spawn(kernel, Birth::Asked(config.clone(), deadline));
-            let was_over = !is_new && matches!(*handle.phase.borrow(), Phase::Ending | Phase::Gone(_));
+            let was_over = !is_new && matches!(*handle.phase.borrow(), Phase::Ending(..) | Phase::Gone(_));
             if was_over {
                 // An earlier kernel of this id is still going; ours begins when it is gone.
                 let over = async { while handle.phase.changed().await.is_ok() {} };
@@ -95,48 +96,31 @@ impl Kernels {
     }
 
     async fn destroy_known(&self, kernel: KernelId, reason: EndReason) -> Option<Sample> {
-        while let Some(mut handle) = self.handle(kernel) {
+        loop {
+            let Some(mut handle) = self.handle(kernel) else {
+                // In a task of its own: it goes on when whoever asks gives up.
+                if self.tells_end(kernel) {
+                    continue;
+                }
+                return None;
+            };
             if handle.terminate.send(reason).is_err() {
                 // The task is over; its handle goes any moment.
                 sleep(GOING).await;
                 continue;
             }
             loop {
-                if let Phase::Gone(Outcome::Ended(sample)) = &*handle.phase.borrow_and_update() {
+                if let Phase::Gone(Outcome::Ended(sample, _)) = &*handle.phase.borrow_and_update() {
                     return *sample;
                 }
                 if handle.phase.changed().await.is_err() {
                     break;
                 }
             }
-            if let Phase::Gone(Outcome::Ended(sample)) = &*handle.phase.borrow() {
+            if let Phase::Gone(Outcome::Ended(sample, _)) = &*handle.phase.borrow() {
                 return *sample;
             }
         }
-        if !self.node.notes.must_tell(kernel) {
-            return None;
-        }
-        let node = self.node.clone();
-        let stored = tokio::task::spawn_blocking(move || node.notes.stored(kernel)).await.ok().flatten();
-        // One that was told and not heard has its own reason and statistics.
-        let ending = stored.unwrap_or_else(|| Ending::new(kernel, EndReason::AlreadyTerminated, None));
-        let reason = EndReason::from_text(&ending.reason).unwrap_or(EndReason::AlreadyTerminated);
-        tracing::info!(%kernel, %reason, "asked to destroy a kernel that this agent does not have; telling that it is over");
-        let sample = ending.sample;
-        self.node.journal(kernel, &ending).await;
-        self.node.store_last(kernel, sample).await;
-        self.node.tell(kernel, reason, ending);
-        sample
-    }
-
-    /// Tells all kernels to end; how many there are.
-    #[must_use]
-    pub fn end_all(&self, reason: EndReason) -> usize {
-        let handles = self.handles();
-        for handle in handles.values() {
-            let _ = handle.terminate.send(reason);
-        }
-        handles.len()
     }
 
     /// Gives a kernel a new container.
@@ -151,7 +135,13 @@ impl Kernels {
         {
             return result;
         }
-        Err(self.too_late(kernel, Arc::new(KernelError::NotRunning(kernel))).await)
+        let reason = match &*handle.phase.borrow() {
+            Phase::Gone(Outcome::Failed(error) | Outcome::Ended(_, error)) | Phase::Ending(_, error) => {
+                error.clone()
+            }
+            _ => Arc::new(KernelError::NotRunning(kernel)),
+        };
+        Err(self.too_late(kernel, reason).await)
     }
 
     /// A kernel that the manager restarts is over. It ignores the end of a kernel while it restarts it, so if that was
@@ -190,7 +180,6 @@ impl Kernels {
             if request.upload_output_files {
                 live.remember_output(&run).await;
             }
-            live.await_note(&run, true).await;
             if seat.start(commands).await.is_none() {
                 return Ok(None);
             }
@@ -198,10 +187,7 @@ impl Kernels {
         let Some((output, status)) = seat.collect(FLUSH).await else { return Ok(None) };
         drop(seat);
         let files = match status {
-            RunStatus::Finished(_) => {
-                live.await_note(&run, false).await;
-                self.publish_files(&live, &run).await
-            }
+            RunStatus::Finished(_) => self.publish_files(&live, &run).await,
             _ => Vec::new(),
         };
         Ok(Some(RunResult { run_id: run, status, output, files }))
@@ -257,10 +243,9 @@ impl Kernels {
 
     async fn live(&self, kernel: KernelId) -> Result<Arc<Live>, Failure> {
         let mut handle = self.known(kernel).await?;
-        match timeout(READY_LIMIT, ready(&mut handle, kernel)).await {
-            Ok(Ok(live)) => Ok(live),
-            Ok(Err(_)) | Err(_) => Err(Arc::new(KernelError::NotRunning(kernel))),
-        }
+        timeout(READY_LIMIT, ready(&mut handle, kernel))
+            .await
+            .unwrap_or_else(|_| Err(Arc::new(KernelError::NotReady { kernel, limit: READY_LIMIT })))
     }
 
     async fn known(&self, kernel: KernelId) -> Result<Handle, Failure> {
@@ -283,11 +268,10 @@ async fn ready(handle: &mut Handle, kernel: KernelId) -> Result<Arc<Live>, Failu
     loop {
         match &*handle.phase.borrow_and_update() {
             Phase::Running(live) => return Ok(live.clone()),
-            Phase::Gone(Outcome::Failed(error)) | Phase::LeftAlone(_, error) => return Err(error.clone()),
-            Phase::Ending | Phase::Gone(Outcome::Ended(_)) => {
-                return Err(Arc::new(KernelError::NotRunning(kernel)));
-            }
-            Phase::Creating | Phase::Restarting => {}
+            Phase::Gone(Outcome::Failed(error) | Outcome::Ended(_, error))
+            | Phase::Ending(_, error)
+            | Phase::LeftAlone(_, error) => return Err(error.clone()),
+            Phase::Creating | Phase::Looking(_) | Phase::Restarting => {}
         }
         if handle.phase.changed().await.is_err() {
             return Err(Arc::new(KernelError::NotRunning(kernel)));

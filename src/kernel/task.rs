@@ -1,58 +1,87 @@
-//! The task that owns one kernel's life.
+//! The task that owns one kernel's life, and the one file that changes a kernel's state.
+//!
+//! [`Life`] decides, this task does: each [`Step`] is a method that does it and comes back with what happened. The phase
+//! is set in one place, [`Kernel::publish`].
 //!
 //! Channels, all from the registry's handle: `terminate` (why it shall end), `deaths` (Docker or the reconciliation
 //! says its container ended), `restarts` (with an answer each), `used` (a use that is no run), `unwanted` (nobody
-//! heard that it was made). Out of it goes the phase, a `watch`. When the task is over the phase's sender is dropped, and only then may the id be used anew.
+//! heard that it was made). Out of it goes the phase, a `watch`. When the task is over the phase's sender is dropped, and
+//! only then may the id be used anew.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::end::SETTLE;
+use super::container::{self, Made};
 use super::error::{Failure, KernelError};
+use super::life::{Begin, Input, Life, Stage, Step};
 use super::live::Live;
-use super::make::Made;
+use super::node::Node;
 use super::notes::{KernelNote, NotedPhase, unix_now};
-use super::pen::Pen;
-use super::{Node, Outcome, Phase};
+use super::pen::{Pen, RunPen};
+use super::phase::{Outcome, Phase};
+use super::takeover::{self, TakenBack};
+use super::telling::{QueuedTelling, Telling};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::Allocation;
-use crate::runner::Activity;
+use crate::runner::{Activity, GoingRun, RunMemory, Runs};
 use crate::wire::config::{ConfigPatch, KernelConfig};
-use crate::wire::event::EndReason;
+use crate::wire::event::{EndReason, Event};
 use crate::wire::reply::KernelPlace;
+use crate::wire::sample::Sample;
 
-/// How long the manager waits for a restart.
-const MANAGER_RESTART: Duration = Duration::from_secs(30);
 /// How long a restart may take.
 const RESTART_LIMIT: Duration = Duration::from_secs(28);
-
-/// How long Docker may take to notice the end of a container's process.
-const DOCKER_LAG: Duration = Duration::from_secs(5);
 
 /// How a kernel comes into a task.
 pub(super) enum Birth {
     /// The manager asks for it; its limit counts from when the request was received.
     Asked(KernelConfig, Option<Instant>),
     /// A container of an earlier life of the agent, or of the Python agent.
-    /// With its note, and its last statistics if it turns out to be dead.
-    Found(ContainerId, Option<KernelNote>, Option<crate::wire::sample::Sample>),
-    /// An earlier life was ending it, or noted a kernel whose container is gone; with its last statistics, and whether
-    /// a restart of it was cut off.
-    Ended { reason: EndReason, sample: Option<crate::wire::sample::Sample>, was_restarting: bool },
-    /// An earlier life was making it, and nobody was answered.
-    HalfMade,
+    Found {
+        container: ContainerId,
+        /// Its last statistics, if it turns out to be dead.
+        sample: Option<Sample>,
+        /// An earlier life was restarting it.
+        restarting: bool,
+    },
+    /// An earlier life was ending it, or noted a kernel whose container is gone.
+    Ended { reason: EndReason, sample: Option<Sample>, restarting: bool },
+    /// An earlier life was making it, and nobody was answered, or told its end already.
+    Leftover,
+    /// The manager asks for the end of a kernel that is over or that was never here; as far as it was told, with this
+    /// reason and these statistics.
+    Unheard(EndReason, Option<Sample>),
+}
+
+impl Birth {
+    fn begin(&self) -> Begin {
+        match self {
+            Self::Asked(..) => Begin::Asked,
+            Self::Found { restarting, .. } => Begin::Found { restarting: *restarting },
+            Self::Ended { reason, restarting, .. } => {
+                Begin::Ended { reason: *reason, restarting: *restarting }
+            }
+            Self::Leftover => Begin::Leftover,
+            Self::Unheard(reason, _) => Begin::Unheard(*reason),
+        }
+    }
 }
 
 /// What the handle sends.
 pub(super) struct Inbox {
-    pub(super) terminate: mpsc::UnboundedReceiver<EndReason>,
+    pub(super) cuts: Cuts,
     pub(super) deaths: mpsc::UnboundedReceiver<ContainerId>,
     pub(super) restarts: mpsc::UnboundedReceiver<Restart>,
     pub(super) used: watch::Receiver<Instant>,
+}
+
+/// What may cut off whatever goes on.
+pub(super) struct Cuts {
+    pub(super) terminate: mpsc::UnboundedReceiver<EndReason>,
     /// Cancelled when whoever asked for it has left without an answer, and so knows of no kernel.
     pub(super) unwanted: CancellationToken,
 }
@@ -63,167 +92,462 @@ pub(super) struct Restart {
     pub(super) answer: oneshot::Sender<Result<KernelPlace, Failure>>,
 }
 
+impl Restart {
+    fn refuse(self, why: Failure) {
+        // The asker may be gone; nothing depends on its hearing.
+        let _ = self.answer.send(Err(why));
+    }
+}
+
 /// One kernel.
 pub(super) struct Kernel {
     /// What all kernels share.
-    pub(super) node: Arc<Node>,
+    node: Arc<Node>,
     /// Which.
-    pub(super) id: KernelId,
-    /// What it is made of; a restart changes it.
-    pub(super) config: KernelConfig,
-    /// Its cores and GPUs; freed when this is dropped, whatever happens to its files.
-    pub(super) allocation: Option<Allocation>,
+    id: KernelId,
+    /// What is done when.
+    life: Life,
     /// Tells everybody how far it is.
-    pub(super) phase: watch::Sender<Phase>,
+    phase: watch::Sender<Phase>,
+    /// What everybody was told last.
+    published: Option<Stage>,
+    inbox: Inbox,
+    /// What it is made of; a restart changes it.
+    config: KernelConfig,
+    /// Until when it must be made; `None` for no limit.
+    deadline: Option<Instant>,
+    /// Its cores and GPUs; freed when this is dropped, whatever happens to its files.
+    allocation: Option<Allocation>,
+    /// Of an earlier life: its container, until that was looked at.
+    found: Option<ContainerId>,
+    /// What it runs in.
+    live: Option<Arc<Live>>,
+    /// What its runs do.
+    activity: watch::Receiver<Activity>,
+    /// The restart that goes on.
+    restart: Option<Restart>,
+    /// Why it can't be used, as far as that is known better than that it ends.
+    failure: Option<Failure>,
+    /// Its last statistics.
+    sample: Option<Sample>,
+    /// Its end, once that is in the journal.
+    telling: Option<Telling>,
+    /// Its event, once that has a place in the queue.
+    queued: Option<QueuedTelling>,
     /// What the agent remembers of it on disk.
-    pub(super) note: KernelNote,
-    /// When it was used last, for the idle check.
-    pub(super) last_use: Instant,
-    /// Before this the manager would not hear of its end, unless it asks for that.
-    pub(super) quiet_until: Option<Instant>,
+    note: KernelNote,
     /// Writes the note.
-    pub(super) pen: Pen,
-    pub(super) inbox: Inbox,
-}
-
-/// Why serving a kernel stopped.
-enum Next {
-    End(EndReason),
-    Restart(Restart),
-    /// Nobody knows of it.
-    Undo,
-    /// The agent stops; the container lives on.
-    Detach,
+    pen: Pen,
+    /// Writes the note of its runs.
+    run_pen: RunPen,
+    /// When it was used last, for the idle check.
+    last_use: Instant,
 }
 
 impl Kernel {
-    pub(super) fn new(node: Arc<Node>, id: KernelId, phase: watch::Sender<Phase>, inbox: Inbox) -> Self {
-        // Until its birth says what it is made of.
-        let config = KernelConfig::default();
-        let noted = KernelNote::new(id, NotedPhase::Creating);
+    pub(super) fn new(
+        node: Arc<Node>,
+        id: KernelId,
+        birth: Birth,
+        phase: watch::Sender<Phase>,
+        inbox: Inbox,
+    ) -> Self {
+        let life = Life::new(birth.begin(), StdInstant::now());
+        let (mut config, mut deadline, mut found, mut sample) = (KernelConfig::default(), None, None, None);
+        match birth {
+            Birth::Asked(wanted, until) => (config, deadline) = (wanted, until),
+            Birth::Found { container, sample: last, .. } => (found, sample) = (Some(container), last),
+            Birth::Ended { sample: last, .. } | Birth::Unheard(_, last) => sample = last,
+            Birth::Leftover => {
+                tracing::warn!(kernel = %id, "removing what was left of a kernel that nobody waits for");
+            }
+        }
         Self {
+            life,
+            phase,
+            published: None,
+            inbox,
+            config,
+            deadline,
+            allocation: None,
+            found,
+            live: None,
+            // Of no runner yet.
+            activity: watch::Sender::default().subscribe(),
+            restart: None,
+            failure: None,
+            sample,
+            telling: None,
+            queued: None,
+            note: KernelNote::new(id, NotedPhase::Creating),
+            pen: Pen::default(),
+            run_pen: RunPen::new(node.clone(), id),
+            last_use: Instant::now(),
             node,
             id,
-            config,
-            allocation: None,
-            phase,
-            note: noted,
-            last_use: Instant::now(),
-            quiet_until: None,
-            pen: Pen::default(),
-            inbox,
         }
     }
 
-    pub(super) async fn run(mut self, birth: Birth) {
-        let mut live = match birth {
-            Birth::Asked(config, deadline) => {
-                self.config = config;
-                match self.create(deadline).await {
-                    Some(live) => live,
-                    None => return,
+    /// Lives. What is left is the telling of its end, which needs no kernel any more.
+    pub(super) async fn run(mut self) -> Option<QueuedTelling> {
+        loop {
+            self.publish();
+            let input = match self.life.step() {
+                Step::Make => self.make().await,
+                Step::Look => self.look().await,
+                Step::Serve => self.serve().await,
+                Step::Check => self.check().await,
+                Step::LeaveAlone => self.leave_alone().await,
+                Step::Remake => self.remake().await,
+                Step::Note(reason) => self.note_end(reason).await,
+                Step::Clear { has_containers } => self.clear(has_containers).await,
+                Step::Settle(until) => self.settle(until.into()).await,
+                Step::Tell => self.tell().await,
+                Step::Undo => self.undo().await,
+                Step::LetGo => {
+                    if let Some(live) = &self.live {
+                        live.runner.let_go();
+                    }
+                    return None;
                 }
+                Step::Over => return self.queued,
+            };
+            self.take(input);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        self.life.take(input, StdInstant::now());
+    }
+
+    /// Tells everybody how far it is. Nothing else sets the phase.
+    fn publish(&mut self) {
+        let stage = self.life.stage();
+        if self.published == Some(stage) {
+            return;
+        }
+        let phase = match (stage, &self.live) {
+            (Stage::Running, Some(live)) => Phase::Running(live.clone()),
+            (Stage::Looking, _) => self.found.clone().map_or(Phase::Creating, Phase::Looking),
+            (Stage::LeftAlone, _) => {
+                self.found.clone().map_or(Phase::Creating, |found| Phase::LeftAlone(found, self.failure()))
             }
-            Birth::Found(container, note, sample) => match self.take_over(container, note, sample).await {
-                Some(live) => live,
-                None => return,
-            },
-            Birth::Ended { reason, sample, was_restarting } => {
-                if was_restarting {
-                    self.expect_deaf_manager();
-                }
-                return self.finish(reason, sample, None).await;
-            }
-            Birth::HalfMade => {
-                tracing::warn!(kernel = %self.id, "undoing a kernel whose creation was cut off");
-                return self.undo().await;
-            }
+            (Stage::Creating | Stage::Running, _) => Phase::Creating,
+            (Stage::Restarting, _) => Phase::Restarting,
+            (Stage::Ending(reason), _) => Phase::Ending(reason, self.failure()),
+            (Stage::Undoing, _) => Phase::Gone(Outcome::Failed(self.failure())),
+            (Stage::Ended(_), _) => Phase::Gone(Outcome::Ended(self.sample, self.failure())),
         };
-        loop {
-            self.phase.send_replace(Phase::Running(live.clone()));
-            match self.serve(&live).await {
-                Next::End(reason) => return self.end(&live, reason).await,
-                Next::Detach => return live.runner.let_go(),
-                Next::Undo => {
-                    tracing::warn!(kernel = %self.id, "whoever asked for it left before the answer; undoing it");
-                    self.phase
-                        .send_replace(Phase::Gone(Outcome::Failed(Arc::new(KernelError::Unwanted(self.id)))));
-                    live.runner.close();
-                    // A crash from here on finds a kernel that was never answered.
-                    self.note_phase(NotedPhase::Creating).await;
-                    return self.undo().await;
+        self.phase.send_replace(phase);
+        self.published = Some(stage);
+    }
+
+    /// What requests about it are told when it can't be used.
+    fn failure(&self) -> Failure {
+        self.failure.clone().unwrap_or_else(|| {
+            Arc::new(match self.life.stage() {
+                Stage::Ending(reason) | Stage::Ended(reason) => {
+                    KernelError::Ending { kernel: self.id, reason }
                 }
-                Next::Restart(request) => match self.restart(&live, request.config).await {
-                    Ok(made) => {
-                        live = made;
-                        self.quiet_until = Some(Instant::now() + SETTLE);
-                        // The asker may be gone; the kernel runs all the same.
-                        let _ = request.answer.send(Ok(live.place.clone()));
-                        tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
-                    }
-                    Err((reason, error)) => {
-                        tracing::warn!(kernel = %self.id, error = %error, "could not restart; ending it");
-                        let _ = request.answer.send(Err(error));
-                        self.quiet_until = Some(Instant::now() + SETTLE);
-                        return self.end(&live, reason).await;
-                    }
+                _ => KernelError::NotRunning(self.id),
+            })
+        })
+    }
+
+    fn fail(&mut self, error: KernelError) -> Failure {
+        self.failure.insert(Arc::new(error)).clone()
+    }
+
+    async fn make(&mut self) -> Input {
+        let Self { node, id, config, allocation, inbox, deadline, .. } = self;
+        let made = tokio::select! {
+            biased;
+            input = cut(&mut inbox.cuts, node) => Err((
+                match input {
+                    Input::AskerLeft => KernelError::Unwanted(*id),
+                    _ => KernelError::Cancelled(*id),
                 },
+                input,
+            )),
+            () = at(*deadline) => {
+                Err((KernelError::Late(node.config.create_deadline.unwrap_or_default()), Input::Failed))
+            }
+            made = container::make(node, *id, config, allocation) => made.map_err(|e| (e, Input::Failed)),
+        };
+        let mut result = made.map(|made| self.connect(made, Runs::default(), Some(GoingRun::default())));
+        if let Ok(live) = &result
+            // On the disk before the answer: the next life undoes what is noted as being made.
+            && let Err(source) = self.write_note(NotedPhase::Running, true).await
+        {
+            live.runner.close();
+            result = Err((self.node.not_noted(source), Input::Failed));
+        }
+        match result {
+            Ok(live) => {
+                tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
+                    cpus = ?live.place.cpu_set, "created");
+                self.runs_in(live)
+            }
+            Err((error, input)) => {
+                tracing::warn!(kernel = %self.id, lang = self.config.lang, %error, "could not create; undoing it");
+                self.fail(error);
+                input
             }
         }
     }
 
-    async fn serve(&mut self, live: &Arc<Live>) -> Next {
-        let mut activity = live.runner.activity();
-        // When the end of its process counts although Docker does not know of it.
-        let mut ended: Option<Instant> = None;
+    /// Takes a running container back, or finds that it runs no more.
+    async fn look(&mut self) -> Input {
+        let Self { node, id, inbox, found, .. } = self;
+        let Some(container) = found.clone() else { return Input::Dead };
+        let looked = tokio::select! {
+            biased;
+            input = cut(&mut inbox.cuts, node) => return input,
+            looked = look_at(node, *id, &container) => looked,
+        };
+        match looked {
+            None => Input::Dead,
+            Some(Ok(taken)) => self.take_back(*taken).await,
+            Some(Err(error)) => {
+                // Odd, but somebody's session: it keeps running for a better agent to look at.
+                tracing::error!(kernel = %self.id, container = container.short(), %error,
+                    "left alone: can't take back this running kernel");
+                self.fail(KernelError::LeftAlone { kernel: self.id, source: Box::new(error) });
+                Input::Odd(container)
+            }
+        }
+    }
+
+    async fn take_back(&mut self, taken: TakenBack) -> Input {
+        let TakenBack { made, config, allocation, runs, going, unused, is_adopted } = taken;
+        (self.config, self.allocation) = (config, Some(allocation));
+        let run = going.as_ref().and_then(|going| going.run.clone());
+        let live = self.connect(made, runs, going);
+        self.last_use = Instant::now().checked_sub(unused).unwrap_or(self.last_use);
+        self.note.adopted = is_adopted.then(|| live.place.container.to_string());
+        self.note_phase(NotedPhase::Running).await;
+        if let Some(run) = &run {
+            // Files that are new from now on are its own.
+            live.remember_output(run).await;
+        }
+        tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
+            run = run.as_ref().map(RunId::as_str), cpus = ?live.place.cpu_set, "took back a running kernel");
+        self.runs_in(live)
+    }
+
+    /// A made container becomes a live kernel. `going`: what the note of its run says, if that is known.
+    fn connect(&mut self, made: Made, runs: Runs, going: Option<GoingRun>) -> Arc<Live> {
+        self.last_use = Instant::now();
+        let memory = (Arc::new(self.run_pen.clone()) as Arc<dyn RunMemory>, going);
+        Arc::new(Live::connect(&self.node, self.id, made, runs, memory, self.config.clone()))
+    }
+
+    fn runs_in(&mut self, live: Arc<Live>) -> Input {
+        let container = live.place.container.clone();
+        self.activity = live.runner.activity();
+        self.live = Some(live);
+        Input::Ready(container)
+    }
+
+    async fn serve(&mut self) -> Input {
+        let Some(live) = self.live.clone() else { return Input::TimeUp(EndReason::SelfTerminated) };
+        let process_ended = self.life.process_ended();
         loop {
-            let now = activity.borrow_and_update().clone();
-            self.take_note(live, &now).await;
-            let expires = self.expiry(live, &now);
+            if self.activity.has_changed().unwrap_or(false) {
+                self.last_use = Instant::now();
+            }
+            let now = self.activity.borrow_and_update().clone();
+            let expires = self.expiry(&live, &now);
             let idles = self.idle_deadline(&now);
+            if self.note.phase != NotedPhase::Running {
+                self.note_phase(NotedPhase::Running).await;
+            }
             tokio::select! {
                 biased;
                 // An end that was asked for goes before everything, so that nothing can prevent it.
-                Some(reason) = self.inbox.terminate.recv() => return Next::End(reason),
-                () = self.node.detach.cancelled() => return Next::Detach,
-                () = self.inbox.unwanted.cancelled() => return Next::Undo,
-                // A dead container can't run out of time or be restarted.
-                Some(container) = self.inbox.deaths.recv() => {
-                    if self.has_died(live, &container).await {
-                        return Next::End(EndReason::SelfTerminated);
+                input = cut(&mut self.inbox.cuts, &self.node) => {
+                    if let Input::AskerLeft = input {
+                        self.fail(KernelError::Unwanted(self.id));
                     }
+                    return input;
                 }
+                // A dead container can't run out of time or be restarted.
+                Some(container) = self.inbox.deaths.recv() => return Input::Death(container),
                 // Docker may give its address away before it says so; nothing of this kernel must reach the next one.
-                () = live.vigil.ended(), if ended.is_none() => {
-                    ended = Some(Instant::now() + DOCKER_LAG);
+                () = live.vigil.ended(), if process_ended.is_none() => {
                     live.runner.close();
-                    if self.has_died(live, &live.place.container).await {
-                        return Next::End(EndReason::SelfTerminated);
-                    }
+                    return Input::ProcessEnded;
+                }
+                () = at(process_ended.map(Instant::from_std)) => {
+                    tracing::warn!(kernel = %self.id, "its process ended, and Docker does not say so; ending it");
+                    return Input::TimeUp(EndReason::SelfTerminated);
                 }
                 () = at(self.pen.again()) => self.note_phase(NotedPhase::Running).await,
-                () = at(ended) => {
-                    tracing::warn!(kernel = %self.id, "its process ended, and Docker does not say so; ending it");
-                    return Next::End(EndReason::SelfTerminated);
-                }
                 () = at(expires) => {
                     tracing::info!(kernel = %self.id, "the run took longer than the image allows");
                     live.runner.expire();
-                    return Next::End(EndReason::ExecTimeout);
+                    return Input::TimeUp(EndReason::ExecTimeout);
                 }
                 () = at(idles) => {
                     tracing::info!(kernel = %self.id, "nobody used it for the idle timeout");
-                    return Next::End(EndReason::IdleTimeout);
+                    return Input::TimeUp(EndReason::IdleTimeout);
                 }
                 // Requests last: each is served within its caller's limit, ends are not.
-                Some(request) = self.inbox.restarts.recv() => return Next::Restart(request),
-                Ok(()) = activity.changed() => self.last_use = Instant::now(),
+                Some(request) = self.inbox.restarts.recv() => {
+                    self.restart = Some(request);
+                    return Input::RestartAsked;
+                }
+                Ok(()) = self.activity.changed() => self.last_use = Instant::now(),
                 Ok(()) = self.inbox.used.changed() => {
                     self.last_use = *self.inbox.used.borrow_and_update();
                     self.note_phase(NotedPhase::Running).await;
                 }
             }
         }
+    }
+
+    /// Whether its container has really ended.
+    async fn check(&mut self) -> Input {
+        let Self { node, id, inbox, found, live, .. } = self;
+        let (container, pid) = match (live, found) {
+            (Some(live), _) => (&live.place.container, Some(live.pid)),
+            (None, Some(found)) => (&*found, None),
+            (None, None) => return Input::Dead,
+        };
+        tokio::select! {
+            biased;
+            input = cut(&mut inbox.cuts, node) => input,
+            has_ended = container::has_ended(node, *id, container, pid) => {
+                if has_ended { Input::Dead } else { Input::NotDead }
+            }
+        }
+    }
+
+    /// Keeps the kernel's place in the registry, so that its container is no orphan and its end is told.
+    async fn leave_alone(&mut self) -> Input {
+        tokio::select! {
+            biased;
+            input = cut(&mut self.inbox.cuts, &self.node) => input,
+            Some(container) = self.inbox.deaths.recv() => Input::Death(container),
+            Some(request) = self.inbox.restarts.recv() => {
+                request.refuse(self.failure());
+                Input::RestartAsked
+            }
+        }
+    }
+
+    /// The restart races the termination; whoever wants the kernel gone wins.
+    async fn remake(&mut self) -> Input {
+        let (Some(old), Some(Restart { config, answer })) = (self.live.take(), self.restart.take()) else {
+            return Input::Failed;
+        };
+        old.runner.close();
+        let kept = self.run_pen.keep(GoingRun::default()).await;
+        self.note_phase(NotedPhase::Restarting).await;
+        self.node.events.emit(Event::KernelCreating(self.id));
+        self.merge(config);
+        let Self { node, id, config, allocation, inbox, .. } = self;
+        let remake = container::remake(node, *id, config, allocation, &old.place.container);
+        let made = tokio::select! {
+            biased;
+            Some(reason) = inbox.cuts.terminate.recv() => Err((KernelError::Cancelled(*id), Input::Terminate(reason))),
+            made = timeout(RESTART_LIMIT, remake) => {
+                made.unwrap_or(Err(KernelError::Late(RESTART_LIMIT))).map_err(|e| (e, Input::Failed))
+            }
+        };
+        let (result, input) = match made {
+            Ok(made) => {
+                let live = self.connect(made, Runs::default(), kept.ok().map(|()| GoingRun::default()));
+                tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
+                (Ok(live.place.clone()), self.runs_in(live))
+            }
+            Err((error, input)) => {
+                tracing::warn!(kernel = %self.id, %error, "could not restart; ending it");
+                // For its last statistics.
+                self.live = Some(old);
+                (Err(self.fail(error)), input)
+            }
+        };
+        // The asker may be gone; the kernel runs all the same.
+        let _ = answer.send(result);
+        input
+    }
+
+    /// The journal first, with the last statistics in it.
+    async fn note_end(&mut self, reason: EndReason) -> Input {
+        if let Some(live) = self.live.take() {
+            live.runner.close();
+            self.sample = self.node.last_sample(&live.target()).await.or(self.sample);
+        }
+        self.telling = Some(Telling::begin(&self.node, self.id, reason, self.sample).await);
+        Input::Done
+    }
+
+    /// Nothing is left of it but its event.
+    async fn clear(&mut self, has_containers: bool) -> Input {
+        let Some(telling) = self.telling.take() else { return Input::Done };
+        {
+            let mut clearing = std::pin::pin!(telling.clear(has_containers));
+            loop {
+                tokio::select! {
+                    () = &mut clearing => break,
+                    Some(request) = self.inbox.restarts.recv() => {
+                        request.refuse(self.failure());
+                        self.life.take(Input::RestartAsked, StdInstant::now());
+                    }
+                }
+            }
+        }
+        self.telling = Some(telling);
+        // Whatever becomes of its files (section 12, item 23).
+        self.allocation = None;
+        if has_containers {
+            container::discard(&self.node, self.id).await;
+        }
+        self.node.collector.forget(self.id);
+        Input::Done
+    }
+
+    async fn settle(&mut self, until: Instant) -> Input {
+        tokio::select! {
+            biased;
+            Some(request) = self.inbox.restarts.recv() => {
+                request.refuse(self.failure());
+                Input::RestartAsked
+            }
+            Some(reason) = self.inbox.cuts.terminate.recv() => Input::Terminate(reason),
+            () = self.node.detach.cancelled() => Input::Detach,
+            () = sleep_until(until) => Input::Done,
+        }
+    }
+
+    async fn tell(&mut self) -> Input {
+        // One that came too late is refused first: the manager's status goes with its answer.
+        if let Ok(request) = self.inbox.restarts.try_recv() {
+            request.refuse(self.failure());
+            return Input::RestartAsked;
+        }
+        if let (Some(telling), Stage::Ending(reason)) = (self.telling.take(), self.life.stage()) {
+            self.queued = Some(telling.queue());
+            tracing::info!(kernel = %self.id, %reason, "ended");
+        }
+        self.pen.forget(&self.node, self.id, &self.run_pen).await;
+        Input::Done
+    }
+
+    /// Removes whatever there is of a kernel that nobody knows of. Tries until it is done.
+    async fn undo(&mut self) -> Input {
+        if let Some(live) = self.live.take() {
+            tracing::warn!(kernel = %self.id, "whoever asked for it left before the answer; undoing it");
+            live.runner.close();
+            // A crash from here on finds a kernel that was never answered.
+            self.note_phase(NotedPhase::Creating).await;
+        }
+        self.allocation = None;
+        container::clear(&self.node, self.id).await;
+        container::discard(&self.node, self.id).await;
+        self.pen.forget(&self.node, self.id, &self.run_pen).await;
+        Input::Done
     }
 
     fn expiry(&self, live: &Live, activity: &Activity) -> Option<Instant> {
@@ -238,27 +562,9 @@ impl Kernel {
         (!activity.in_use).then(|| self.last_use.checked_add(timeout)).flatten()
     }
 
-    /// A restart was cut off by the agent's end. The manager waits for its answer, and hears of no end meanwhile.
-    pub(super) fn expect_deaf_manager(&mut self) {
-        self.quiet_until = Some(Instant::now() + MANAGER_RESTART + SETTLE);
-    }
-
-    /// Keeps the note of the run that goes on, so that it goes on for the next life of the agent too.
-    async fn take_note(&mut self, live: &Live, activity: &Activity) {
-        let run = activity.run.as_ref().map(|run| run.as_str().to_owned());
-        let is_known = self.note.phase == NotedPhase::Running
-            && (&self.note.run, self.note.waits) == (&run, activity.waits);
-        if !is_known {
-            self.note.run.clone_from(&run);
-            self.note.waits = activity.waits;
-            self.note_phase(NotedPhase::Running).await;
-        }
-        live.set_noted(run);
-    }
-
     /// Writes the note; a disk that is full or hangs must not stop the kernel, so a failure is only logged, and mended
     /// later.
-    pub(super) async fn note_phase(&mut self, phase: NotedPhase) {
+    async fn note_phase(&mut self, phase: NotedPhase) {
         let was_behind = self.pen.again().is_some();
         if let Err(error) = self.write_note(phase, false).await
             && !was_behind
@@ -268,75 +574,11 @@ impl Kernel {
     }
 
     /// The same for a caller that can't do without.
-    pub(super) async fn write_note(&mut self, phase: NotedPhase, durable: bool) -> std::io::Result<()> {
+    async fn write_note(&mut self, phase: NotedPhase, durable: bool) -> std::io::Result<()> {
         self.note.phase = phase;
         // Not of now: taking a kernel back, for one, is no use of it.
         self.note.last_use = unix_now().saturating_sub(self.last_use.elapsed().as_secs());
         self.pen.write(&self.node, self.id, self.note.clone(), durable).await
-    }
-
-    /// Whether the container that ended is this kernel's, and really is no more.
-    async fn has_died(&mut self, live: &Arc<Live>, container: &ContainerId) -> bool {
-        if *container != live.place.container {
-            return false;
-        }
-        match self.node.docker.inspect(container.as_str()).await {
-            Ok(Some(c)) if c.state.is_alive() && c.pid == Some(live.pid) => false,
-            Ok(Some(c)) if c.state.is_alive() => {
-                // Somebody restarted the container by hand: its state and its ports are gone.
-                tracing::warn!(kernel = %self.id, "its container was restarted behind the agent's back; ending it");
-                true
-            }
-            Ok(Some(c)) => {
-                let exit_code = c.exit_code.unwrap_or(-1);
-                if c.oom_killed {
-                    tracing::warn!(kernel = %self.id, exit_code, "killed because it used more memory than its limit");
-                } else {
-                    tracing::info!(kernel = %self.id, exit_code, "its container ended by itself");
-                }
-                true
-            }
-            Ok(None) => {
-                tracing::warn!(kernel = %self.id, "its container was removed behind the agent's back");
-                true
-            }
-            Err(error) => {
-                tracing::debug!(kernel = %self.id, %error, "can't tell whether its container ended; looking again later");
-                false
-            }
-        }
-    }
-
-    /// The restart races the termination; whoever wants the kernel gone wins.
-    async fn restart(
-        &mut self,
-        old: &Arc<Live>,
-        new: ConfigPatch,
-    ) -> Result<Arc<Live>, (EndReason, Failure)> {
-        self.phase.send_replace(Phase::Restarting);
-        old.runner.close();
-        (self.note.run, self.note.waits) = (None, false);
-        self.note_phase(NotedPhase::Restarting).await;
-        self.node.events.emit(crate::wire::event::Event::KernelCreating(self.id));
-        self.merge(new);
-        let id = self.id;
-        let (terminate, made) = {
-            let Self { node, config, allocation, inbox, .. } = self;
-            let remake = super::make::remake(node, id, config, allocation, &old.place.container);
-            tokio::select! {
-                biased;
-                Some(reason) = inbox.terminate.recv() => (Some(reason), None),
-                made = tokio::time::timeout(RESTART_LIMIT, remake) => {
-                    (None, Some(made.unwrap_or(Err(KernelError::Late(RESTART_LIMIT)))))
-                }
-            }
-        };
-        match (terminate, made) {
-            (Some(reason), _) => Err((reason, Arc::new(KernelError::Cancelled(id)))),
-            (None, Some(Ok(made))) => Ok(self.connect(made, None)),
-            (None, Some(Err(e))) => Err((EndReason::SelfTerminated, Arc::new(e))),
-            (None, None) => Err((EndReason::SelfTerminated, Arc::new(KernelError::NotRunning(id)))),
-        }
     }
 
     /// What the new config leaves empty stays as it was (section 12, item 18).
@@ -348,13 +590,34 @@ impl Kernel {
         }
         self.config = new;
     }
+}
 
-    /// A made container becomes a live kernel.
-    pub(super) fn connect(&mut self, made: Made, run: Option<(RunId, bool)>) -> Arc<Live> {
-        let live = Live::connect(&self.node, self.id, made, run, self.config.clone());
-        self.last_use = Instant::now();
-        Arc::new(live)
+/// What may cut off whatever a kernel is in the middle of.
+async fn cut(cuts: &mut Cuts, node: &Node) -> Input {
+    tokio::select! {
+        biased;
+        Some(reason) = cuts.terminate.recv() => Input::Terminate(reason),
+        () = node.detach.cancelled() => Input::Detach,
+        () = cuts.unwanted.cancelled() => Input::AskerLeft,
     }
+}
+
+/// `None`: it runs no more.
+async fn look_at(
+    node: &Arc<Node>,
+    kernel: KernelId,
+    container: &ContainerId,
+) -> Option<Result<Box<TakenBack>, KernelError>> {
+    let found = container::look_at(node, kernel, container).await?;
+    if !found.state.is_alive() {
+        let (exit_code, out_of_memory) = (found.exit_code.unwrap_or(-1), found.oom_killed);
+        tracing::info!(%kernel, exit_code, out_of_memory, "its container ended while no agent ran");
+        return None;
+    }
+    let reader = node.clone();
+    let noted = tokio::task::spawn_blocking(move || reader.notes.of(kernel)).await;
+    let Ok(noted) = noted else { return Some(Err(KernelError::Thread("read the kernel's notes"))) };
+    Some(takeover::take_back(node, kernel, &found, noted).await.map(Box::new))
 }
 
 /// Waits for the moment; for ever when there is none.
@@ -363,9 +626,4 @@ async fn at(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// The pause before the next attempt at something that must succeed in the end: 0.2 s, doubling to 5 s.
-pub(super) fn pause(attempt: u32) -> Duration {
-    Duration::from_millis(200 * 2u64.pow(attempt.min(5))).min(Duration::from_secs(5))
 }

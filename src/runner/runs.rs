@@ -115,6 +115,8 @@ struct Parked {
 pub struct Activity {
     /// The current run.
     pub run: Option<RunId>,
+    /// Whether its code was handed to the runner.
+    pub handed_out: bool,
     /// Since when code runs; `None` while nothing runs or the run waits for input.
     pub running_since: Option<Instant>,
     /// Whether the current run waits for input.
@@ -208,11 +210,14 @@ impl Runs {
         }
     }
 
-    /// The caller hands its code to the runner.
-    pub fn started(&mut self, ticket: Ticket, now: Instant) {
-        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
-            current.since = Some(now);
-        }
+    /// The caller hands its code to the runner. `false`: it must not, the run was cut off meanwhile.
+    #[must_use]
+    pub fn started(&mut self, ticket: Ticket, now: Instant) -> bool {
+        let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) else {
+            return false;
+        };
+        current.since = Some(now);
+        true
     }
 
     /// The caller gives the run its input.
@@ -384,6 +389,7 @@ impl Runs {
         };
         Activity {
             run: Some(current.run.clone()),
+            handed_out: current.since.is_some(),
             running_since: current.since.filter(|_| !current.wants_input),
             waits: current.wants_input,
             in_use: !current.wants_input || current.attached.is_some(),

@@ -1,18 +1,23 @@
 //! One caller of `execute`: its place in the queue, and its wait for an answer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
-use super::Runner;
+use super::memory::Remembered;
 use super::runs::{Taken, Ticket, Turn};
+use super::shared::Shared;
 use crate::ids::RunId;
 use crate::wire::command::Command;
 use crate::wire::reply::{ConsoleItem, RunStatus};
 
 /// A place in the queue. Dropping it frees the place; a run that has begun stays for a later `continue`.
 pub struct Seat {
-    runner: Runner,
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    remembered: Remembered,
     ticket: Ticket,
     run: RunId,
 }
@@ -30,8 +35,14 @@ pub enum Begin {
 pub type Answer = Option<(Vec<ConsoleItem>, RunStatus)>;
 
 impl Seat {
-    pub(super) fn new(runner: Runner, ticket: Ticket, run: RunId) -> Self {
-        Self { runner, ticket, run }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        commands: mpsc::Sender<Command>,
+        remembered: Remembered,
+        ticket: Ticket,
+        run: RunId,
+    ) -> Self {
+        Self { shared, commands, remembered, ticket, run }
     }
 
     /// The run this seat is for.
@@ -42,11 +53,11 @@ impl Seat {
 
     /// Waits for its turn, however long the runs before it take. `None`: cut off.
     pub async fn turn(&self) -> Option<Begin> {
-        let mut changed = self.runner.shared.changed.subscribe();
+        let mut changed = self.shared.changed.subscribe();
         loop {
             // Marked as seen before looking, so that a change in between is not missed.
             changed.borrow_and_update();
-            match self.runner.shared.runs().turn(self.ticket) {
+            match self.shared.runs().turn(self.ticket) {
                 Turn::Start => return Some(Begin::Start),
                 Turn::Resume => return Some(Begin::Resume),
                 Turn::Cut => return None,
@@ -56,31 +67,43 @@ impl Seat {
         }
     }
 
-    /// Begins the run with these commands. `None`: cut off.
+    /// Begins the run with these commands, once it is remembered. `None`: cut off.
     pub async fn start(&self, commands: Vec<Command>) -> Option<()> {
+        self.remembered.begun(&self.run).await;
         let ticket = self.ticket;
-        self.runner.shared.change(|runs| runs.started(ticket, Instant::now()));
+        if !self.shared.change(|runs| runs.started(ticket, Instant::now())) {
+            return None;
+        }
         self.send(commands).await
     }
 
     /// Gives the run its input. `None`: cut off.
     pub async fn input(&self, text: String) -> Option<()> {
         let ticket = self.ticket;
-        self.runner.shared.change(|runs| runs.gave_input(ticket));
+        self.shared.change(|runs| runs.gave_input(ticket));
         self.send(vec![Command::Input(text)]).await
     }
 
     async fn send(&self, commands: Vec<Command>) -> Option<()> {
         for command in commands {
-            self.runner.commands.send(command).await.ok()?;
+            self.commands.send(command).await.ok()?;
         }
         Some(())
     }
 
-    /// Collects output until the run says something that ends an answer, the buffer is full, or `limit` is over.
+    /// Collects output until the run says something that ends an answer, the buffer is full, or `limit` is over. The end
+    /// of a run is answered when the run is remembered no more.
     pub async fn collect(&self, limit: Duration) -> Answer {
+        let (items, status) = self.collect_output(limit).await?;
+        if let RunStatus::Finished(_) = status {
+            self.remembered.over(&self.run).await;
+        }
+        Some((items, status))
+    }
+
+    async fn collect_output(&self, limit: Duration) -> Answer {
         let deadline = tokio::time::Instant::now() + limit;
-        let shared = &self.runner.shared;
+        let shared = &self.shared;
         let mut changed = shared.changed.subscribe();
         loop {
             changed.borrow_and_update();
@@ -109,6 +132,6 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let ticket = self.ticket;
-        self.runner.shared.change(|runs| runs.leave(ticket));
+        self.shared.change(|runs| runs.leave(ticket));
     }
 }

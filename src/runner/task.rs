@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::intake::Intake;
 use super::outlet::Outlet;
+use super::shared::Shared;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};
 use crate::zmtp::{Message, Multipart};

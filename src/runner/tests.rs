@@ -23,6 +23,10 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("timed out")
 }
 
+fn memory() -> Memory {
+    (Arc::new(memory::tests::Fake::default()), Some(GoingRun::default()))
+}
+
 /// The container's side.
 struct Fake {
     input: Pull,
@@ -49,7 +53,7 @@ impl Fake {
         let port = bound.rsplit(':').next().unwrap().parse().unwrap();
         let at = RunnerAddr { host: Ipv4Addr::LOCALHOST.into(), input: input.local_port(), output: port };
         let tracker = TaskTracker::new();
-        let runner = Runner::connect(KernelId::random(), at, Runs::default(), &tracker);
+        let runner = Runner::connect(KernelId::random(), at, Runs::default(), memory(), &tracker);
         (runner, Self { input, output })
     }
 

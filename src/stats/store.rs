@@ -48,15 +48,14 @@ impl Store {
         self.submit(samples, false, deadline).await
     }
 
-    /// Stores the last sample of a kernel, which the manager bills from. A sample of the same kernel that was collected
+    /// Stores the last samples of kernels, which the manager bills from. A sample of the same kernel that was collected
     /// before and is stored late, by the reporter, does not overwrite it.
     pub async fn put_last(
         &self,
-        kernel: KernelId,
-        sample: Sample,
+        samples: Vec<(KernelId, Sample)>,
         deadline: Instant,
     ) -> Result<(), StoreError> {
-        self.submit(vec![(kernel, sample)], true, deadline).await
+        self.submit(samples, true, deadline).await
     }
 
     async fn submit(

@@ -6,6 +6,7 @@ mod destroy;
 mod files;
 mod refused;
 mod resources;
+mod telling;
 mod unheard;
 
 /// The nine statistics of section 6.

@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::support::docker::{self, docker, image};
+use crate::support::engine::{Engine, Fails};
 use crate::support::{Agent, Bed, Kernel, kernel, new_id, secs, until};
 
 const BEGIN: &str = "open('/home/work/begun', 'w').close()\n";
@@ -297,4 +298,47 @@ async fn another_instance_over_the_same_scratch_root_touches_nothing() {
     assert_eq!(kernel.run("print(x)").await.stdout(), "1\n");
     kernel.destroy().await;
     ends_once(&bed, &agent, &kernel.id, "user-requested").await;
+}
+
+/// A kill, a start, and all kernels to end before Docker has listed them: they end when they are found.
+#[tokio::test]
+async fn a_reset_reaches_kernels_that_are_not_found_yet() {
+    let bed = Bed::start().await;
+    let engine = Engine::start(bed.outside());
+    let mut agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    let kernels = [agent.create_tiny().await, agent.create_tiny().await];
+    agent.kill9();
+    engine.fail("GET", "/containers/json", Fails::Late, 1);
+    let agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    assert_eq!(agent.call("reset", json!([])).await, Ok(Json::Null));
+    assert!(bed.manager.all("kernel_terminated", |_| true).is_empty(), "they were found already");
+    engine.release();
+    for kernel in &kernels {
+        ends_once(&bed, &agent, &kernel.id, "agent-reset").await;
+    }
+    let kept = agent.create_tiny().await;
+    kept.call("get_logs", json!([])).await.expect("a kernel that was made after the reset");
+}
+
+/// While its container is looked at, a kernel hears that it shall end.
+#[tokio::test]
+async fn a_kernel_that_is_looked_at_hears_a_destroy_and_a_stop() {
+    let bed = Bed::start().await;
+    let engine = Engine::start(bed.outside());
+    let mut agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    let (doomed, kept) = (agent.create_tiny().await, agent.create_tiny().await);
+    agent.kill9();
+    engine.fail("GET", "/containers/*/json", Fails::Late, 2);
+    let mut agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    until("the look at both", secs(5), async || (engine.failed() == 2).then_some(())).await;
+    assert_eq!(doomed.destroy().await, Json::Null, "no agent has seen it in this life");
+    ends_once(&bed, &agent, &doomed.id, "user-requested").await;
+    let begun = std::time::Instant::now();
+    assert!(agent.stop().await.success());
+    assert!(begun.elapsed() < secs(2), "it waited for the other's task");
+    engine.release();
+    assert_eq!(docker::containers_named(&kept.id).await, [kept.container()]);
+    let agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    kept.destroy().await;
+    ends_once(&bed, &agent, &kept.id, "user-requested").await;
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value as Json, json};
 
+use crate::support::engine::{Engine, Fails};
 use crate::support::msgpack::{from_json, to_json};
 use crate::support::{Bed, docker, secs, until};
 
@@ -115,4 +116,25 @@ async fn a_second_signal_ends_at_once() {
     let output = agent.output();
     assert!(output.lines().last().unwrap_or_default().contains("a second signal"), "{output}");
     bed.etcd.resume();
+}
+
+#[tokio::test]
+async fn stopping_the_kernels_too_reaches_those_that_are_not_found_yet() {
+    let bed = Bed::start().await;
+    let engine = Engine::start(bed.outside());
+    let mut agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    let kernels = [agent.create_tiny().await, agent.create_tiny().await];
+    agent.kill9();
+    engine.fail("GET", "/containers/json", Fails::Late, 1);
+    let mut agent = bed.agent(&["--docker-host", &engine.host(), "--stop-kernels-on-exit"]).await;
+    let asked = std::process::Command::new("kill").args(["-TERM", &agent.pid().to_string()]).status();
+    assert!(asked.unwrap().success());
+    until("the stop", secs(5), async || agent.output().contains("stop_kernels=true").then_some(())).await;
+    engine.release();
+    assert!(agent.wait(secs(10)).await.success());
+    for kernel in &kernels {
+        let ends = bed.manager.all("kernel_terminated", |event| event.args[0] == kernel.id);
+        assert_eq!(ends.iter().map(|end| end.args[1].clone()).collect::<Vec<_>>(), ["agent-termination"]);
+        docker::gone(&kernel.id).await;
+    }
 }

@@ -113,7 +113,7 @@ async fn a_late_sample_does_not_overwrite_the_last_one() {
     let redis = RedisServer::start().await;
     let started = start(Some(redis.address()));
     let (ended, other) = (KernelId::random(), KernelId::random());
-    started.store.put_last(ended, sample(100), Instant::now() + LONG).await.unwrap();
+    started.store.put_last(vec![(ended, sample(100))], Instant::now() + LONG).await.unwrap();
     let late = vec![(ended, sample(99)), (other, sample(1))];
     started.store.put(late, Instant::now() + LONG).await.unwrap();
     started.put(ended, 98, LONG).await.unwrap();

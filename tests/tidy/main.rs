@@ -62,7 +62,7 @@ const HOMES: [(&str, &[&str]); 18] = [
 ];
 
 /// Files whose decisions are pure.
-const PURE: [&str; 32] = [
+const PURE: [&str; 34] = [
     "address.rs",
     "units.rs",
     "patience.rs",
@@ -84,7 +84,9 @@ const PURE: [&str; 32] = [
     "runner/utf8.rs",
     "runner/output.rs",
     "kernel/labels.rs",
-    "kernel/recover/fate.rs",
+    "kernel/fate.rs",
+    "kernel/life.rs",
+    "kernel/plan.rs",
     "resources/cpu_map.rs",
     "resources/gpu_map.rs",
     "resources/cpuset.rs",

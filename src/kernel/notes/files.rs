@@ -61,7 +61,7 @@ pub(super) fn read_all<T: Entry>(dir: &Path, owner: &str) -> io::Result<Vec<(Ker
             // The write was cut off before the rename; what it should have replaced is still there.
             remove(&path);
         } else if let Some(stem) = name.strip_suffix(".json") {
-            match read_one(&path, stem, owner) {
+            match read(&path, stem, owner) {
                 Ok(one) => found.extend(one),
                 Err(reason) => set_aside(&path, &reason),
             }
@@ -70,8 +70,14 @@ pub(super) fn read_all<T: Entry>(dir: &Path, owner: &str) -> io::Result<Vec<(Ker
     Ok(found)
 }
 
+/// `None`: there is none that can be understood, or it is another agent's.
+pub(super) fn read_one<T: Entry>(dir: &Path, kernel: KernelId, owner: &str) -> Option<T> {
+    let found = read(&file(dir, kernel), &kernel.to_string(), owner).ok()??;
+    Some(found.1)
+}
+
 /// `None`: it is another agent's.
-fn read_one<T: Entry>(path: &Path, stem: &str, owner: &str) -> Result<Option<(KernelId, T)>, String> {
+fn read<T: Entry>(path: &Path, stem: &str, owner: &str) -> Result<Option<(KernelId, T)>, String> {
     let bytes = fs::read(path).map_err(|e| e.to_string())?;
     let mut value: T = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
     let (version, kernel, written_by) = value.head();

@@ -1,6 +1,8 @@
 //! Notes on a real file system, whole and damaged.
 
 use super::*;
+use crate::ids::RunId;
+use crate::runner::GoingRun;
 
 fn owner(instance: &str) -> Owner {
     Owner { namespace: "n".to_owned(), instance: crate::ids::InstanceId::new(instance) }
@@ -12,21 +14,34 @@ fn notes() -> (tempfile::TempDir, Notes) {
     (dir, notes)
 }
 
+fn must_tell(notes: &Notes, kernel: KernelId) -> bool {
+    notes.to_be_told(kernel).is_some()
+}
+
+fn told_at(notes: &Notes, kernel: KernelId, at: u64) {
+    notes.ended().get_mut(&kernel).unwrap().told = Told::At(at);
+}
+
 #[test]
 fn kernels_and_untold_endings_come_back() {
     let (dir, notes) = notes();
     let (a, b) = (KernelId::random(), KernelId::random());
-    let mut note = KernelNote::new(a, NotedPhase::Running);
-    note.run = Some("r".into());
+    let note = KernelNote::new(a, NotedPhase::Running);
     notes.note(a, &note, true).unwrap();
+    let going = GoingRun { run: Some(RunId::new("r")), handed_out: true, waits: false };
+    notes.run(a, RunNote::new(a, &going)).unwrap();
     let ending = Ending::new(b, EndReason::IdleTimeout, Some(Sample::default()));
     notes.ending(b, &ending).unwrap();
 
     let again = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
     let found = again.load().unwrap();
-    assert_eq!(found.kernels[&a], note);
+    assert_eq!(found.kernels[&a], note.clone());
+    let (of_kernel, of_run) = again.of(a);
+    assert_eq!((of_kernel, of_run.map(|run| run.going())), (Some(note), Some(going)));
+    again.forget(a);
+    assert_eq!(again.of(a), (None, None));
     assert_eq!(found.untold[&b], ending);
-    assert!(!again.must_tell(b) && again.must_tell(a));
+    assert!(!must_tell(&again, b) && must_tell(&again, a));
 }
 
 #[test]
@@ -56,14 +71,19 @@ fn a_told_ending_is_remembered_but_not_told_again() {
     let (again, found) = next_life(&dir);
     assert!(found.untold.is_empty() && found.over.contains(&kernel));
     again.purge();
-    assert!(!again.must_tell(kernel), "the request may have crossed the event");
-    again.ended().insert(kernel, Told::At(unix_now() - REMEMBER_SECS + 60));
+    assert!(!must_tell(&again, kernel), "the request may have crossed the event");
+    told_at(&again, kernel, unix_now() - CROSSING_SECS + 10);
+    assert!(!must_tell(&again, kernel), "a minute has not passed");
+    told_at(&again, kernel, unix_now() - CROSSING_SECS);
+    assert!(must_tell(&again, kernel), "the manager asks so late because it did not hear");
+    assert!(!must_tell(&again, kernel), "it is being told");
+    told_at(&again, kernel, unix_now() - REMEMBER_SECS + 60);
     again.purge();
-    assert!(again.stored(kernel).is_some() && !again.must_tell(kernel), "an hour has not passed");
-    again.ended().insert(kernel, Told::At(unix_now() - REMEMBER_SECS - 1));
+    assert!(file(&again.endings, kernel).exists(), "an hour has not passed");
+    told_at(&again, kernel, unix_now() - REMEMBER_SECS - 1);
     again.purge();
     assert!(!file(&again.endings, kernel).exists());
-    assert!(again.must_tell(kernel));
+    assert!(must_tell(&again, kernel));
 }
 
 #[test]
@@ -72,12 +92,12 @@ fn an_ending_that_was_under_way_at_a_kill_is_told_only_when_asked_for() {
     let (kernel, ending) = (KernelId::random(), |k| Ending::new(k, EndReason::IdleTimeout, None));
     notes.ending(kernel, &ending(kernel)).unwrap();
     notes.under_way(kernel, ending(kernel), true).unwrap();
-    assert!(!notes.must_tell(kernel), "this life will know whether it arrives");
+    assert!(!must_tell(&notes, kernel), "this life will know whether it arrives");
 
     let (again, found) = next_life(&dir);
     assert!(found.untold.is_empty() && found.over.contains(&kernel));
-    assert!(again.must_tell(kernel), "the manager asks, so it does not know");
-    assert!(!again.must_tell(kernel), "once");
+    assert!(must_tell(&again, kernel), "the manager asks, so it does not know");
+    assert!(!must_tell(&again, kernel), "once");
 
     notes.under_way(kernel, ending(kernel), false).unwrap();
     let (_, found) = next_life(&dir);
@@ -95,11 +115,11 @@ fn an_end_that_was_not_heard_is_told_when_asked_for() {
     }
     let (again, found) = next_life(&dir);
     assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&waits], "it is going to be told anyway");
-    assert!(notes.must_tell(told) && again.must_tell(told));
+    assert!(must_tell(&notes, told) && must_tell(&again, told));
     // The one that was on its way arrives now, at a manager that does not listen.
     notes.told(waits, Ending::new(waits, EndReason::SelfTerminated, None)).unwrap();
     let (again, found) = next_life(&dir);
-    assert!(found.untold.is_empty() && notes.must_tell(waits) && again.must_tell(waits));
+    assert!(found.untold.is_empty() && must_tell(&notes, waits) && must_tell(&again, waits));
 }
 
 #[test]
@@ -149,7 +169,7 @@ fn another_agent_s_notes_are_neither_read_nor_touched() {
     let other = NotesDir::open(dir.path()).unwrap().of(&owner("another"));
     let found = other.load().unwrap();
     assert!(found.kernels.is_empty() && found.untold.is_empty() && found.samples.is_empty());
-    assert!(other.must_tell(ended), "it knows nothing of it");
+    assert!(must_tell(&other, ended), "it knows nothing of it");
     let (_, found) = next_life(&dir);
     assert_eq!((found.kernels.len(), found.untold.len(), found.samples.len()), (1, 1, 1));
 }

@@ -26,7 +26,7 @@ fn done() -> Record {
 fn begin(runs: &mut Runs, run: &str) -> Ticket {
     let ticket = runs.enter(&id(run), Entry::New, now()).unwrap();
     assert_eq!(runs.turn(ticket), Turn::Start);
-    runs.started(ticket, now());
+    assert!(runs.started(ticket, now()));
     ticket
 }
 
@@ -201,7 +201,7 @@ proptest! {
             if let Some((front, _)) = model.front() {
                 if !sent {
                     prop_assert_eq!(runs.turn(*front), Turn::Start);
-                    runs.started(*front, now());
+                    assert!(runs.started(*front, now()));
                     sent = true;
                 }
                 prop_assert_eq!(runs.activity().run, names.get(front).cloned());
@@ -230,7 +230,7 @@ fn an_agent_that_stops_answers_who_follows_a_run_and_cuts_off_who_waits() {
     let mut runs = Runs::default();
     let follows = runs.enter(&id("a"), Entry::New, now()).unwrap();
     let waits = runs.enter(&id("b"), Entry::New, now()).unwrap();
-    runs.started(follows, now());
+    assert!(runs.started(follows, now()));
     runs.record(Record::Stdout(Bytes::from_static(b"so far")));
     assert!(!runs.has_answer(follows));
     runs.let_go();

@@ -1,6 +1,8 @@
 //! A kernel that can't be taken back after a crash: left alone, as PROTOCOL section 12, item 20 says, until the
 //! manager wants its end or it ends by itself.
 
+use serde_json::json;
+
 use crate::support::docker;
 use crate::support::{Agent, Bed, Kernel, secs, until};
 
@@ -28,6 +30,10 @@ async fn an_odd_kernel_keeps_running_until_its_end_is_wanted() {
     // Longer than two comparisons with Docker's list.
     bed.manager.wait("instance_heartbeat", 4, |_| true, secs(10)).await;
     assert_eq!(docker::inspect(kernel.container()).await["State"]["Running"], true);
+    for (method, args) in [("get_logs", json!([])), ("restart_kernel", json!([{}]))] {
+        let why = kernel.call(method, args).await.unwrap_err();
+        assert!(why.text().contains("left alone") && why.text().contains("no scratch directory"), "{why:?}");
+    }
     kernel.destroy().await;
     assert_eq!(bed.wait_end(&kernel.id, secs(5)).await.args[1], "user-requested");
     docker::gone(&kernel.id).await;

@@ -2,26 +2,26 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::notes::{Found, NotedPhase};
 use crate::ids::{ContainerId, KernelId};
-use crate::kernel::notes::{Found, NotedPhase};
 use crate::wire::event::EndReason;
 
 /// A container that may be a kernel's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub(super) struct Candidate {
     /// The kernel by its label or name.
-    pub kernel: KernelId,
+    pub(super) kernel: KernelId,
     /// The container.
-    pub container: ContainerId,
+    pub(super) container: ContainerId,
     /// Whether it runs.
-    pub alive: bool,
+    pub(super) alive: bool,
     /// When it was made, in seconds since 1970.
-    pub created: i64,
+    pub(super) created: i64,
 }
 
 /// What becomes of a kernel that an earlier life left.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// Look at its container: take the kernel back if that runs, else end it with the reason that Docker knows.
     TakeBack(ContainerId),
     /// Its end had begun, or it died meanwhile: end it, and tell.
@@ -31,10 +31,7 @@ pub enum Fate {
 }
 
 /// Decides. `strangers`: kernels whose containers run and are not this agent's to touch.
-#[must_use]
-// No caller has another hasher.
-#[allow(clippy::implicit_hasher)]
-pub fn decide(
+pub(super) fn decide(
     found: &Found,
     candidates: &[Candidate],
     strangers: &HashSet<KernelId>,

@@ -1,4 +1,4 @@
-//! The steps that make a kernel's container, and their undoing.
+//! A kernel's containers, made and removed. Knows no kernel's state.
 //!
 //! Each step leaves something that can be found again by the kernel's id alone: a note, a scratch directory, a
 //! container with the kernel's labels. So undoing needs no list of what was done, and works after any failure, also
@@ -9,15 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::end::SETTLE;
 use super::error::KernelError;
-use super::live::Live;
+use super::node::{Node, RETRIES};
 use super::notes::{KernelNote, NotedPhase};
 use super::plan::{self, Plan};
-use super::task::{Kernel, pause};
-use super::{Node, Outcome, Phase, labels, reach};
+use super::{labels, reach};
 use crate::docker::{Container, ContainerSpec, ContainerSummary, DockerError, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
@@ -26,7 +22,7 @@ use crate::runner::RunnerAddr;
 use crate::scratch::Scratch;
 use crate::units::Gpus;
 use crate::wire::config::{KernelConfig, Mount};
-use crate::wire::event::{EndReason, Event};
+use crate::wire::event::Event;
 use crate::wire::reply::{KernelPlace, Ports};
 
 /// After so many attempts (about 6 s) a container that is dead counts as gone.
@@ -42,94 +38,11 @@ pub(super) struct Made {
     pub(super) runner: RunnerAddr,
     pub(super) exec_timeout: Option<Duration>,
     pub(super) scratch: Scratch,
-    /// Made just now: no run of an earlier agent can be going on.
-    pub(super) is_new: bool,
-}
-
-impl Kernel {
-    /// Makes the kernel, or undoes all of it and says why.
-    pub(super) async fn create(&mut self, deadline: Option<Instant>) -> Option<Arc<Live>> {
-        let (node, id) = (self.node.clone(), self.id);
-        let result = tokio::select! {
-            biased;
-            Some(reason) = self.inbox.terminate.recv() => Err((Some(reason), KernelError::Cancelled(id))),
-            () = node.detach.cancelled() => Err((None, KernelError::Cancelled(id))),
-            () = self.inbox.unwanted.cancelled() => Err((None, KernelError::Unwanted(id))),
-            () = until(deadline) => Err((None, KernelError::Late(node.config.create_deadline.unwrap_or_default()))),
-            made = make(&node, id, &self.config, &mut self.allocation) => made.map_err(|e| (None, e)),
-        };
-        let mut result = result.map(|made| self.connect(made, None));
-        if let Ok(live) = &result
-            // On the disk before the answer: the next life undoes what is noted as being made.
-            && let Err(source) = self.write_note(NotedPhase::Running, true).await
-        {
-            live.runner.close();
-            let path = node.scratch.agent_dir().display().to_string();
-            result = Err((None, KernelError::Note { path, source }));
-        }
-        let (reason, error) = match result {
-            Ok(live) => {
-                self.quiet_until = Some(Instant::now() + SETTLE);
-                tracing::info!(kernel = %id, lang = self.config.lang, container = live.place.container.short(),
-                    cpus = ?live.place.cpu_set, "created");
-                return Some(live);
-            }
-            Err(failed) => failed,
-        };
-        tracing::warn!(kernel = %id, lang = self.config.lang, error = %error, "could not create; undoing it");
-        if let Some(reason) = reason {
-            // The manager asked for its end and waits to be told of it.
-            self.finish(reason, None, Some(error)).await;
-        } else {
-            self.phase.send_replace(Phase::Gone(Outcome::Failed(Arc::new(error))));
-            self.undo().await;
-        }
-        None
-    }
-
-    /// Removes whatever there is of a kernel that nobody knows of. Tries until it is done.
-    pub(super) async fn undo(&mut self) {
-        self.allocation = None;
-        clear_containers(&self.node, self.id).await;
-        discard(&self.node, self.id).await;
-        self.forget_note().await;
-    }
-
-    /// What a disk that hangs leaves is known for a leftover by its ending, or undone once more.
-    pub(super) async fn forget_note(&self) {
-        let (node, id) = (self.node.clone(), self.id);
-        let forgotten = tokio::task::spawn_blocking(move || node.notes.forget(id));
-        if tokio::time::timeout(super::pen::LIMIT, forgotten).await.is_err() {
-            tracing::warn!(kernel = %id, "its note is slow to go; check the disk below the scratch root");
-        }
-    }
-
-    /// Ends a kernel that has no live container as far as the agent knows.
-    pub(super) async fn finish(
-        &mut self,
-        reason: EndReason,
-        sample: Option<crate::wire::sample::Sample>,
-        error: Option<KernelError>,
-    ) {
-        if let Some(error) = error {
-            self.phase.send_replace(Phase::Gone(Outcome::Failed(Arc::new(error))));
-        } else {
-            self.phase.send_replace(Phase::Ending);
-        }
-        self.conclude(reason, sample).await;
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Removes every container of the kernel. Tries until it is done, or until nothing of it runs any more and Docker
 /// can't remove the dead, which the comparison with its list goes on trying.
-pub(super) async fn clear_containers(node: &Node, kernel: KernelId) {
+pub(super) async fn clear(node: &Node, kernel: KernelId) {
     let mut attempt = 0;
     loop {
         match remove_containers(node, kernel).await {
@@ -143,8 +56,8 @@ pub(super) async fn clear_containers(node: &Node, kernel: KernelId) {
             tracing::warn!(%kernel, "its container is dead and Docker can't remove it; going on without");
             return;
         }
-        tokio::time::sleep(pause(attempt)).await;
         attempt += 1;
+        tokio::time::sleep(RETRIES.pause(attempt)).await;
     }
     if attempt > 0 {
         tracing::info!(%kernel, attempts = attempt + 1, "its container is removed");
@@ -167,6 +80,54 @@ pub(super) async fn discard(node: &Node, kernel: KernelId) {
         }
         Err(_) => {
             tracing::warn!(%kernel, "its scratch directory is slow to go; check the disk below the scratch root");
+        }
+    }
+}
+
+/// Asks until Docker answers. `None`: there is no such container.
+pub(super) async fn look_at(node: &Node, kernel: KernelId, container: &ContainerId) -> Option<Container> {
+    let mut attempt = 0;
+    loop {
+        match node.docker.inspect(container.as_str()).await {
+            Ok(found) => return found,
+            Err(error) => tracing::debug!(%kernel, %error, "can't look at its container yet"),
+        }
+        attempt += 1;
+        tokio::time::sleep(RETRIES.pause(attempt)).await;
+    }
+}
+
+/// Whether the container has ended, as Docker says it, and the log why; `pid` is its first process, where that is known.
+/// When Docker can't say, it counts as alive, and the next comparison with Docker's list asks again.
+pub(super) async fn has_ended(
+    node: &Node,
+    kernel: KernelId,
+    container: &ContainerId,
+    pid: Option<u32>,
+) -> bool {
+    match node.docker.inspect(container.as_str()).await {
+        Ok(Some(c)) if c.state.is_alive() && pid.is_none_or(|pid| c.pid == Some(pid)) => false,
+        Ok(Some(c)) if c.state.is_alive() => {
+            // Somebody restarted the container by hand: its state and its ports are gone.
+            tracing::warn!(%kernel, "its container was restarted behind the agent's back; ending it");
+            true
+        }
+        Ok(Some(c)) => {
+            let exit_code = c.exit_code.unwrap_or(-1);
+            if c.oom_killed {
+                tracing::warn!(%kernel, exit_code, "killed because it used more memory than its limit");
+            } else {
+                tracing::info!(%kernel, exit_code, "its container ended by itself");
+            }
+            true
+        }
+        Ok(None) => {
+            tracing::warn!(%kernel, "its container was removed behind the agent's back");
+            true
+        }
+        Err(error) => {
+            tracing::debug!(%kernel, %error, "can't tell whether its container ended; looking again later");
+            false
         }
     }
 }
@@ -197,7 +158,8 @@ async fn containers_of(node: &Node, kernel: KernelId) -> Result<Vec<ContainerSum
     Ok(found)
 }
 
-async fn make(
+/// The container and all that it needs; what was made so far stays when it fails.
+pub(super) async fn make(
     node: &Arc<Node>,
     kernel: KernelId,
     config: &KernelConfig,
@@ -211,10 +173,7 @@ async fn make(
     tokio::task::spawn_blocking(move || shared.notes.note(kernel, &entry, true))
         .await
         .map_err(|_| KernelError::Thread("note the kernel"))?
-        .map_err(|source| KernelError::Note {
-            path: node.scratch.agent_dir().display().to_string(),
-            source,
-        })?;
+        .map_err(|source| node.not_noted(source))?;
     node.events.emit(Event::KernelCreating(kernel));
     let scratch = node.scratch.create(kernel, &config.environ).await?;
     start(node, kernel, config, &image, held, &folders, scratch).await
@@ -315,7 +274,7 @@ async fn start(
         cpu_set: held.cpu_set().to_vec(),
         gpu_set: held.gpu_set().to_vec(),
     };
-    Ok(Made { place, pid, runner, exec_timeout: image.exec_timeout, scratch, is_new: true })
+    Ok(Made { place, pid, runner, exec_timeout: image.exec_timeout, scratch })
 }
 
 /// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's.

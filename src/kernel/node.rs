@@ -1,0 +1,103 @@
+//! What all kernels share: the operator's decisions, and handles of the other rooms.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::KernelError;
+use super::folders::FolderChecks;
+use super::labels::Owner;
+use super::last_statistics::LastStatistics;
+use super::notes::Notes;
+use crate::cluster::ManagerSettings;
+use crate::docker::Docker;
+use crate::events::Events;
+use crate::images::ImagesHandle;
+use crate::patience::Backoff;
+use crate::resources::Resources;
+use crate::scratch::{OutputStore, ScratchRoot};
+use crate::stats::{Collector, Target};
+use crate::wire::sample::Sample;
+
+/// What the operator decides about kernels.
+#[derive(Debug, Clone)]
+pub struct KernelsConfig {
+    /// How long a create may take, from the receipt of its request; `None` for no limit.
+    pub create_deadline: Option<Duration>,
+    /// After how long without use a kernel is ended; `None` for never.
+    pub idle_timeout: Option<Duration>,
+    /// Whether the images' limit of one execution ends kernels (section 12, item 27).
+    pub enforce_exec_timeout: bool,
+    /// Runner code to mount over the images' own.
+    pub debug_kernel: Option<PathBuf>,
+    /// The most processes and threads in a kernel; `None` for no limit.
+    pub pids_limit: Option<i64>,
+    /// Whether the Python agent's containers are taken over.
+    pub adopt: bool,
+    /// The time between two comparisons with Docker's list.
+    pub reconcile_every: Duration,
+}
+
+/// What all kernels share: handles of the other rooms.
+pub struct Node {
+    /// What the operator decided.
+    pub config: KernelsConfig,
+    /// The host that the manager connects to for terminals; part of the answers.
+    pub kernel_host: String,
+    /// Whose kernels these are.
+    pub owner: Owner,
+    /// The engine.
+    pub docker: Docker,
+    /// The kernel images.
+    pub images: ImagesHandle,
+    /// Cores and GPUs.
+    pub resources: Resources,
+    /// The scratch directories.
+    pub scratch: ScratchRoot,
+    /// Where output files go.
+    pub outputs: OutputStore,
+    /// The statistics' source.
+    pub collector: Arc<Collector>,
+    /// Where the last statistics of kernels go.
+    pub last_statistics: LastStatistics,
+    /// The queue to the manager.
+    pub events: Events,
+    /// The manager's settings, for where virtual folders are mounted.
+    pub settings: watch::Receiver<Option<ManagerSettings>>,
+    /// What is remembered on disk.
+    pub notes: Notes,
+    /// Look-ups of virtual folders.
+    pub folder_checks: FolderChecks,
+    /// Every task of this room, so that a stop can wait for them.
+    pub tracker: TaskTracker,
+    /// Cancelled when the agent stops and its kernels live on.
+    pub detach: CancellationToken,
+}
+
+impl Node {
+    /// Where virtual folders are mounted on this machine.
+    pub(super) fn volume_mount(&self) -> PathBuf {
+        self.settings.borrow().as_ref().map_or_else(|| PathBuf::from("/mnt"), |s| s.volume_mount.clone())
+    }
+
+    /// A note that could not be written.
+    pub(super) fn not_noted(&self, source: std::io::Error) -> KernelError {
+        KernelError::Note { path: self.scratch.agent_dir().display().to_string(), source }
+    }
+
+    /// A sample of this moment; of a container that is dead already, the last one that was taken.
+    pub(super) async fn last_sample(&self, target: &Target) -> Option<Sample> {
+        let fresh = tokio::time::timeout(Duration::from_secs(1), self.collector.collect_one(target)).await;
+        match fresh {
+            Ok(Ok(sample)) => Some(sample),
+            Ok(Err(_)) | Err(_) => self.collector.last_seen(target.kernel),
+        }
+    }
+}
+
+/// The pauses between attempts at something that must succeed in the end.
+pub(super) const RETRIES: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));

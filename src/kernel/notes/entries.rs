@@ -1,0 +1,207 @@
+//! What the files say: one type for each kind.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{Entry, VERSION};
+use crate::ids::{KernelId, RunId};
+use crate::runner::GoingRun;
+use crate::wire::event::EndReason;
+use crate::wire::sample::Sample;
+
+/// A kernel that exists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KernelNote {
+    pub(super) version: u32,
+    /// Which agent wrote it; several may share a scratch root.
+    #[serde(default)]
+    pub(super) owner: Option<String>,
+    /// Which kernel.
+    pub kernel: String,
+    /// How far it is.
+    pub phase: NotedPhase,
+    /// The run that goes on, as earlier versions of the agent noted it; now it has a note of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Whether that waits for input.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
+    /// When it was used last, in seconds since 1970.
+    pub last_use: u64,
+    /// The container of a kernel that was adopted, which has no labels.
+    pub adopted: Option<String>,
+}
+
+/// How far a noted kernel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotedPhase {
+    /// The manager has not been answered: after a crash all of it is undone, and nothing is reported.
+    Creating,
+    /// It runs.
+    Running,
+    /// Between two containers.
+    Restarting,
+}
+
+/// The run that goes on in a kernel, written by its runner's task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunNote {
+    pub(super) version: u32,
+    /// Which agent wrote it.
+    #[serde(default)]
+    pub(super) owner: Option<String>,
+    /// In which kernel.
+    pub kernel: String,
+    /// The run; `None` when none goes on.
+    pub run: Option<String>,
+    /// Whether its code was handed to the runner.
+    pub handed_out: bool,
+    /// Whether it waits for input.
+    pub waits: bool,
+    /// When this was written, in seconds since 1970: the last use of a kernel in which no run goes on.
+    pub at: u64,
+}
+
+/// A kernel that is ending or has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    pub(super) version: u32,
+    /// Which agent wrote it.
+    #[serde(default)]
+    pub(super) owner: Option<String>,
+    /// Which kernel.
+    pub kernel: String,
+    /// Why, as on the wire.
+    pub reason: String,
+    /// Its last statistics, if any were taken.
+    pub sample: Option<Sample>,
+    /// When its event began to leave for the manager, in seconds since 1970; `None` while it waits. Found by the next life
+    /// without `told_at`, it is open whether the event arrived.
+    #[serde(default)]
+    pub left_at: Option<u64>,
+    /// When its event arrived, in seconds since 1970; `None` while that is still to do.
+    pub told_at: Option<u64>,
+}
+
+impl KernelNote {
+    /// A note of now.
+    #[must_use]
+    pub fn new(kernel: KernelId, phase: NotedPhase) -> Self {
+        let kernel = kernel.to_string();
+        Self {
+            version: VERSION,
+            owner: None,
+            kernel,
+            phase,
+            run: None,
+            waits: false,
+            last_use: unix_now(),
+            adopted: None,
+        }
+    }
+
+    /// The run that goes on, as earlier versions of the agent noted it here.
+    #[must_use]
+    pub fn going_by_earlier_versions(&self) -> GoingRun {
+        let run = self.run.as_deref().map(RunId::new);
+        GoingRun { handed_out: run.is_some(), run, waits: self.waits }
+    }
+}
+
+impl RunNote {
+    /// A note of now.
+    #[must_use]
+    pub fn new(kernel: KernelId, going: &GoingRun) -> Self {
+        let run = going.run.as_ref().map(|run| run.as_str().to_owned());
+        let GoingRun { handed_out, waits, .. } = *going;
+        let (kernel, at) = (kernel.to_string(), unix_now());
+        Self { version: VERSION, owner: None, kernel, run, handed_out, waits, at }
+    }
+
+    /// What its writer knew.
+    #[must_use]
+    pub fn going(&self) -> GoingRun {
+        let run = self.run.as_deref().map(RunId::new);
+        GoingRun { run, handed_out: self.handed_out, waits: self.waits }
+    }
+}
+
+impl Ending {
+    /// An ending that begins.
+    #[must_use]
+    pub fn new(kernel: KernelId, reason: EndReason, sample: Option<Sample>) -> Self {
+        let (kernel, reason) = (kernel.to_string(), reason.to_string());
+        Self { version: VERSION, owner: None, kernel, reason, sample, left_at: None, told_at: None }
+    }
+
+    /// Why it ends.
+    #[must_use]
+    pub fn reason(&self) -> EndReason {
+        EndReason::from_text(&self.reason).unwrap_or(EndReason::SelfTerminated)
+    }
+}
+
+/// An end that is remembered.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) told: Told,
+    /// Its entry as it was begun.
+    pub(super) ending: Ending,
+}
+
+impl Ended {
+    /// An entry that was found.
+    pub(super) fn found(ending: &Ending) -> Self {
+        Self { told: Told::of(ending), ending: Ending { left_at: None, told_at: None, ..ending.clone() } }
+    }
+}
+
+/// What the manager knows of an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing yet; this life of the agent sees to it. `doubted`: it may come at a moment in which it is not heard.
+    Not {
+        /// See [`Notes::unheard`].
+        doubted: bool,
+    },
+    /// An earlier life was killed at the moment of telling, in seconds since 1970.
+    Perhaps(u64),
+    /// It was told, in seconds since 1970.
+    At(u64),
+}
+
+impl Told {
+    fn of(ending: &Ending) -> Self {
+        match (ending.told_at, ending.left_at) {
+            (Some(at), _) => Self::At(at),
+            (None, Some(at)) => Self::Perhaps(at),
+            (None, None) => Self::Not { doubted: false },
+        }
+    }
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl Entry for KernelNote {
+    fn head(&mut self) -> (u32, &str, Option<String>) {
+        (self.version, &self.kernel, self.owner.take())
+    }
+}
+
+impl Entry for Ending {
+    fn head(&mut self) -> (u32, &str, Option<String>) {
+        (self.version, &self.kernel, self.owner.take())
+    }
+}
+
+impl Entry for RunNote {
+    fn head(&mut self) -> (u32, &str, Option<String>) {
+        (self.version, &self.kernel, self.owner.take())
+    }
+}

@@ -1,0 +1,128 @@
+//! Taking a running container of an earlier life back, with all that its kernel had. Knows no kernel's state.
+
+use std::time::{Duration, Instant};
+
+use super::container::{Made, ports};
+use super::error::KernelError;
+use super::labels;
+use super::node::Node;
+use super::notes::{KernelNote, NotedPhase, RunNote, unix_now};
+use super::reach;
+use crate::docker::Container;
+use crate::ids::KernelId;
+use crate::resources::{Allocation, parse_cpuset};
+use crate::runner::{GoingRun, Runs};
+use crate::units::{Cores, Gpus};
+use crate::wire::config::{KernelConfig, Limits};
+use crate::wire::reply::KernelPlace;
+
+/// A kernel that was taken back.
+pub(super) struct TakenBack {
+    pub(super) made: Made,
+    pub(super) config: KernelConfig,
+    pub(super) allocation: Allocation,
+    /// The run that went on, and since when its output waits.
+    pub(super) runs: Runs,
+    /// What its note says of that; `None` where nothing is noted, or a restart has cut it off.
+    pub(super) going: Option<GoingRun>,
+    /// For how long nobody has used it.
+    pub(super) unused: Duration,
+    /// Whether it is a container of the Python agent.
+    pub(super) is_adopted: bool,
+}
+
+/// Takes it back, or says what is odd about it.
+pub(super) async fn take_back(
+    node: &Node,
+    kernel: KernelId,
+    found: &Container,
+    (noted, run): (Option<KernelNote>, Option<RunNote>),
+) -> Result<TakenBack, KernelError> {
+    let stillborn = |problem| KernelError::Stillborn { container: found.id.short().to_owned(), problem };
+    let is_adopted = !labels::is_labelled(&found.labels);
+    let scratch = node.scratch.existing(kernel).await.ok_or_else(|| stillborn("has no scratch directory"))?;
+    let config = match labels::read(&found.labels) {
+        Some((_, config)) => config,
+        None => unlabelled(found),
+    };
+    let environ = scratch.read_environ().await.unwrap_or_default();
+    let config = KernelConfig { environ, ..config };
+    let cpus = config.cpu_set.clone().unwrap_or_default();
+    let gpus = config.gpu_set.clone().unwrap_or_default();
+    let allocation = node.resources.claim(&cpus, &gpus);
+    let image = node.images.lookup(&config.lang).await.ok().flatten();
+    let ports = ports(found).ok_or_else(|| stillborn("has no published ports"))?;
+    let runner = reach::runner(found.ip, &ports).await;
+    let place = KernelPlace {
+        kernel,
+        host: node.kernel_host.clone(),
+        ports,
+        container: found.id.clone(),
+        cpu_set: cpus,
+        gpu_set: gpus,
+    };
+    let pid = found.pid.ok_or_else(|| stillborn("has no process"))?;
+    let exec_timeout = image.and_then(|i| i.exec_timeout);
+    let going = going(noted.as_ref(), run.as_ref());
+    let last_use = noted.as_ref().map(|note| note.last_use).max(run.as_ref().map(|run| run.at));
+    let unused = Duration::from_secs(last_use.map_or(0, |at| unix_now().saturating_sub(at)));
+    Ok(TakenBack {
+        made: Made { place, pid, runner, exec_timeout, scratch },
+        config,
+        allocation,
+        runs: runs(going.as_ref()),
+        going,
+        unused: unused.min(longest_unused(node)),
+        is_adopted,
+    })
+}
+
+/// What the notes say of the run that goes on; `None` where they say nothing.
+fn going(note: Option<&KernelNote>, run: Option<&RunNote>) -> Option<GoingRun> {
+    let note = note?;
+    if note.phase != NotedPhase::Running {
+        return None;
+    }
+    Some(run.map_or_else(|| note.going_by_earlier_versions(), RunNote::going))
+}
+
+/// Noted as idle: no run goes on. Without a note one may.
+fn runs(going: Option<&GoingRun>) -> Runs {
+    match going {
+        Some(GoingRun { run: None, .. }) => Runs::default(),
+        Some(GoingRun { run: Some(run), waits, .. }) => {
+            Runs::taken_over(Some((run.clone(), *waits)), Instant::now())
+        }
+        None => Runs::taken_over(None, Instant::now()),
+    }
+}
+
+/// Nobody could use it while no agent served, so a tenth of the idle timeout is left in any case.
+fn longest_unused(node: &Node) -> Duration {
+    node.config.idle_timeout.map_or(Duration::MAX, |timeout| timeout.mul_f64(0.9))
+}
+
+/// What can be read off a container of the Python agent.
+fn unlabelled(found: &Container) -> KernelConfig {
+    let cpus = parse_cpuset(&found.cpuset_cpus).unwrap_or_default();
+    let cores = u32::try_from(cpus.len()).ok().map(f64::from).and_then(Cores::from_slot).unwrap_or_default();
+    let limits =
+        Limits { mem_slot: found.memory.unwrap_or_default(), cpu_slot: cores, gpu_slot: Gpus::default() };
+    let lang = found.image.strip_prefix(crate::images::PREFIX).unwrap_or(&found.image).to_owned();
+    let mounts = found.mounts.iter().filter_map(|m| {
+        let name = m.target.strip_prefix("/home/work/").filter(|n| *n != "samples")?;
+        let source = std::path::Path::new(&m.source);
+        let part = |p: Option<&std::ffi::OsStr>| Some(p?.to_str()?.to_owned());
+        let id = part(source.file_name())?;
+        let host = part(source.parent()?.file_name())?;
+        Some(crate::wire::config::Mount { name: name.to_owned(), host, id })
+    });
+    KernelConfig {
+        lang,
+        limits,
+        mounts: mounts.collect(),
+        environ: std::collections::BTreeMap::default(),
+        cpu_set: Some(cpus),
+        gpu_set: Some(Vec::new()),
+    }
+}

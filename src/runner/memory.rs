@@ -1,0 +1,204 @@
+//! What the next life of the agent has to know of the run that goes on, and its way to the disk.
+//!
+//! One task for each connected runner ([`RunKeeper`]) owns this: it follows the queue, and hands what is to be remembered
+//! to a [`RunMemory`] that its maker injects. Callers wait for it at the two moments that matter: before code is handed to
+//! the runner the run is remembered, and before a run's end is answered it is no more. Otherwise a kill of the agent in
+//! between would let the next life wait for an end that was told, or take the end of this run for that of the next. A memory
+//! that hangs or fails holds callers up for a moment only; what could not be written counts as not written, and the
+//! newest is written later.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::runs::Activity;
+use crate::ids::{KernelId, RunId};
+
+/// How long a caller waits for the memory.
+const LIMIT: Duration = Duration::from_secs(1);
+/// The pause before what could not be remembered is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The run that goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GoingRun {
+    /// Which; `None` when none does.
+    pub run: Option<RunId>,
+    /// Whether its code was handed to the runner.
+    pub handed_out: bool,
+    /// Whether it waits for input.
+    pub waits: bool,
+}
+
+impl GoingRun {
+    fn of(activity: &Activity) -> Self {
+        let Activity { run, handed_out, waits, .. } = activity;
+        Self { run: run.clone(), handed_out: *handed_out, waits: *waits }
+    }
+}
+
+/// Where it is remembered.
+pub trait RunMemory: Send + Sync + 'static {
+    /// Remembers this in place of what was before. Keeps the order of its calls, also of those that are given up.
+    fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>>;
+}
+
+/// The newest attempt to remember.
+#[derive(Debug, Clone, Default)]
+struct Attempt {
+    /// What was to be remembered.
+    going: GoingRun,
+    /// Whether it is.
+    worked: bool,
+}
+
+/// Where callers wait for the memory.
+#[derive(Clone)]
+pub(super) struct Remembered {
+    /// For log lines.
+    kernel: KernelId,
+    attempts: watch::Receiver<Attempt>,
+}
+
+impl Remembered {
+    /// Waits until this run is remembered, or its memory was tried and failed.
+    pub(super) async fn begun(&self, run: &RunId) {
+        self.wait(|going| going.run.as_ref() == Some(run)).await;
+    }
+
+    /// Waits until this run is remembered no more.
+    pub(super) async fn over(&self, run: &RunId) {
+        self.wait(|going| going.run.as_ref() != Some(run)).await;
+    }
+
+    async fn wait(&self, fits: impl Fn(&GoingRun) -> bool) {
+        let mut attempts = self.attempts.clone();
+        if timeout(LIMIT, attempts.wait_for(|attempt| fits(&attempt.going))).await.is_err() {
+            tracing::warn!(kernel = %self.kernel, "the note of a run is slow to be written; check the disk below the scratch root");
+        }
+    }
+}
+
+/// Owns the memory of one connected runner.
+pub(super) struct RunKeeper {
+    kernel: KernelId,
+    activity: watch::Receiver<Activity>,
+    memory: Arc<dyn RunMemory>,
+    attempts: watch::Sender<Attempt>,
+}
+
+impl RunKeeper {
+    /// `known`: what the memory holds at first, if that is known.
+    pub(super) fn new(
+        kernel: KernelId,
+        activity: watch::Receiver<Activity>,
+        memory: Arc<dyn RunMemory>,
+        known: Option<GoingRun>,
+    ) -> (Self, Remembered) {
+        let worked = known.is_some();
+        let attempts = watch::Sender::new(Attempt { going: known.unwrap_or_default(), worked });
+        let remembered = Remembered { kernel, attempts: attempts.subscribe() };
+        (Self { kernel, activity, memory, attempts }, remembered)
+    }
+
+    /// Follows the queue until the connection is given up; the last word is written then, too.
+    pub(super) async fn run(mut self, end: CancellationToken) {
+        while !end.is_cancelled() {
+            self.keep_up().await;
+            let is_behind = !self.attempts.borrow().worked;
+            tokio::select! {
+                () = end.cancelled() => {}
+                changed = self.activity.changed() => if changed.is_err() {
+                    return;
+                },
+                () = sleep(RETRY), if is_behind => {}
+            }
+        }
+        self.keep_up().await;
+    }
+
+    async fn keep_up(&mut self) {
+        let going = GoingRun::of(&self.activity.borrow_and_update());
+        let last = self.attempts.borrow().clone();
+        if last.worked && last.going == going {
+            return;
+        }
+        let kept = self.memory.keep(going.clone()).await;
+        match &kept {
+            Err(error) if last.worked => {
+                tracing::warn!(kernel = %self.kernel, %error, "could not note which run goes on, trying again; check the disk below the scratch root");
+            }
+            Err(error) => {
+                tracing::debug!(kernel = %self.kernel, %error, "still can't note which run goes on");
+            }
+            Ok(()) => {}
+        }
+        self.attempts.send_replace(Attempt { going, worked: kept.is_ok() });
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// A memory that takes everything, or refuses.
+    #[derive(Default)]
+    pub(crate) struct Fake {
+        pub(crate) kept: Mutex<Vec<GoingRun>>,
+        pub(crate) is_full: std::sync::atomic::AtomicBool,
+    }
+
+    impl RunMemory for Fake {
+        fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>> {
+            let is_full = self.is_full.load(std::sync::atomic::Ordering::Relaxed);
+            if !is_full {
+                self.kept.lock().unwrap().push(going);
+            }
+            let kept = if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
+            async move { kept }.boxed()
+        }
+    }
+
+    fn going(run: &str) -> GoingRun {
+        GoingRun { run: Some(RunId::new(run)), ..GoingRun::default() }
+    }
+
+    fn activity(run: &str) -> Activity {
+        Activity { run: Some(RunId::new(run)), in_use: true, ..Activity::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_is_not_taken_for_written_and_only_the_newest_is_written_later() {
+        let (activities, watched) = watch::channel(Activity::default());
+        let memory = Arc::new(Fake::default());
+        let (keeper, remembered) =
+            RunKeeper::new(KernelId::random(), watched, memory.clone(), Some(GoingRun::default()));
+        let end = CancellationToken::new();
+        let task = tokio::spawn(keeper.run(end.clone()));
+        memory.is_full.store(true, std::sync::atomic::Ordering::Relaxed);
+        for run in ["first", "second"] {
+            activities.send_replace(activity(run));
+            // A caller is not held up for the whole limit.
+            let begun = tokio::time::Instant::now();
+            remembered.begun(&RunId::new(run)).await;
+            assert!(begun.elapsed() < LIMIT);
+        }
+        assert!(memory.kept.lock().unwrap().is_empty());
+        memory.is_full.store(false, std::sync::atomic::Ordering::Relaxed);
+        sleep(RETRY + LIMIT).await;
+        assert_eq!(*memory.kept.lock().unwrap(), [going("second")]);
+        activities.send_replace(Activity::default());
+        end.cancel();
+        task.await.unwrap();
+        assert_eq!(*memory.kept.lock().unwrap(), [going("second"), GoingRun::default()], "the last word");
+    }
+}
