@@ -116,7 +116,7 @@ impl Agent {
             }
             None => None,
         };
-        let server = rpc::Server::bind(&format!("*:{}", config.agent_port), rpc::Limits::default())?;
+        let server = rpc::Server::bind(&format!("*:{}", config.agent_port), parts::rpc_limits(config.rpc))?;
 
         let life = Life::begin();
         let readiness = watch::Sender::new(Readiness::not_ready(vec!["starting".to_owned()]));

@@ -10,6 +10,7 @@ use crate::identity::IdentityConfig;
 use crate::kernel::KernelsConfig;
 use crate::scratch::S3Config;
 use crate::telemetry::TelemetryConfig;
+use crate::units::Memory;
 
 /// What the agent needs to know before it starts. Paths are absolute; durations are longer than zero.
 #[derive(Debug, Clone)]
@@ -40,10 +41,23 @@ pub struct Config {
     pub metrics_addr: Option<SocketAddr>,
     /// Log lines, error reports, figures.
     pub telemetry: TelemetryConfig,
+    /// How much is held for callers.
+    pub rpc: RpcConfig,
     /// From one heartbeat to the next; the manager gives up after 5 s of silence.
     pub heartbeat_interval: Duration,
     /// From one round of statistics to the next; they expire in Redis after 30 s.
     pub stats_interval: Duration,
     /// What is not wrong among the settings but will surprise, a line each; to be logged once the agent starts.
     pub warnings: Vec<&'static str>,
+}
+
+/// The bounds of what the RPC server holds that an operator may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RpcConfig {
+    /// Calls under way.
+    pub calls: usize,
+    /// The same for one connection.
+    pub calls_of_one: usize,
+    /// What large calls take together, but for one.
+    pub memory: Memory,
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::config::RpcConfig;
 use crate::cluster::Cluster;
 use crate::docker::{Docker, EngineInfo};
 use crate::events::Events;
@@ -15,6 +16,7 @@ use crate::images::WantedImage;
 use crate::kernel::Kernels;
 use crate::patience::Outage;
 use crate::resources::{Resources, SysfsPaths, discover_gpus, read_topology};
+use crate::rpc;
 use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
 use crate::telemetry::{Meters, NodeGauges, Readiness};
 
@@ -23,6 +25,12 @@ const GPU_LIMIT: Duration = Duration::from_secs(3);
 /// The time between two looks at the catalogue, and between two measurements of the node.
 const CATALOGUE_EVERY: Duration = Duration::from_secs(60);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
+/// What the RPC server may hold.
+pub(super) fn rpc_limits(config: RpcConfig) -> rpc::Limits {
+    let RpcConfig { calls, calls_of_one, memory } = config;
+    rpc::Limits { calls, calls_of_one, bytes: memory.bytes(), ..rpc::Limits::default() }
+}
 
 /// What the machine has.
 pub(super) async fn discover_resources(info: &EngineInfo) -> Resources {

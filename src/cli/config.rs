@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::options::{AgentOpts, ClusterOpts, KernelOpts, ObservingOpts, S3Opts, TuningOpts};
-use crate::agent::config::Config;
+use super::options::{AgentOpts, ClusterOpts, KernelOpts, ObservingOpts, S3Opts};
+use crate::agent::config::{Config, RpcConfig};
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
@@ -29,7 +29,6 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         instance_id,
         region,
     } = cluster;
-    let TuningOpts { heartbeat_interval, stats_interval, reconcile_interval } = tuning;
     Config {
         identity: IdentityConfig {
             cluster: etcd_addr.clone(),
@@ -50,15 +49,20 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             debug_kernel: kernels.debug_kernel,
             pids_limit: Some(kernels.kernel_pids_limit).filter(|limit| *limit > 0),
             adopt: kernels.adopt,
-            reconcile_every: reconcile_interval,
+            reconcile_every: tuning.reconcile_interval,
         },
         stop_kernels_on_exit: kernels.stop_kernels_on_exit,
         auto_update_images: kernels.auto_update_images,
         s3: s3_config(s3),
         metrics_addr: observing.metrics_addr,
         telemetry: telemetry(observing),
-        heartbeat_interval,
-        stats_interval,
+        rpc: RpcConfig {
+            calls: tuning.rpc_calls,
+            calls_of_one: tuning.rpc_calls_of_one,
+            memory: tuning.rpc_memory,
+        },
+        heartbeat_interval: tuning.heartbeat_interval,
+        stats_interval: tuning.stats_interval,
         warnings,
     }
 }

@@ -55,19 +55,17 @@ const LONG_ABOUT: &str = "Without a command it runs the agent until SIGTERM or S
 /// The command line that `args`, the program's name first, are to be read by. A command comes first or not at all,
 /// and with one the agent's settings are that command's own, if it has any.
 pub(super) fn command(args: &[OsString]) -> Command {
-    let base = clap::Command::new("backendai-agent")
+    let with_commands = Action::augment_subcommands(clap::Command::new("backendai-agent"));
+    let is_command = args.get(1).is_some_and(|first| with_commands.find_subcommand(first).is_some());
+    let command = if is_command { with_commands } else { AgentOpts::augment_args(with_commands) };
+    command
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .long_about(format!("{ABOUT}\n\n{LONG_ABOUT}"))
         .after_help(EXAMPLES)
         .max_term_width(110)
         .args_conflicts_with_subcommands(true)
-        .allow_negative_numbers(true);
-    let with_commands = Action::augment_subcommands(base);
-    match args.get(1).and_then(|first| with_commands.find_subcommand(first)) {
-        Some(_) => with_commands,
-        None => AgentOpts::augment_args(with_commands),
-    }
+        .allow_negative_numbers(true)
 }
 
 /// The commands.
@@ -282,7 +280,6 @@ pub(super) struct ObservingOpts {
 /// The agent's clockwork.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Tuning (not needed in ordinary life)")]
-#[allow(clippy::struct_field_names)] // the flags' names
 pub(super) struct TuningOpts {
     /// From one heartbeat to the next
     #[arg(long, env = "BACKEND_HEARTBEAT_INTERVAL", value_name = "TIME", default_value = "3")]
@@ -296,4 +293,16 @@ pub(super) struct TuningOpts {
     #[arg(long, env = "BACKEND_RECONCILE_INTERVAL", value_name = "TIME", default_value = "10")]
     #[arg(value_parser = wants("a time from 100ms to 1h", duration_in(TENTH..=3600 * SECOND)))]
     pub(super) reconcile_interval: Duration,
+    /// Calls of the manager that are carried out at once; further ones wait
+    #[arg(long, env = "BACKEND_RPC_CALLS", value_name = "N", default_value = "4096")]
+    #[arg(value_parser = wants("a number from 1 to 1000000", number_in(1..=1_000_000_usize)))]
+    pub(super) rpc_calls: usize,
+    /// The same for one connection
+    #[arg(long, env = "BACKEND_RPC_CALLS_OF_ONE", value_name = "N", default_value = "1024")]
+    #[arg(value_parser = wants("a number from 1 to 1000000", number_in(1..=1_000_000_usize)))]
+    pub(super) rpc_calls_of_one: usize,
+    /// MiB that large calls (uploads) may take together, but for one; further ones wait
+    #[arg(long, env = "BACKEND_RPC_MEMORY", value_name = "MIB", default_value = "1024")]
+    #[arg(value_parser = wants("MiB such as 1024", values::mebibytes))]
+    pub(super) rpc_memory: Memory,
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use super::super::tests::{args, hermetic};
 use super::super::{Command, read};
 use super::*;
+use crate::rpc;
 use crate::scratch::Acl;
+use crate::units::Memory;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -37,6 +39,9 @@ fn with_nothing_given_the_defaults_are_the_references() {
     assert_eq!(config.kernels.pids_limit, Some(16384));
     assert!(config.s3.is_none() && config.metrics_addr.is_none() && config.warnings.is_empty());
     assert!(!(config.kernels.adopt || config.kernels.enforce_exec_timeout));
+    let rpc::Limits { calls, calls_of_one, bytes, .. } = rpc::Limits::default();
+    let memory = Memory::from_bytes(bytes);
+    assert_eq!(config.rpc, RpcConfig { calls, calls_of_one, memory }, "the server's own bounds");
     assert!(!(config.stop_kernels_on_exit || config.auto_update_images));
     assert_eq!(config.telemetry.verbosity, Verbosity::Normal);
     assert!(config.telemetry.log_file.is_none() && config.telemetry.sentry.is_none());

@@ -65,6 +65,7 @@ fn a_long_value_is_cut_and_odd_bytes_are_shown_as_such() {
 fn the_help_names_every_flag_variable_and_default() {
     let args = args(&["--help"]);
     let help = options::command(&args).try_get_matches_from(&args).unwrap_err().to_string();
+    assert!(help.starts_with("Runs the kernels"), "{help}");
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for arg in options::command(&args).get_arguments() {
         let Some(long) = arg.get_long() else { continue };
