@@ -28,4 +28,4 @@ pub use limits::{ResourceError, memory_limit};
 pub use nvml::discover_gpus;
 pub use pool::{Allocation, InUse, Request, Resources, Totals};
 pub use sysfs::{SysfsPaths, read_topology};
-pub use topology::{CoreLimit, Facts, NumaNode, Topology};
+pub use topology::{CoreFacts, CoreLimit, NumaNode, Topology};

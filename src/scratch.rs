@@ -38,4 +38,4 @@ pub use error::ScratchError;
 pub use mount::{MountError, mount_source, mount_target};
 pub use output::{OutputFile, OutputSnapshot};
 pub use root::ScratchRoot;
-pub use s3::{Acl, BadKeyPrefix, BucketError, KeyPrefix, OutputStore, PublishedFile, S3Config, S3Keys};
+pub use s3::{Acl, BadKeyPrefix, BucketError, KeyPrefix, OutputStore, S3Config, S3Keys};

@@ -99,12 +99,12 @@ impl CpuMap {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::topology::{CoreLimit, Facts};
+    use super::super::topology::{CoreFacts, CoreLimit};
     use super::*;
 
     fn map(nodes: &[(u32, &[u32])]) -> CpuMap {
         let nodes = nodes.iter().map(|(id, cpus)| (*id, cpus.to_vec())).collect();
-        CpuMap::new(Topology::assemble(&Facts { nodes, online: None, limit: CoreLimit::All }))
+        CpuMap::new(Topology::assemble(&CoreFacts { nodes, online: None, limit: CoreLimit::All }))
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
                 next += size;
                 (id * 3, (next - size..next).collect())
             }).collect();
-            let topology = Topology::assemble(&Facts { nodes, online: None, limit: CoreLimit::All });
+            let topology = Topology::assemble(&CoreFacts { nodes, online: None, limit: CoreLimit::All });
             let nodes: Vec<NumaNode> = topology.nodes().cloned().collect();
             let mut map = CpuMap::new(topology);
             let mut out: Vec<CpuShare> = Vec::new();

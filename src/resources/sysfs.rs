@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tracing::{debug, warn};
 
 use super::cpuset::parse_cpuset;
-use super::topology::{CoreLimit, Facts, Topology};
+use super::topology::{CoreFacts, CoreLimit, Topology};
 
 /// Where the kernel describes the machine; other places in tests.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub fn read_topology(paths: &SysfsPaths, docker_cores: Option<u32>) -> Topology 
         Some(count) if count > 0 => CoreLimit::First(count),
         _ => own_affinity().map_or(CoreLimit::All, CoreLimit::Only),
     };
-    let topology = Topology::assemble(&Facts {
+    let topology = Topology::assemble(&CoreFacts {
         nodes: read_nodes(&paths.nodes),
         online: read_cores(&paths.online),
         limit,

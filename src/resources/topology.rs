@@ -33,7 +33,7 @@ pub enum CoreLimit {
 
 /// What was found out about the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct CoreFacts {
     /// NUMA nodes with their cores, in any order, empty nodes included; none on a kernel without NUMA.
     pub nodes: Vec<(u32, Vec<u32>)>,
     /// The cores that are online, ascending; `None` if that is not known.
@@ -49,7 +49,7 @@ impl Topology {
     /// Nodes without usable cores vanish. A core that no node lists joins the lowest node, and without any
     /// node all cores form node 0, which every kernel accepts as a memory node.
     #[must_use]
-    pub fn assemble(facts: &Facts) -> Self {
+    pub fn assemble(facts: &CoreFacts) -> Self {
         let usable = usable_cores(facts);
         let mut node_of: BTreeMap<u32, u32> = BTreeMap::new();
         for (node, cpus) in &facts.nodes {
@@ -71,7 +71,7 @@ impl Topology {
     /// A machine without NUMA that has cores 0 to `cores` − 1 (at least core 0).
     #[cfg(test)]
     pub(super) fn flat(cores: u32) -> Self {
-        Self::assemble(&Facts { nodes: Vec::new(), online: None, limit: CoreLimit::First(cores) })
+        Self::assemble(&CoreFacts { nodes: Vec::new(), online: None, limit: CoreLimit::First(cores) })
     }
 
     /// The nodes in ascending order; at least one.
@@ -100,7 +100,7 @@ impl Topology {
 }
 
 /// The cores to use, ascending, each once.
-fn usable_cores(facts: &Facts) -> Vec<u32> {
+fn usable_cores(facts: &CoreFacts) -> Vec<u32> {
     let mut known: Vec<u32> = match (&facts.online, &facts.limit) {
         (Some(online), _) => online.clone(),
         (None, _) if facts.nodes.iter().any(|(_, cpus)| !cpus.is_empty()) => {
@@ -129,7 +129,7 @@ mod tests {
 
     fn check(nodes: &[(u32, &[u32])], online: Option<&[u32]>, limit: CoreLimit, expected: &[(u32, &[u32])]) {
         let own = |nodes: &[(u32, &[u32])]| nodes.iter().map(|(id, cpus)| (*id, cpus.to_vec())).collect();
-        let facts = Facts { nodes: own(nodes), online: online.map(<[u32]>::to_vec), limit };
+        let facts = CoreFacts { nodes: own(nodes), online: online.map(<[u32]>::to_vec), limit };
         let found: Vec<(u32, Vec<u32>)> =
             Topology::assemble(&facts).nodes().map(|node| (node.id, node.cpus.clone())).collect();
         let expected: Vec<(u32, Vec<u32>)> = own(expected);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn cores_of_one_node_are_recognised() {
         let nodes = vec![(0, vec![0, 1]), (1, vec![2, 3])];
-        let topology = Topology::assemble(&Facts { nodes, online: None, limit: CoreLimit::All });
+        let topology = Topology::assemble(&CoreFacts { nodes, online: None, limit: CoreLimit::All });
         assert_eq!(topology.core_count(), 4);
         assert_eq!(topology.node_of_all(&[3, 2]), Some(1));
         for odd in [&[1, 2][..], &[0, 7], &[7], &[]] {
@@ -198,7 +198,7 @@ mod tests {
         ) {
             let online: Option<Vec<u32>> = online.map(|cores| cores.into_iter().collect());
             let limit = first.map_or(CoreLimit::All, CoreLimit::First);
-            let topology = Topology::assemble(&Facts { nodes, online: online.clone(), limit });
+            let topology = Topology::assemble(&CoreFacts { nodes, online: online.clone(), limit });
             let mut cores: Vec<u32> = topology.nodes().flat_map(|node| node.cpus.clone()).collect();
             prop_assert!(topology.nodes().all(|node| !node.cpus.is_empty() && node.cpus.is_sorted()));
             let ids: Vec<u32> = topology.nodes().map(|node| node.id).collect();

@@ -15,7 +15,7 @@ mod upload;
 
 pub use client::BucketError;
 pub use config::{Acl, BadKeyPrefix, KeyPrefix, S3Config, S3Keys};
-pub use store::{OutputStore, PublishedFile};
+pub use store::OutputStore;
 
 #[cfg(test)]
 mod tests;

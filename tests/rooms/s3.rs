@@ -9,10 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use backendai_agent::ids::KernelId;
-use backendai_agent::rooms::scratch::{
-    Acl, OutputFile, OutputStore, PublishedFile, S3Config, S3Keys, Scratch, ScratchRoot,
-};
+use backendai_agent::rooms::scratch::{Acl, OutputFile, OutputStore, S3Config, S3Keys, Scratch, ScratchRoot};
 use backendai_agent::rooms::secret::Secret;
+use backendai_agent::wire::reply::ResultFile;
 use tempfile::TempDir;
 
 use super::support::ports::Port;
@@ -145,7 +144,7 @@ async fn scratch(files: &[(&str, &[u8])]) -> (TempDir, Scratch, Vec<OutputFile>)
     (dir, scratch, changes)
 }
 
-fn names(published: &[PublishedFile]) -> Vec<&str> {
+fn names(published: &[ResultFile]) -> Vec<&str> {
     published.iter().map(|file| file.name.as_str()).collect()
 }
 
@@ -186,7 +185,7 @@ async fn public_objects_are_accepted_by_a_server_that_checks_signatures() {
     let store = OutputStore::new(Some(S3Config { acl: Acl::PublicRead, ..moto.config() })).unwrap();
     let published = store.publish(&scratch, files, LIMIT, LIMIT).await;
     let url = |name| format!("{}/{BUCKET}/bucket/{}/{name}", moto.endpoint(), scratch.kernel());
-    let expected = ["large.bin", "small.txt"].map(|name| PublishedFile { name: name.into(), url: url(name) });
+    let expected = ["large.bin", "small.txt"].map(|name| ResultFile { name: name.into(), url: url(name) });
     assert_eq!(published, expected);
     moto.check_signatures(false);
     for (file, content) in published.iter().zip([large.as_slice(), b"small"]) {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::patience::Outage;
 use crate::scratch::{OutputFile, Scratch};
+use crate::wire::reply::ResultFile;
 
 use super::client::{BucketError, client};
 use super::config::{Acl, S3Config};
@@ -23,15 +24,6 @@ use super::upload::{UploadError, upload};
 pub(super) const PARALLEL_FILES: usize = 4;
 /// What stands for a URL when nothing is uploaded (PROTOCOL section 8).
 const DUMMY_URL: &str = "#dummy-upload";
-
-/// A file's entry in the answer of `execute`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedFile {
-    /// Path below `.output`.
-    pub name: String,
-    /// Where it can be fetched, or `#dummy-upload`.
-    pub url: String,
-}
 
 /// Where output files go. Clones share one client and its limits.
 #[derive(Debug, Clone)]
@@ -73,9 +65,9 @@ impl OutputStore {
         files: Vec<OutputFile>,
         per_file_limit: Duration,
         total_limit: Duration,
-    ) -> Vec<PublishedFile> {
+    ) -> Vec<ResultFile> {
         let Some(bucket) = &self.bucket else {
-            let dummy = |file: OutputFile| PublishedFile { name: file.relative, url: DUMMY_URL.to_owned() };
+            let dummy = |file: OutputFile| ResultFile { name: file.relative, url: DUMMY_URL.to_owned() };
             return files.into_iter().map(dummy).collect();
         };
         let (began, asked) = (Instant::now(), files.len());
@@ -95,7 +87,7 @@ impl OutputStore {
         let mut failures = Vec::new();
         for (name, result) in results {
             match result {
-                Ok(url) => published.push(PublishedFile { name, url }),
+                Ok(url) => published.push(ResultFile { name, url }),
                 Err(error) => failures.push((name, error)),
             }
         }

@@ -11,6 +11,7 @@ use super::*;
 use crate::ids::KernelId;
 use crate::scratch::{OutputFile, Scratch, ScratchRoot};
 use crate::secret::Secret;
+use crate::wire::reply::ResultFile;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,7 +47,7 @@ async fn scratch(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Scratch, Vec<Ou
     (dir, scratch, changes)
 }
 
-fn names(published: &[PublishedFile]) -> Vec<&str> {
+fn names(published: &[ResultFile]) -> Vec<&str> {
     published.iter().map(|file| file.name.as_str()).collect()
 }
 
