@@ -16,11 +16,12 @@ mod paths;
 mod report;
 mod run;
 mod settings;
+mod terminal;
 mod values;
 
 pub use client_options::{
     AgentArgs, Call, CompleteArgs, CreateArgs, EnvVar, EventsArgs, ExecArgs, ExecMode, KernelArgs, LimitArgs,
-    LogsArgs, Mount, PingArgs, ResetArgs, RestartArgs, UploadArgs,
+    LogsArgs, PingArgs, ResetArgs, RestartArgs, UploadArgs,
 };
 pub use exit::Exit;
 pub use report::{ConfigErrors, Refusal};

@@ -39,27 +39,27 @@
 #![cfg_attr(not(feature = "rooms"), allow(unused_imports))]
 #![cfg_attr(feature = "rooms", warn(unreachable_pub))]
 
-pub mod address;
-pub mod agent;
+mod address;
+mod agent;
 pub mod cli;
 mod client;
-pub mod cluster;
+mod cluster;
 mod docker;
-pub mod events;
+mod events;
 mod heartbeat;
 mod identity;
 pub mod ids;
 mod images;
 pub mod kernel;
-pub mod patience;
+mod patience;
 mod resources;
 mod rpc;
-pub mod runner;
+mod runner;
 pub mod scratch;
-pub mod secret;
+mod secret;
 mod stats;
 pub mod telemetry;
-pub mod units;
+mod units;
 pub mod wire;
 pub mod zmtp;
 

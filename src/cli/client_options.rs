@@ -15,6 +15,7 @@ use super::values::{self, wants};
 use crate::address::HostPort;
 use crate::ids::{KernelId, RunId};
 use crate::units::{Cores, Gpus};
+use crate::wire::config::Mount;
 
 /// A command that talks to an agent: its own arguments, and which agent.
 #[derive(Debug, Clone, Args)]
@@ -88,7 +89,7 @@ pub struct CreateArgs {
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub environ: Vec<EnvVar>,
     /// A virtual folder; repeatable
-    #[arg(long = "mount", value_name = "NAME:HOST:ID")]
+    #[arg(long = "mount", value_name = "NAME:HOST:ID", value_parser = mount)]
     pub mounts: Vec<Mount>,
 }
 
@@ -187,7 +188,7 @@ pub struct RestartArgs {
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub environ: Vec<EnvVar>,
     /// Other virtual folders, all of them; repeatable
-    #[arg(long = "mount", value_name = "NAME:HOST:ID")]
+    #[arg(long = "mount", value_name = "NAME:HOST:ID", value_parser = mount)]
     pub mounts: Vec<Mount>,
 }
 
@@ -239,26 +240,12 @@ impl FromStr for EnvVar {
     }
 }
 
-/// A virtual folder for a kernel (PROTOCOL section 3). The agent checks the parts; here they only must be there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// The folder's name, under `/home/work`.
-    pub name: String,
-    /// The host of the folder, a directory under the mount root.
-    pub host: String,
-    /// The folder's id, a directory under its host's.
-    pub id: String,
-}
-
-impl FromStr for Mount {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.splitn(3, ':').map(str::to_owned).filter(|part| !part.is_empty());
-        match (parts.next(), parts.next(), parts.next()) {
-            (Some(name), Some(host), Some(id)) => Ok(Self { name, host, id }),
-            _ => Err("give NAME:HOST:ID"),
-        }
+/// A virtual folder. The agent checks the parts; here they only must be there.
+fn mount(text: &str) -> Result<Mount, &'static str> {
+    let mut parts = text.splitn(3, ':').map(str::to_owned).filter(|part| !part.is_empty());
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(host), Some(id)) => Ok(Mount { name, host, id }),
+        _ => Err("give NAME:HOST:ID"),
     }
 }
 

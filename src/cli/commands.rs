@@ -1,8 +1,8 @@
 //! The commands that talk to an agent, over the same wire types that it answers with.
 
-use std::io::{IsTerminal, Read, Write};
 use std::time::Instant;
 
+use super::terminal::say;
 use super::{ClientCommand, CreateArgs, Exit, LogsArgs, RestartArgs, UploadArgs, exec};
 use crate::client::{CallError, Client};
 use crate::ids::KernelId;
@@ -52,13 +52,6 @@ pub(super) async fn perform(client: &Client, json: bool, command: ClientCommand)
     Ok(Exit::Done)
 }
 
-/// Prints an answer for a person or for a program.
-pub(super) fn say(json: bool, answer: &Value, text: &str) {
-    let line = if json { value::to_json(answer).to_string() } else { text.to_owned() };
-    // Whoever reads may be gone; then there is nobody to print for.
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 fn as_lines(answer: &Value) -> String {
     match answer {
         Value::Nil => "done".to_owned(),
@@ -79,7 +72,7 @@ async fn create(client: &Client, json: bool, args: CreateArgs) -> Result<Exit, C
     let config = KernelConfig {
         lang: args.lang,
         limits: Limits { mem_slot, cpu_slot: args.limits.cpu, gpu_slot: args.limits.gpu },
-        mounts: args.mounts.into_iter().map(|m| Mount { name: m.name, host: m.host, id: m.id }).collect(),
+        mounts: args.mounts,
         environ: args.environ.into_iter().map(|e| (e.name, e.value)).collect(),
         cpu_set: None,
         gpu_set: None,
@@ -110,9 +103,8 @@ async fn restart(client: &Client, json: bool, args: RestartArgs) -> Result<Exit,
         "environ",
         value::map(args.environ.iter().map(|e| (e.name.as_str(), Value::from(e.value.as_str())))),
     ));
-    let mount = |m: &super::Mount| {
-        Value::Array(vec![m.name.as_str().into(), m.host.as_str().into(), m.id.as_str().into()])
-    };
+    let mount =
+        |m: &Mount| Value::Array(vec![m.name.as_str().into(), m.host.as_str().into(), m.id.as_str().into()]);
     pairs.push(("mounts", Value::Array(args.mounts.iter().map(mount).collect())));
     let answer =
         client.call("restart_kernel", vec![args.kernel.to_string().into(), value::map(pairs)]).await?;
@@ -144,14 +136,4 @@ async fn logs(client: &Client, json: bool, args: LogsArgs) -> Result<Exit, CallE
     let skipped = args.tail.map_or(0, |n| lines.len().saturating_sub(n));
     say(json, &answer, &lines[skipped..].join("\n"));
     Ok(Exit::Done)
-}
-
-/// All of standard input, for `exec -`.
-pub(super) fn standard_input() -> std::io::Result<String> {
-    let mut text = String::new();
-    if std::io::stdin().is_terminal() {
-        eprintln!("reading code from the terminal; end with ^D");
-    }
-    std::io::stdin().read_to_string(&mut text)?;
-    Ok(text)
 }

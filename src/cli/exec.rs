@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Write;
 
-use super::commands::{say, standard_input};
+use super::terminal::{say, standard_input};
 use super::{ExecArgs, ExecMode, Exit};
 use crate::client::{CallError, Client};
 use crate::ids::RunId;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ClusterError;
+use super::link::ClusterError;
 use crate::patience::Outage;
 
 /// The story of the connection to etcd.

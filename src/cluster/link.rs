@@ -87,7 +87,7 @@ pub enum ClusterError {
 /// What was asked of a server, for error texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Reading the settings and this agent's presence.
+    /// Snapshot the settings and this agent's presence.
     Read,
     /// Starting the watch.
     Watch,
@@ -95,7 +95,7 @@ pub enum Step {
     Put,
     /// Deleting this agent's presence.
     Delete,
-    /// Reading the image catalogue.
+    /// Snapshot the image catalogue.
     Catalogue,
 }
 
@@ -113,7 +113,7 @@ impl fmt::Display for Step {
 
 /// The values of some keys at one moment.
 #[derive(Debug)]
-pub struct Reading {
+pub struct Snapshot {
     /// The id of the etcd cluster: a different one means other data, even at the same address.
     pub cluster: u64,
     /// The store's revision at that moment.
@@ -154,7 +154,7 @@ impl Link {
     }
 
     /// The values of `keys`, all of one moment.
-    pub async fn read(&mut self, keys: &[String]) -> Result<Reading, ClusterError> {
+    pub async fn read(&mut self, keys: &[String]) -> Result<Snapshot, ClusterError> {
         let gets: Vec<_> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
         let call = self.kv.txn(Txn::new().and_then(gets));
         let answer = bounded(&self.endpoint, self.limit, Step::Read, call).await?;
@@ -171,7 +171,7 @@ impl Link {
         if values.len() != keys.len() {
             return Err(odd(&self.endpoint, Step::Read));
         }
-        Ok(Reading { cluster, revision, values })
+        Ok(Snapshot { cluster, revision, values })
     }
 
     /// Every key that begins with `prefix`, with its value.
@@ -197,7 +197,7 @@ impl Link {
     }
 
     /// Watches `keys` for everything that happened after `reading`.
-    pub async fn watch(&mut self, keys: &[String], reading: &Reading) -> Result<Watching, ClusterError> {
+    pub async fn watch(&mut self, keys: &[String], reading: &Snapshot) -> Result<Watching, ClusterError> {
         let options = || Some(WatchOptions::new().with_start_revision(reading.revision + 1));
         let Some((first, others)) = keys.split_first() else {
             return Err(odd(&self.endpoint, Step::Watch));
@@ -236,7 +236,7 @@ impl Watching {
     /// Whether this watch can tell of what happens after `reading`: not if the server began anew with other
     /// data, or went back in time, as after a restore.
     #[must_use]
-    pub fn covers(&self, reading: &Reading) -> bool {
+    pub fn covers(&self, reading: &Snapshot) -> bool {
         self.cluster == reading.cluster && self.from <= reading.revision
     }
 

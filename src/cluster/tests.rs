@@ -1,6 +1,12 @@
 //! The cluster without any server; `tests/rooms/cluster.rs` has it with a real one.
 
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
 use super::*;
+use crate::ids::InstanceId;
 
 #[tokio::test]
 async fn without_any_server_it_waits_and_says_so() {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Cluster, ClusterStatus, ManagerSettings};
+use super::handle::Cluster;
+use super::settings::ManagerSettings;
+use super::shared::ClusterStatus;
 
 /// At most one line in this time tells what is being waited for.
 const LINE_EVERY: Duration = Duration::from_secs(60);

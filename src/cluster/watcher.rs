@@ -1,6 +1,6 @@
 //! The task that stays in touch with etcd: reads, compares, publishes, repairs, waits for a reason to read again.
 //!
-//! Reading again is its answer to everything: an event of the watch, the end of a watch, a compaction, a new
+//! Snapshot again is its answer to everything: an event of the watch, the end of a watch, a compaction, a new
 //! server, an interval without news. So there is one way in for the state, whatever happened to etcd.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -12,10 +12,10 @@ use tokio_util::sync::DropGuard;
 
 use super::contact::Contact;
 use super::keeper::Keeper;
-use super::link::{Link, Reading, Watching};
+use super::link::{ClusterError, Link, Snapshot, Watching};
 use super::presence::Seen;
-use super::settings::{Gaps, RawSettings, SETTINGS_KEYS, follow};
-use super::{BACKOFF, ClusterError, ManagerSettings, Shared};
+use super::settings::{Gaps, ManagerSettings, RawSettings, SETTINGS_KEYS, follow};
+use super::shared::{BACKOFF, ClusterStatus, Shared};
 
 /// The pause after a watch that ended although etcd answers, so that a server that refuses watches is not
 /// asked for one after the other; meanwhile the regular reads go on.
@@ -132,7 +132,7 @@ impl Watcher {
     }
 
     /// Publishes what was read, and gives this agent's own part of it.
-    fn take_in(&mut self, reading: &Reading) -> Seen {
+    fn take_in(&mut self, reading: &Snapshot) -> Seen {
         self.contact.reached();
         let mut values = reading.values.iter().cloned();
         let raw: RawSettings = std::array::from_fn(|_| values.next().flatten());
@@ -148,7 +148,7 @@ impl Watcher {
         let present = manager.is_some();
         self.shared.status.send_if_modified(|status| {
             log_status(status.manager_present, present, last.is_some(), &status.gaps, &gaps);
-            let next = super::ClusterStatus { etcd_reachable: true, manager_present: present, gaps };
+            let next = ClusterStatus { etcd_reachable: true, manager_present: present, gaps };
             let changed = *status != next;
             *status = next;
             changed

@@ -45,12 +45,6 @@ impl Seat {
         Self { shared, commands, remembered, ticket, run }
     }
 
-    /// The run this seat is for.
-    #[must_use]
-    pub fn run(&self) -> &RunId {
-        &self.run
-    }
-
     /// Waits for its turn, however long the runs before it take. `None`: cut off.
     pub async fn turn(&self) -> Option<Begin> {
         let mut changed = self.shared.changed.subscribe();

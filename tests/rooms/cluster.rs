@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use backendai_agent::ids::InstanceId;
 use backendai_agent::rooms::address::HostPort;
 use backendai_agent::rooms::cluster::{
-    Catalogue, Cluster, ClusterConfig, ClusterError, ClusterStatus, Link, ManagerSettings, Presence, Reading,
-    Step,
+    Catalogue, Cluster, ClusterConfig, ClusterError, ClusterStatus, Link, ManagerSettings, Presence,
+    Snapshot, Step,
 };
 use etcd_client::{Client, DeleteOptions};
 use tempfile::TempDir;
@@ -334,14 +334,14 @@ async fn a_compaction_ends_an_old_watch_and_the_watcher_goes_on() {
     let mut link = Link::open(&server.address(), Duration::from_secs(5)).await.unwrap();
     let now = link.read(&keys).await.unwrap();
     client.compact(now.revision, None).await.unwrap();
-    let past = Reading { revision: 1, ..link.read(&keys).await.unwrap() };
+    let past = Snapshot { revision: 1, ..link.read(&keys).await.unwrap() };
     let mut watching = link.watch(&keys, &past).await.unwrap();
     assert!(watching.covers(&past) && watching.covers(&now));
     assert!(
-        !watching.covers(&Reading { revision: 0, ..link.read(&keys).await.unwrap() }),
+        !watching.covers(&Snapshot { revision: 0, ..link.read(&keys).await.unwrap() }),
         "gone back in time"
     );
-    assert!(!watching.covers(&Reading { cluster: 1, ..link.read(&keys).await.unwrap() }), "another store");
+    assert!(!watching.covers(&Snapshot { cluster: 1, ..link.read(&keys).await.unwrap() }), "another store");
     let error = soon("the watch ends", watching.changed(1)).await.unwrap_err();
     assert!(
         matches!(error, ClusterError::WatchEnded { .. }) && error.to_string().contains("compacted"),
