@@ -5,10 +5,12 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -110,10 +112,7 @@ impl Session {
                 // Answers first: they make room for calls.
                 biased;
                 answer = self.ready.recv() => match answer {
-                    Some(answer) => {
-                        self.waiting_bytes += answer.bytes.len();
-                        self.waiting.push_back(answer);
-                    }
+                    Some(answer) => self.is_answered(answer),
                     // Stopped, and the last call under way is answered.
                     None if self.writing.is_none() => {
                         self.connection.finish(FINISH).await;
@@ -201,12 +200,24 @@ impl Session {
         // None is taken after a stop.
         let Some(answers) = self.answers.clone() else { return };
         let (shared, gone, held) = (self.shared.clone(), self.gone.clone(), std::mem::take(&mut self.held));
+        let call = async move { carry_out(&shared, message.frames, held, places, &gone).await };
+        // A mistake of ours ends the call alone; the log has it.
+        let mut call = AssertUnwindSafe(call).catch_unwind().boxed();
+        // Most calls of most callers are done at once, and worth no task.
+        if let Some(done) = (&mut call).now_or_never() {
+            return done.ok().flatten().map_or((), |answer| self.is_answered(answer));
+        }
         self.shared.tracker.spawn(async move {
-            if let Some(answer) = carry_out(&shared, message.frames, held, places, &gone).await {
+            if let Ok(Some(answer)) = call.await {
                 // The connection may have ended; then the answer is undone with this.
                 let _ = answers.send(answer);
             }
         });
+    }
+
+    fn is_answered(&mut self, answer: Outgoing) {
+        self.waiting_bytes += answer.bytes.len();
+        self.waiting.push_back(answer);
     }
 }
 

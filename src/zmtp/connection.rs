@@ -281,8 +281,10 @@ impl Connection {
     pub fn catch_up(&mut self) -> Result<(), Trouble> {
         loop {
             while let Some(heard) = self.inbox.take()? {
-                if let Heard::Ping(context) = heard {
-                    self.pong = Some(frame::pong(&context));
+                match heard {
+                    Heard::Ping(context) => self.pong = Some(frame::pong(&context)),
+                    Heard::Wants(_) => return Ok(()),
+                    Heard::Message(_) | Heard::Pong => {}
                 }
             }
             // Asked of the system, since the runtime may not have heard yet.
