@@ -174,3 +174,69 @@ impl Incoming {
         Ok(connection)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        timeout(LIMIT, future).await.expect("timed out")
+    }
+
+    #[tokio::test]
+    async fn ports_in_use_and_foreign_addresses_are_named() {
+        let taken = Listener::bind("127.0.0.1:0", 1).unwrap();
+        let address = taken.address().to_string();
+        let error = Listener::bind(&address, 1).unwrap_err();
+        assert!(
+            matches!(error, ListenError::InUse { .. }) && error.to_string().contains(&address),
+            "{error}"
+        );
+        // TEST-NET-1, which no machine has.
+        let error = Listener::bind("192.0.2.1:6001", 1).unwrap_err();
+        assert!(matches!(error, ListenError::NotHere { .. }), "{error}");
+        assert!(matches!(Listener::bind("nonsense", 1), Err(ListenError::Other { .. })));
+        assert!(Listener::bind("*:0", 1).unwrap().address().ip().is_unspecified());
+    }
+
+    #[tokio::test]
+    async fn ipv6_addresses_work_where_the_machine_has_them() {
+        let mut listener = match Listener::bind("[::1]:0", 1) {
+            Ok(listener) => listener,
+            Err(error) => {
+                assert!(
+                    std::net::TcpListener::bind("[::1]:0").is_err(),
+                    "IPv6 works here, but not for us: {error}"
+                );
+                return;
+            }
+        };
+        let address = listener.address().to_string();
+        let keep = KeepAlive::default();
+        let (incoming, connected) = within(async {
+            let opening = Connection::open(address, Kind::Dealer, Caps::calls(1), keep);
+            tokio::join!(async { listener.accept().await.greet(Kind::Router, Caps::calls(1)).await }, opening)
+        })
+        .await;
+        assert_eq!(incoming.unwrap().peer().kind, Kind::Dealer);
+        assert_eq!(connected.unwrap().peer().kind, Kind::Router);
+    }
+
+    #[tokio::test]
+    async fn there_are_as_many_connections_as_places_and_handshakes_have_a_limit() {
+        let mut listener =
+            Listener::bind("127.0.0.1:0", 1).unwrap().with_handshake(Duration::from_millis(50));
+        let address = listener.address();
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let first = within(listener.accept()).await;
+        let _second = TcpStream::connect(address).await.unwrap();
+        assert!(timeout(Duration::from_millis(20), listener.accept()).await.is_err(), "there is one place");
+        let (ended, second) =
+            within(async { tokio::join!(first.greet(Kind::Router, Caps::calls(1)), listener.accept()) })
+                .await;
+        assert!(matches!(ended, Err(Trouble::Late(_))), "{ended:?}");
+        assert!(second.from.ip().is_loopback());
+    }
+}
