@@ -58,6 +58,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The operator's settings keep all of the machine from kernels.
+    #[error(transparent)]
+    Resources(#[from] crate::resources::NothingLeft),
     /// Not at the start: something that must never end did.
     #[error("a part of the agent broke, see above; kernels run on, start the agent again")]
     Broken,
@@ -91,7 +94,7 @@ struct Life {
 /// Runs the agent until `stop`, then stops it in order. An error is one of the start.
 pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken) -> Result<(), StartError> {
     let agent = Agent::bind(config, telemetry).await?;
-    match agent.pair(&stop).await {
+    match agent.pair(&stop).await? {
         Some(running) => running.run(stop).await,
         None => Ok(()),
     }

@@ -24,8 +24,8 @@ pub struct HeartbeatConfig {
     pub region: String,
     /// The RPC endpoint, `tcp://host:port`.
     pub addr: String,
-    /// What the machine has.
-    pub totals: Totals,
+    /// What kernels can have of the machine, at the moment of each beat.
+    pub totals: watch::Receiver<Totals>,
 }
 
 /// Beats for ever, at once and then every interval. A beat that is late is not made up for.
@@ -53,14 +53,15 @@ fn pack(list: &ImageList) -> Bytes {
 
 /// With a Docker that hangs there are no slots, so that the manager places nothing here.
 fn compose(config: &HeartbeatConfig, docker_answers: bool, images: Bytes) -> Heartbeat {
+    let totals = *config.totals.borrow();
     let slots = |n: usize| if docker_answers { n as u64 } else { 0 };
     Heartbeat {
         ip: config.ip.clone(),
         region: config.region.clone(),
         addr: config.addr.clone(),
-        mem_slots: if docker_answers { config.totals.memory.mib() } else { 0 },
-        cpu_slots: slots(config.totals.cpus),
-        gpu_slots: slots(config.totals.gpus),
+        mem_slots: if docker_answers { totals.memory.mib() } else { 0 },
+        cpu_slots: slots(totals.cpus),
+        gpu_slots: slots(totals.gpus),
         images,
     }
 }
@@ -72,17 +73,21 @@ mod tests {
 
     #[test]
     fn a_hung_docker_takes_the_slots_away_and_nothing_else() {
+        let totals = Totals { memory: Memory::from_mib(1024), cpus: 4, gpus: 1 };
+        let (changed, totals) = watch::channel(totals);
         let config = HeartbeatConfig {
             interval: Duration::from_secs(3),
             ip: "10.0.0.1".into(),
             region: "local/unknown".into(),
             addr: "tcp://10.0.0.1:6001".into(),
-            totals: Totals { memory: Memory::from_mib(1024), cpus: 4, gpus: 1 },
+            totals,
         };
         let good = compose(&config, true, Bytes::from_static(b"x"));
         assert_eq!((good.mem_slots, good.cpu_slots, good.gpu_slots), (1024, 4, 1));
         let bad = compose(&config, false, Bytes::from_static(b"x"));
         assert_eq!((bad.mem_slots, bad.cpu_slots, bad.gpu_slots), (0, 0, 0));
         assert_eq!((bad.ip, bad.images), (good.ip, good.images));
+        changed.send_modify(|totals| totals.gpus = 0);
+        assert_eq!(compose(&config, true, Bytes::new()).gpu_slots, 0, "a GPU fell off the bus");
     }
 }

@@ -26,7 +26,7 @@ mod tests;
 
 pub use config::ImagesConfig;
 pub use handle::{ImagesError, ImagesHandle};
-pub use labels::KernelImage;
+pub use labels::{ImageLabels, KernelImage};
 pub use list::{ImageEntry, ImageList, PREFIX};
 pub use plan::WantedImage;
 pub use scan::ScanHealth;

@@ -32,7 +32,7 @@ pub use config::{LogFile, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
 pub use filter::{BadLogFilter, LogFilter, Verbosity};
 pub use http::Readiness;
-pub use meters::{Meters, NodeGauges};
+pub use meters::{GpuGauges, Meters, NodeGauges};
 
 use error_reports::ErrorReports;
 use lines::LineSink;

@@ -78,6 +78,15 @@ pub struct Cores(f64);
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 pub struct Gpus(f64);
 
+/// GPUs of one kernel, counted exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuParts {
+    /// Devices that are wholly its own.
+    pub whole: u32,
+    /// Of one more device, so many thousandths; below 1000.
+    pub thousandths: u32,
+}
+
 /// CPU time: a quota of half the period is half a core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CpuQuota {
@@ -131,10 +140,23 @@ impl Gpus {
         self.0
     }
 
-    /// How many devices that is for a kernel: a fraction is a share of one whole device.
+    /// How many devices that is for a kernel: a fraction is a part of one more device.
     #[must_use]
     pub fn count(self) -> u32 {
-        whole(self.0.ceil())
+        let GpuParts { whole, thousandths } = self.parts();
+        whole.saturating_add(u32::from(thousandths > 0))
+    }
+
+    /// Whole devices, and the part of one more. What is smaller than a thousandth counts as one.
+    #[must_use]
+    pub fn parts(self) -> GpuParts {
+        let whole = whole(self.0);
+        let part = (self.0 - f64::from(whole)).clamp(0.0, 1.0);
+        match whole_up(part * 1000.0) {
+            1000 => GpuParts { whole: whole.saturating_add(1), thousandths: 0 },
+            0 if whole == 0 && self.0 > 0.0 => GpuParts { whole, thousandths: 1 },
+            thousandths => GpuParts { whole, thousandths },
+        }
     }
 }
 
@@ -161,6 +183,11 @@ impl FromStr for Gpus {
 
 fn amount(number: f64) -> Option<f64> {
     (number.is_finite() && number >= 0.0).then_some(number)
+}
+
+/// Rounded up, but for what floating point adds to a decimal fraction.
+fn whole_up(number: f64) -> u32 {
+    whole((number - 1e-6).ceil().max(0.0))
 }
 
 /// The whole part; what is too large becomes the largest.
@@ -215,6 +242,21 @@ mod tests {
         {
             let counts = (Cores::from_slot(slot).unwrap().count(), Gpus::from_slot(slot).unwrap().count());
             assert_eq!(counts, (cores, gpus), "{slot}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_is_counted_in_thousandths() {
+        for (slot, whole, thousandths) in [
+            (0.0, 0, 0),
+            (0.3, 0, 300),
+            (2.7, 2, 700),
+            (1.0001, 1, 1),
+            (0.999_99, 1, 0),
+            (1.1, 1, 100),
+            (1e-9, 0, 1),
+        ] {
+            assert_eq!(Gpus::from_slot(slot).unwrap().parts(), GpuParts { whole, thousandths }, "{slot}");
         }
     }
 

@@ -8,6 +8,7 @@ use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
 use crate::kernel::KernelsConfig;
+use crate::resources::NodeLimits;
 use crate::scratch::S3Config;
 use crate::telemetry::TelemetryConfig;
 use crate::units::Memory;
@@ -29,6 +30,8 @@ pub struct Config {
     pub docker: DockerConfig,
     /// Holds a directory for each kernel.
     pub scratch_root: PathBuf,
+    /// What kernels may have of this machine.
+    pub limits: NodeLimits,
     /// Kernels' limits.
     pub kernels: KernelsConfig,
     /// Ends all kernels at shutdown; otherwise they stay for the next agent (PROTOCOL section 12, item 37).

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::running::{Parts, Running};
-use super::{Agent, parts};
+use super::{Agent, StartError, parts};
 use crate::address::HostPort;
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
@@ -28,8 +28,9 @@ const LEAVE: Duration = Duration::from_secs(1);
 
 impl Agent {
     /// Waits for Docker and for the manager, as long as it takes, and starts the parts. `None` when told to stop
-    /// meanwhile; then etcd is as it was found.
-    pub async fn pair(self, stop: &CancellationToken) -> Option<Running> {
+    /// meanwhile; then etcd is as it was found. An error is one that Docker's answer brought to light, and nobody has been
+    /// told of this agent.
+    pub async fn pair(self, stop: &CancellationToken) -> Result<Option<Running>, StartError> {
         let Self { config, scratch, notes, outputs, server, readiness, meters, life } = self;
         let (end, tracker) = (&life.end, &life.tracker);
         let waits_for =
@@ -37,7 +38,10 @@ impl Agent {
 
         let docker = Docker::open(config.docker);
         waits_for("waiting for Docker");
-        let info = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await?;
+        let Some(info) = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await else {
+            return Ok(None);
+        };
+        let (resources, gpus) = parts::discover_resources(&info, config.limits).await?;
         // From before the first look at the containers, so that nothing falls in between.
         let events_since = parts::unix_nanos();
         let memory = Some(scratch.agent_dir().join("identity.json"));
@@ -50,12 +54,13 @@ impl Agent {
             Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
         let cluster = Cluster::start(config.cluster, &identity.instance_id, end, tracker);
         waits_for("waiting for the manager");
-        let manager = stop.run_until_cancelled(cluster.wait_for_manager()).await?;
+        let Some(manager) = stop.run_until_cancelled(cluster.wait_for_manager()).await else {
+            return Ok(None);
+        };
         tracing::info!(manager = manager.manager_id, "paired with the manager");
         cluster.set_presence(Presence::Starting);
         waits_for("starting");
 
-        let resources = parts::discover_resources(&info).await;
         let wanted = parts::wanted_images(&cluster, config.auto_update_images, end, tracker);
         let images_config =
             ImagesConfig { auto_update: config.auto_update_images, ..ImagesConfig::with_updates(wanted) };
@@ -69,7 +74,7 @@ impl Agent {
                 if let Err(error) = cluster.retract(LEAVE).await {
                     tracing::warn!(%error, "could not leave etcd");
                 }
-                return None;
+                return Ok(None);
             }
         }
 
@@ -87,7 +92,7 @@ impl Agent {
             ip: agent_host.clone(),
             region: identity.region,
             addr: HostPort { host: agent_host, port: server.port() }.endpoint(),
-            totals: resources.totals(),
+            totals: resources.watch_totals(),
         };
         let (kernel_tasks, detach) = (TaskTracker::new(), CancellationToken::new());
         let kernels = Kernels::new(Node {
@@ -118,6 +123,7 @@ impl Agent {
             events_since,
             images: images.list(),
             resources,
+            gpus,
             collector,
             store,
             heartbeat,
@@ -128,6 +134,6 @@ impl Agent {
             meters,
             life,
         };
-        Some(Running::start(parts, stop).await)
+        Ok(Some(Running::start(parts, stop).await))
     }
 }

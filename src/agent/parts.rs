@@ -15,13 +15,15 @@ use crate::events::Events;
 use crate::images::WantedImage;
 use crate::kernel::Kernels;
 use crate::patience::Outage;
-use crate::resources::{Resources, SysfsPaths, discover_gpus, read_topology};
+use crate::resources::{
+    GpuReading, GpuWatch, InUse, NodeLimits, NothingLeft, NvmlDriver, Resources, SysfsPaths, read_topology,
+};
 use crate::rpc;
 use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
-use crate::telemetry::{Meters, NodeGauges, Readiness};
+use crate::telemetry::{GpuGauges, Meters, NodeGauges, Readiness};
 
-/// How long a GPU driver may take at the start.
-const GPU_LIMIT: Duration = Duration::from_secs(3);
+/// The time between two looks at the GPUs: one that falls off the bus leaves the slots within it.
+pub(super) const GPUS_EVERY: Duration = Duration::from_secs(10);
 /// The time between two looks at the catalogue, and between two measurements of the node.
 const CATALOGUE_EVERY: Duration = Duration::from_secs(60);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
@@ -32,11 +34,16 @@ pub(super) fn rpc_limits(config: RpcConfig) -> rpc::Limits {
     rpc::Limits { calls, calls_of_one, bytes: memory.bytes(), ..rpc::Limits::default() }
 }
 
-/// What the machine has.
-pub(super) async fn discover_resources(info: &EngineInfo) -> Resources {
-    let gpus = discover_gpus(GPU_LIMIT).await;
+/// What the machine has for kernels, and whoever watches its GPUs, if it has any.
+pub(super) async fn discover_resources(
+    info: &EngineInfo,
+    limits: NodeLimits,
+) -> Result<(Resources, Option<GpuWatch>), NothingLeft> {
     let topology = read_topology(&SysfsPaths::default(), Some(info.cpus));
-    Resources::new(topology, gpus, info.memory)
+    let resources = Resources::new(topology, info.memory, limits)?;
+    let mut gpus = GpuWatch::new(NvmlDriver::default());
+    let has_driver = gpus.look(&resources).await;
+    Ok((resources, has_driver.then_some(gpus)))
 }
 
 /// Waits for an engine that answers, and logs its version.
@@ -196,6 +203,7 @@ pub(super) async fn measure(
     resources: Resources,
     events: Events,
     readiness: watch::Receiver<Readiness>,
+    gpus: Option<watch::Receiver<Vec<GpuReading>>>,
 ) {
     let mut ticks = tokio::time::interval(MEASURE_EVERY);
     loop {
@@ -216,7 +224,25 @@ pub(super) async fn measure(
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
             ready: readiness.borrow().ready,
         });
+        if let Some(gpus) = &gpus {
+            meters.record_gpus(&gpu_gauges(&gpus.borrow(), &used));
+        }
     }
+}
+
+/// How each device does, and how many kernels share it.
+fn gpu_gauges(readings: &[GpuReading], used: &InUse) -> Vec<GpuGauges> {
+    let gauges = |GpuReading { gpu, figures }: &GpuReading| GpuGauges {
+        index: gpu.index,
+        uuid: gpu.uuid.clone(),
+        kernels: used.gpus.get(&gpu.index).copied().unwrap_or_default(),
+        memory_bytes: gpu.memory.bytes(),
+        memory_used_bytes: figures.memory_used.bytes(),
+        busy_percent: figures.busy_percent,
+        celsius: figures.celsius,
+        watts: figures.milliwatts.map(|milliwatts| f64::from(milliwatts) / 1000.0),
+    };
+    readings.iter().map(gauges).collect()
 }
 
 /// Nanoseconds since 1970, as Docker's events count.

@@ -17,7 +17,7 @@ use crate::events::Events;
 use crate::heartbeat::{self, HeartbeatConfig};
 use crate::images::ImageList;
 use crate::kernel::Kernels;
-use crate::resources::Resources;
+use crate::resources::{GpuWatch, Resources};
 use crate::rpc;
 use crate::stats::{Collector, Store, run_reporter};
 use crate::telemetry::{Meters, Readiness};
@@ -40,6 +40,8 @@ pub(super) struct Parts {
     pub(super) events_since: i64,
     pub(super) images: watch::Receiver<ImageList>,
     pub(super) resources: Resources,
+    /// Watches the GPUs; `None` on a machine without.
+    pub(super) gpus: Option<GpuWatch>,
     pub(super) collector: Arc<Collector>,
     pub(super) store: Store,
     pub(super) heartbeat: HeartbeatConfig,
@@ -124,11 +126,22 @@ impl Running {
             first_beat.first_beat_arrived().await;
             first_beat.emit(Event::InstanceStarted);
         });
+        let gpu_readings = parts.gpus.as_ref().map(GpuWatch::readings);
+        if let Some(gpus) = parts.gpus {
+            life.background(&broken, gpus.run(parts.resources.clone(), parts::GPUS_EVERY));
+        }
         let readiness = parts.readiness.subscribe();
         life.background(&broken, parts::follow_readiness(parts.readiness, kernels.clone(), cluster.clone()));
         life.background(
             &broken,
-            parts::measure(parts.meters, kernels.clone(), parts.resources, events.clone(), readiness),
+            parts::measure(
+                parts.meters,
+                kernels.clone(),
+                parts.resources,
+                events.clone(),
+                readiness,
+                gpu_readings,
+            ),
         );
         tracing::info!(port, cores, "serving");
         parts::tell_systemd(sd_notify::NotifyState::Ready);

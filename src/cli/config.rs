@@ -10,6 +10,7 @@ use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
 use crate::kernel::KernelsConfig;
+use crate::resources::{CoreChoice, NodeLimits};
 use crate::scratch::{S3Config, S3Keys};
 use crate::telemetry::{LogFile, Rotation, TelemetryConfig, Verbosity};
 
@@ -18,7 +19,7 @@ const STATSD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8125
 
 /// What `opts` mean.
 pub(super) fn config(opts: AgentOpts) -> Config {
-    let AgentOpts { cluster, kernels, s3, observing, tuning } = opts;
+    let AgentOpts { cluster, kernels, resources, s3, observing, tuning } = opts;
     let warnings = warnings(&kernels, &s3, &observing);
     let ClusterOpts {
         namespace,
@@ -42,6 +43,12 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         agent_port,
         docker: DockerConfig::new(kernels.docker_host),
         scratch_root: kernels.scratch_root,
+        limits: NodeLimits {
+            cores: CoreChoice { reserved: resources.reserved_cpus, only: resources.limit_cpus },
+            reserved_memory: resources.reserved_memory,
+            gpus: resources.limit_gpus,
+            shm: resources.shm_size,
+        },
         kernels: KernelsConfig {
             create_deadline: limit(kernels.create_deadline),
             idle_timeout: limit(kernels.idle_timeout),

@@ -22,6 +22,7 @@ use super::values::{self, duration_in, number_in, wants};
 use crate::address::{self, HostPort};
 use crate::docker::EngineAddress;
 use crate::ids::InstanceId;
+use crate::resources::{CoreList, GpuList, ShmSize};
 use crate::scratch::{Acl, KeyPrefix};
 use crate::secret::Secret;
 use crate::telemetry::{LogFilter, SentryDsn};
@@ -109,6 +110,8 @@ pub(super) struct AgentOpts {
     #[command(flatten)]
     pub(super) kernels: KernelOpts,
     #[command(flatten)]
+    pub(super) resources: ResourceOpts,
+    #[command(flatten)]
     pub(super) s3: S3Opts,
     #[command(flatten)]
     pub(super) observing: ObservingOpts,
@@ -192,6 +195,32 @@ pub(super) struct KernelOpts {
     /// Accepted for old command lines; has no effect
     #[arg(long, value_name = "FILE")]
     pub(super) kernel_aliases: Option<PathBuf>,
+}
+
+/// What kernels may have of this machine (PROTOCOL section 9).
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Resources")]
+pub(super) struct ResourceOpts {
+    /// Cores that no kernel gets and the manager is not told of: a list as in 0,8-9 or a mask as in 0x301
+    #[arg(long, env = "BACKEND_RESERVED_CPUS", value_name = "LIST")]
+    #[arg(value_parser = wants("a list of cores such as 0,8-9 or a mask such as 0x301", values::parse::<CoreList>))]
+    pub(super) reserved_cpus: Option<CoreList>,
+    /// The only cores that kernels get, written likewise [default: all that the agent may use]
+    #[arg(long, env = "BACKEND_LIMIT_CPUS", value_name = "LIST")]
+    #[arg(value_parser = wants("a list of cores such as 0,8-9 or a mask such as 0x301", values::parse::<CoreList>))]
+    pub(super) limit_cpus: Option<CoreList>,
+    /// The only GPUs that kernels get: a list of numbers or names (GPU-…), or a mask [default: all]
+    #[arg(long, env = "BACKEND_LIMIT_GPUS", value_name = "LIST")]
+    #[arg(value_parser = wants("a list of GPUs such as 0,2-3 or GPU-…, or a mask such as 0xd", values::parse::<GpuList>))]
+    pub(super) limit_gpus: Option<GpuList>,
+    /// Memory in MiB that the manager is not told of
+    #[arg(long, env = "BACKEND_RESERVED_MEMORY", value_name = "MIB", default_value = "0")]
+    #[arg(value_parser = wants("MiB such as 2048", values::memory))]
+    pub(super) reserved_memory: Memory,
+    /// Shared memory (/dev/shm) of a kernel: MiB, or a part of its memory; what is in it counts as the kernel's memory
+    #[arg(long, env = "BACKEND_SHM_SIZE", value_name = "SIZE", default_value = "50%")]
+    #[arg(value_parser = wants("MiB such as 256, or a part of a kernel's memory such as 50%", values::parse::<ShmSize>))]
+    pub(super) shm_size: ShmSize,
 }
 
 /// Where output files go (PROTOCOL section 8; section 12, item 31).

@@ -105,6 +105,11 @@ pub(super) fn acl(text: &str) -> Option<Acl> {
     }
 }
 
+/// MiB, with or without a fraction.
+pub(super) fn memory(text: &str) -> Option<Memory> {
+    text.parse().ok().and_then(Memory::from_slot)
+}
+
 /// MiB, with or without a fraction; what is not zero does not become zero.
 pub(super) fn mebibytes(text: &str) -> Option<Memory> {
     let mebibytes: f64 = text.parse().ok()?;

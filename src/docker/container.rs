@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use bollard::models::{self, ContainerInspectResponse};
 
+use super::spec::CDI_KIND;
 use crate::ids::ContainerId;
 use crate::units::Memory;
 
@@ -97,6 +98,8 @@ pub struct Container {
     pub memory: Option<Memory>,
     /// The cores it may use, `0,1`; empty for all.
     pub cpuset_cpus: String,
+    /// The GPUs that were requested for it, by index or UUID.
+    pub gpu_device_ids: Vec<String>,
     /// Its address on the first Docker network that gave it one.
     pub ip: Option<IpAddr>,
     /// Whether it has a terminal.
@@ -146,6 +149,7 @@ pub(super) fn from_inspection(answer: ContainerInspectResponse) -> Option<Contai
             .filter(|n| *n > 0)
             .map(Memory::from_bytes),
         cpuset_cpus: host.cpuset_cpus.unwrap_or_default(),
+        gpu_device_ids: gpu_device_ids(host.device_requests.unwrap_or_default()),
         ip: networks.into_values().find_map(|network| network.ip_address?.parse().ok()),
         tty: config.tty.unwrap_or_default(),
         state,
@@ -182,6 +186,12 @@ fn inspected_ports(map: models::PortMap) -> Vec<PortBinding> {
     ports
 }
 
+/// The devices of all requests, also of those by the names that CDI gives them.
+fn gpu_device_ids(requests: Vec<models::DeviceRequest>) -> Vec<String> {
+    let ids = requests.into_iter().flat_map(|request| request.device_ids.unwrap_or_default());
+    ids.map(|id| id.strip_prefix(CDI_KIND).map(str::to_owned).unwrap_or(id)).collect()
+}
+
 fn mounted_at(mount: models::MountPoint) -> MountedAt {
     MountedAt { source: mount.source.unwrap_or_default(), target: mount.destination.unwrap_or_default() }
 }
@@ -206,7 +216,9 @@ mod tests {
             "State": {"Status": "exited", "Pid": 0, "ExitCode": 137, "OOMKilled": true,
                       "StartedAt": "2026-11-24T15:42:02.5Z", "FinishedAt": "2026-11-24T15:43:02.5Z"},
             "Config": {"Image": "lablup/kernel-python:latest", "Env": ["A=b"], "Labels": null, "Tty": true},
-            "HostConfig": {"Memory": 0, "CpusetCpus": "0"},
+            "HostConfig": {"Memory": 0, "CpusetCpus": "0", "DeviceRequests": [
+                {"Driver": "nvidia", "Count": 0, "DeviceIDs": ["1"], "Capabilities": [["gpu"]], "Options": {}},
+                {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-2"]}]},
             "Mounts": [{"Type": "bind", "Source": "/a", "Destination": "/home/work", "RW": true}],
             "NetworkSettings": {"Ports": {
                 "2001/tcp": [{"HostIp": "0.0.0.0", "HostPort": "32770"}, {"HostIp": "::", "HostPort": "32770"}],
@@ -220,6 +232,7 @@ mod tests {
         assert_eq!(container.state, ContainerState::Exited);
         assert_eq!((container.pid, container.exit_code, container.oom_killed), (None, Some(137), true));
         assert_eq!(container.memory, None, "zero means no limit");
+        assert_eq!(container.gpu_device_ids, ["1", "GPU-2"]);
         assert_eq!(container.ports.len(), 3);
         assert_eq!(
             container.ports[0],

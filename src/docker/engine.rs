@@ -1,5 +1,6 @@
 //! Questions about the engine itself.
 
+use super::spec::{CDI_KIND, GpuAccess};
 use super::{Docker, DockerError, names};
 use crate::units::Memory;
 
@@ -47,6 +48,21 @@ impl Docker {
         })
     }
 
+    /// How it gives GPUs to containers.
+    pub(super) async fn gpu_access(&self) -> Result<GpuAccess, DockerError> {
+        let step = "ask how the engine gives out GPUs".to_owned();
+        let answer = self
+            .connection
+            .call(step, self.deadlines.list, |engine| async move { engine.info().await })
+            .await?;
+        let described = cdi_devices(&answer).await;
+        if described.is_empty() {
+            let has_runtime = answer.runtimes.is_some_and(|runtimes| runtimes.contains_key("nvidia"));
+            return Ok(GpuAccess::Nvidia { has_runtime });
+        }
+        Ok(GpuAccess::Cdi(described))
+    }
+
     /// Whether there is a volume of that name.
     pub async fn volume_exists(&self, name: &str) -> Result<bool, DockerError> {
         let step = format!("look for volume {name}");
@@ -74,6 +90,31 @@ impl Docker {
     }
 }
 
+/// The GPUs that CDI describes to the engine. Engines tell which since API 1.50; before, they tell the directories of
+/// the descriptions, if they read them at all, and the agent looks there.
+async fn cdi_devices(info: &bollard::models::SystemInfo) -> Vec<String> {
+    let discovered =
+        info.discovered_devices.iter().flatten().filter(|device| device.source.as_deref() == Some("cdi"));
+    let ids: Vec<String> = discovered.filter_map(|device| device.id.clone()).collect();
+    if info.discovered_devices.is_some() {
+        return ids;
+    }
+    let directories = info.cdi_spec_dirs.clone().unwrap_or_default();
+    tokio::task::spawn_blocking(move || cdi_specs(&directories)).await.unwrap_or_default()
+}
+
+/// The devices in the descriptions, which are YAML or JSON; what names a GPU looks the same in both.
+fn cdi_specs(directories: &[String]) -> Vec<String> {
+    let files = directories.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    texts.filter(|text| text.contains("nvidia.com/gpu")).flat_map(|text| gpus_named(&text)).collect()
+}
+
+fn gpus_named(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    words.filter(|word| word.starts_with("GPU-")).map(|word| format!("{CDI_KIND}{word}")).collect()
+}
+
 /// Turns the engine's "not found" into `None`.
 pub(super) fn missing_is_none<T>(
     answer: Result<T, bollard::errors::Error>,
@@ -82,5 +123,31 @@ pub(super) fn missing_is_none<T>(
         Ok(found) => Ok(Some(found)),
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn cdi_is_there_if_the_engine_says_so_or_reads_a_description() {
+        let info = |json: serde_json::Value| serde_json::from_value(json).unwrap();
+        let told = serde_json::json!({"CDISpecDirs": ["/nowhere"], "DiscoveredDevices": [
+            {"Source": "cdi", "ID": "nvidia.com/gpu=GPU-a"}, {"Source": "other", "ID": "x"}]});
+        assert_eq!(cdi_devices(&info(told)).await, ["nvidia.com/gpu=GPU-a"]);
+        assert!(cdi_devices(&info(serde_json::json!({}))).await.is_empty());
+
+        let dir = tempfile::tempdir().unwrap();
+        let spec = "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: \"0\"\n- name: GPU-12ab-34\n";
+        std::fs::write(dir.path().join("nvidia.yaml"), spec).unwrap();
+        std::fs::write(dir.path().join("other.json"), "{\"kind\": \"vendor.com/net\", \"name\": \"GPU-x\"}")
+            .unwrap();
+        let read = serde_json::json!({"CDISpecDirs": ["/nowhere", dir.path()]});
+        assert_eq!(cdi_devices(&info(read.clone())).await, ["nvidia.com/gpu=GPU-12ab-34"]);
+        // An engine that knows of no device there reads none.
+        let mut none = read;
+        none["DiscoveredDevices"] = serde_json::json!([]);
+        assert!(cdi_devices(&info(none)).await.is_empty());
     }
 }

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::container::{from_inspection, from_summary};
 use super::engine::missing_is_none;
-use super::spec::body;
+use super::spec::{GpuAccess, body};
 use super::{Container, ContainerSpec, ContainerSummary, Docker, DockerError, names};
 use crate::ids::ContainerId;
 
@@ -37,7 +37,12 @@ impl Docker {
         let step = names::checked_name(format!("create container {name}"), name)?;
         let step = names::checked_image(step, &spec.image)?;
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let body = body(spec);
+        let gpus = match spec.gpu_device_ids.as_slice() {
+            [] => GpuAccess::Nvidia { has_runtime: false },
+            // Asked anew for each: the engine may have been set up otherwise since.
+            _ => self.gpu_access().await?,
+        };
+        let body = body(spec, &gpus);
         let answer = self
             .connection
             .call(step, self.deadlines.create, |engine| {

@@ -31,6 +31,8 @@ pub struct ContainerSpec {
     pub binds: Vec<Bind>,
     /// The memory limit.
     pub memory: Option<Memory>,
+    /// The size of `/dev/shm`; Docker's is 64 MiB.
+    pub shm_size: Option<Memory>,
     /// The limit of memory and swap together; -1 for no limit.
     pub memory_swap_bytes: Option<i64>,
     /// The most processes and threads at a time; `None` for no limit.
@@ -43,7 +45,7 @@ pub struct ContainerSpec {
     pub cpu_quota: Option<CpuQuota>,
     /// Security options, `seccomp=unconfined`.
     pub security_opt: Vec<String>,
-    /// The GPUs that it gets, by index or UUID, through Docker's device requests; none when empty.
+    /// The GPUs that it gets by their UUIDs, through Docker's device requests; none when empty.
     pub gpu_device_ids: Vec<String>,
 }
 
@@ -83,7 +85,7 @@ impl fmt::Debug for ContainerSpec {
 }
 
 /// The body of the engine's create call.
-pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+pub(super) fn body(spec: &ContainerSpec, gpus: &GpuAccess) -> ContainerCreateBody {
     let host_config = HostConfig {
         // Mounts rather than Binds: a Bind is one text split at colons, so that a folder named `a:/etc` would
         // change its meaning, and a missing source would be made, owned by root, instead of refused.
@@ -91,13 +93,15 @@ pub(super) fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         port_bindings: Some(spec.ports.iter().map(binding).collect()),
         memory: spec.memory.map(|memory| i64::try_from(memory.bytes()).unwrap_or(i64::MAX)),
         memory_swap: spec.memory_swap_bytes,
+        shm_size: spec.shm_size.map(|size| i64::try_from(size.bytes()).unwrap_or(i64::MAX)),
         pids_limit: spec.pids_limit,
         cpuset_cpus: spec.cpuset_cpus.clone(),
         cpuset_mems: spec.cpuset_mems.clone(),
         cpu_quota: spec.cpu_quota.map(|quota| quota.quota_us),
         cpu_period: spec.cpu_quota.map(|quota| quota.period_us),
         security_opt: unless_empty(spec.security_opt.clone()),
-        device_requests: gpu_request(&spec.gpu_device_ids).map(|request| vec![request]),
+        device_requests: gpu_request(&spec.gpu_device_ids, gpus).map(|request| vec![request]),
+        runtime: (!spec.gpu_device_ids.is_empty()).then(|| gpus.runtime()).flatten(),
         privileged: Some(false),
         ..HostConfig::default()
     };
@@ -135,13 +139,53 @@ fn binding(port: &PublishedPort) -> (String, Option<Vec<BindingModel>>) {
     (port_key(port), Some(vec![binding]))
 }
 
-fn gpu_request(device_ids: &[String]) -> Option<DeviceRequest> {
-    (!device_ids.is_empty()).then(|| DeviceRequest {
-        device_ids: Some(device_ids.to_vec()),
-        capabilities: Some(vec![vec!["gpu".to_owned()]]),
-        options: Some(HashMap::new()),
-        ..DeviceRequest::default()
-    })
+/// How the engine gives GPUs to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum GpuAccess {
+    /// By the Container Device Interface, which describes these devices: `nvidia.com/gpu=GPU-…`.
+    Cdi(Vec<String>),
+    /// By NVIDIA's own hook.
+    Nvidia {
+        /// Whether the engine has NVIDIA's runtime, which works where the hook alone is not set up.
+        has_runtime: bool,
+    },
+}
+
+/// The name of a device in CDI begins so.
+pub(super) const CDI_KIND: &str = "nvidia.com/gpu=";
+
+impl GpuAccess {
+    /// Whether CDI describes all these devices.
+    fn describes(&self, device_ids: &[String]) -> bool {
+        let Self::Cdi(known) = self else { return false };
+        device_ids.iter().all(|id| known.contains(&format!("{CDI_KIND}{id}")))
+    }
+
+    fn runtime(&self) -> Option<String> {
+        matches!(self, Self::Nvidia { has_runtime: true }).then(|| "nvidia".to_owned())
+    }
+}
+
+fn gpu_request(device_ids: &[String], gpus: &GpuAccess) -> Option<DeviceRequest> {
+    if device_ids.is_empty() {
+        return None;
+    }
+    let request = if gpus.describes(device_ids) {
+        DeviceRequest {
+            driver: Some("cdi".to_owned()),
+            device_ids: Some(device_ids.iter().map(|id| format!("{CDI_KIND}{id}")).collect()),
+            ..DeviceRequest::default()
+        }
+    } else {
+        DeviceRequest {
+            driver: Some("nvidia".to_owned()),
+            device_ids: Some(device_ids.to_vec()),
+            capabilities: Some(vec![vec!["gpu".to_owned()]]),
+            options: Some(HashMap::new()),
+            ..DeviceRequest::default()
+        }
+    };
+    Some(request)
 }
 
 fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
@@ -155,7 +199,7 @@ mod tests {
     use super::*;
 
     fn json_of(spec: &ContainerSpec) -> Value {
-        serde_json::to_value(body(spec)).unwrap()
+        serde_json::to_value(body(spec, &GpuAccess::Nvidia { has_runtime: false })).unwrap()
     }
 
     #[test]
@@ -174,6 +218,7 @@ mod tests {
             ],
             memory: Some(Memory::from_mib(1024)),
             memory_swap_bytes: Some(1 << 30),
+            shm_size: Some(Memory::from_mib(512)),
             pids_limit: Some(99),
             cpuset_cpus: Some("0,1".into()),
             cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
@@ -189,6 +234,7 @@ mod tests {
         assert_eq!(host["PortBindings"], json!({"2000/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}));
         assert_eq!(host["Memory"], 1 << 30);
         assert_eq!(host["MemorySwap"], 1 << 30);
+        assert_eq!(host["ShmSize"], 512 << 20);
         assert_eq!(host["CpuQuota"], 50_000);
         assert_eq!(host["CpuPeriod"], 100_000);
         assert_eq!(host["Privileged"], false);
@@ -198,6 +244,25 @@ mod tests {
         assert_eq!(host["Mounts"][1]["ReadOnly"], true);
         assert_eq!(host["DeviceRequests"][0]["DeviceIDs"], json!(["0"]));
         assert_eq!(host["DeviceRequests"][0]["Capabilities"], json!([["gpu"]]));
+    }
+
+    #[test]
+    fn gpus_come_by_cdi_where_it_describes_them_and_else_by_nvidia_s_hook() {
+        let spec = ContainerSpec {
+            gpu_device_ids: vec!["GPU-a".into(), "GPU-b".into()],
+            ..ContainerSpec::default()
+        };
+        let host = |gpus: &GpuAccess| serde_json::to_value(body(&spec, gpus)).unwrap()["HostConfig"].clone();
+        let names = |ids: &[&str]| ids.iter().map(|id| format!("nvidia.com/gpu={id}")).collect();
+        let cdi = host(&GpuAccess::Cdi(names(&["GPU-a", "GPU-b", "0"])));
+        let devices = json!(["nvidia.com/gpu=GPU-a", "nvidia.com/gpu=GPU-b"]);
+        assert_eq!(cdi["DeviceRequests"], json!([{"Driver": "cdi", "DeviceIDs": devices}]));
+        assert_eq!(cdi.get("Runtime"), None);
+        let partly = host(&GpuAccess::Cdi(names(&["GPU-a"])));
+        assert_eq!(partly["DeviceRequests"][0]["Driver"], "nvidia");
+        let runtime = host(&GpuAccess::Nvidia { has_runtime: true });
+        assert_eq!(runtime["Runtime"], "nvidia");
+        assert_eq!(runtime["DeviceRequests"][0]["DeviceIDs"], json!(["GPU-a", "GPU-b"]));
     }
 
     #[test]

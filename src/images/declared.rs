@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::labels::KernelImage;
+use super::labels::{BadLabel, ImageLabels};
+
+/// What one image declares, or the label that breaks it.
+pub(super) type Labelled = Result<Arc<ImageLabels>, BadLabel>;
 
 /// What the images declare, by image id. Ids name contents, so an entry never becomes wrong.
 ///
 /// A std lock: held for a look or an insertion, never over an await.
-pub(super) type Declared = Arc<Mutex<HashMap<String, Arc<KernelImage>>>>;
+pub(super) type Declared = Arc<Mutex<HashMap<String, Labelled>>>;
 
-pub(super) fn lock(declared: &Declared) -> MutexGuard<'_, HashMap<String, Arc<KernelImage>>> {
+pub(super) fn lock(declared: &Declared) -> MutexGuard<'_, HashMap<String, Labelled>> {
     declared.lock().unwrap_or_else(PoisonError::into_inner)
 }

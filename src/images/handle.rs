@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::declared::{Declared, lock};
-use super::labels::KernelImage;
-use super::list::{ImageList, PREFIX, with_tag};
+use super::labels::{BadLabel, ImageLabels, KernelImage};
+use super::list::{ImageList, references, with_tag};
 use super::scan::ScanHealth;
 use crate::docker::{Docker, DockerError};
 
@@ -34,6 +34,15 @@ pub enum ImagesError {
         /// Docker's failure.
         #[source]
         source: DockerError,
+    },
+    /// It is here, and what it declares makes no sense.
+    #[error("the image of {lang:?} is broken: {source}; correct the image")]
+    Broken {
+        /// The language, `python:3.6-debian`.
+        lang: String,
+        /// The label that is wrong.
+        #[source]
+        source: BadLabel,
     },
 }
 
@@ -88,20 +97,21 @@ impl ImagesHandle {
     /// Answers from the last scan, and asks Docker only about an image that the scan did not see.
     pub async fn lookup(&self, lang: &str) -> Result<Option<KernelImage>, ImagesError> {
         let name_tag = with_tag(lang);
-        let listed = self.list.borrow().id_of(&name_tag).map(str::to_owned);
-        if let Some(id) = listed
-            && let Some(known) = lock(&self.declared).get(&id)
+        let listed = self.list.borrow().entry(&name_tag).cloned();
+        if let Some(entry) = listed
+            && let Some(Ok(labels)) = lock(&self.declared).get(&entry.id)
         {
-            return Ok(Some(KernelImage::clone(known)));
+            return Ok(Some(KernelImage { reference: entry.reference, labels: Arc::clone(labels) }));
         }
-        let reference = format!("{PREFIX}{name_tag}");
-        let failed = |source| ImagesError::Lookup { lang: lang.to_owned(), source };
-        let Some(image) = self.docker.image(&reference).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        let kernel = KernelImage::from_labels(&image.labels);
-        lock(&self.declared).insert(image.id, Arc::new(kernel.clone()));
-        self.rescan_soon();
-        Ok(Some(kernel))
+        for reference in references(&name_tag) {
+            let failed = |source| ImagesError::Lookup { lang: lang.to_owned(), source };
+            let Some(image) = self.docker.image(&reference).await.map_err(failed)? else { continue };
+            let labels = ImageLabels::read(&image.labels).map(Arc::new);
+            lock(&self.declared).insert(image.id, labels.clone());
+            self.rescan_soon();
+            let broken = |source| ImagesError::Broken { lang: lang.to_owned(), source };
+            return Ok(Some(KernelImage { reference, labels: labels.map_err(broken)? }));
+        }
+        Ok(None)
     }
 }

@@ -1,17 +1,30 @@
 //! What a kernel image declares in its labels (PROTOCOL section 7). Pure.
 //!
-//! A label that can't be read counts as absent: images are made by many people, and a slip in one label must not
-//! keep all kernels of the image from starting.
+//! A label that is there must be right: of an image whose label can't be read nobody knows what was meant, and a
+//! session that begins with a wrong limit is worse than none. A label that is absent has a default.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::units::{Cores, Memory};
+use crate::wire::config::Limits;
+
+/// A kernel image that is on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelImage {
+    /// What the engine calls it: `lablup/kernel-python:3.6-debian`, at Podman perhaps with `localhost/` in front.
+    pub reference: String,
+    /// What it declares.
+    pub labels: Arc<ImageLabels>,
+}
 
 /// The execution time limit of an image that declares none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one kernel image declares, as far as this agent goes by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelImage {
+pub struct ImageLabels {
     /// The time limit of one execution, `io.sorna.timeout`; `None` for no limit, 10 s when absent.
     pub exec_timeout: Option<Duration>,
     /// Variables to set to the number of cores, `io.sorna.envs.corecount`.
@@ -20,36 +33,104 @@ pub struct KernelImage {
     pub matches_uid: bool,
     /// Whether it may have GPUs, `io.sorna.nvidia.enabled`.
     pub nvidia_enabled: bool,
+    /// The most cores that it can use, `io.sorna.maxcores`; never 0.
+    max_cores: Option<u32>,
+    /// The most memory that it can use, `io.sorna.maxmem`; never 0.
+    max_mem: Option<Memory>,
 }
 
-impl KernelImage {
+/// A label of an image that can't be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("its label {name} is {value:?}, which is not {wanted}")]
+pub struct BadLabel {
+    /// The label's name.
+    name: &'static str,
+    /// Its value, cut to a length that fits a log line.
+    value: String,
+    /// What it should be.
+    wanted: &'static str,
+}
+
+impl ImageLabels {
     /// Reads the labels.
-    #[must_use]
-    pub fn from_labels(labels: &BTreeMap<String, String>) -> Self {
-        let label = |name: &str| labels.get(name).map(|value| value.trim());
-        let corecount = label("io.sorna.envs.corecount").unwrap_or_default();
-        let features = label("io.sorna.features").unwrap_or_default();
-        Self {
-            exec_timeout: exec_timeout(label("io.sorna.timeout")),
-            corecount_vars: corecount
-                .split(',')
-                .map(str::trim)
-                .filter(|name| is_variable(name))
-                .map(str::to_owned)
-                .collect(),
+    pub fn read(labels: &BTreeMap<String, String>) -> Result<Self, BadLabel> {
+        let labels = Raw(labels);
+        // Nothing depends on the version, but what is no number is no version of these labels.
+        labels.read("io.sorna.version", "a whole number", |text| text.parse::<u32>().ok())?;
+        let features = labels.get("io.sorna.features").unwrap_or_default();
+        Ok(Self {
+            exec_timeout: labels
+                .read("io.sorna.timeout", "a number of seconds", seconds)?
+                .map_or(Some(DEFAULT_TIMEOUT), |limit| Some(limit).filter(|limit| !limit.is_zero())),
+            corecount_vars: labels
+                .read("io.sorna.envs.corecount", "names of variables with commas between them", variables)?
+                .unwrap_or_default(),
             matches_uid: features.split_whitespace().any(|word| word == "uid-match"),
-            nvidia_enabled: label("io.sorna.nvidia.enabled") == Some("yes"),
-        }
+            nvidia_enabled: labels.read("io.sorna.nvidia.enabled", "yes or no", switch)?.unwrap_or_default(),
+            max_cores: labels
+                .read("io.sorna.maxcores", "a whole number of cores", |text| text.parse().ok())?
+                .filter(|cores| *cores > 0),
+            max_mem: labels
+                .read("io.sorna.maxmem", "a size such as 128m or 2g", bytes)?
+                .filter(|bytes| *bytes > 0)
+                .map(Memory::from_bytes),
+        })
+    }
+
+    /// What a kernel of this image gets where `limits` are asked for: no more than the image declares that it can use,
+    /// also where no limit is asked for.
+    #[must_use]
+    pub fn capped(&self, limits: Limits) -> Limits {
+        let Limits { mem_slot, cpu_slot, gpu_slot } = limits;
+        let mem_slot = match self.max_mem {
+            Some(most) if mem_slot == Memory::default() || mem_slot > most => most,
+            _ => mem_slot,
+        };
+        let cpu_slot = match self.max_cores.and_then(|most| Cores::from_slot(most.into())) {
+            Some(most) if cpu_slot > most => most,
+            _ => cpu_slot,
+        };
+        Limits { mem_slot, cpu_slot, gpu_slot }
     }
 }
 
-fn exec_timeout(label: Option<&str>) -> Option<Duration> {
-    let declared = label.and_then(|text| text.parse().ok()).map(Duration::try_from_secs_f64);
-    match declared {
-        Some(Ok(Duration::ZERO)) => None,
-        Some(Ok(limit)) => Some(limit),
-        Some(Err(_)) | None => Some(DEFAULT_TIMEOUT),
+/// Labels by name.
+struct Raw<'l>(&'l BTreeMap<String, String>);
+
+impl Raw<'_> {
+    /// Without blanks around it.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.trim())
     }
+
+    /// `None` for a label that is absent.
+    fn read<T>(
+        &self,
+        name: &'static str,
+        wanted: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, BadLabel> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let bad = || BadLabel { name, value: text.chars().take(64).collect(), wanted };
+        parse(text).map(Some).ok_or_else(bad)
+    }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text {
+        "yes" => Some(true),
+        "no" | "" => Some(false),
+        _ => None,
+    }
+}
+
+fn variables(text: &str) -> Option<Vec<String>> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| is_variable(name).then(|| name.to_owned())).collect()
 }
 
 /// Whether the text can name an environment variable without saying more than that.
@@ -58,58 +139,138 @@ fn is_variable(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// `128m`, `1.5g`, `512 MiB`, `1024`: the units are powers of 1024, as Docker reads them.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.to_ascii_lowercase();
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let number = number.trim();
+    let power = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit) {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return None,
+    };
+    let scale = 1024u64.pow(power);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let whole: u64 = whole.parse().ok()?;
+    // Three digits of a fraction are enough for a limit, and spare it floating point.
+    let digits: String = fraction.chars().chain("000".chars()).take(3).collect();
+    let thousandths: u64 = digits.parse().ok()?;
+    let part = scale.checked_mul(thousandths)? / 1000;
+    whole.checked_mul(scale)?.checked_add(part)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::units::Gpus;
 
-    fn read(labels: &[(&str, &str)]) -> KernelImage {
+    fn read(labels: &[(&str, &str)]) -> Result<ImageLabels, BadLabel> {
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        KernelImage::from_labels(&labels)
+        ImageLabels::read(&labels)
     }
 
     #[test]
     fn all_labels_are_read() {
         let image = read(&[
+            ("io.sorna.version", "1"),
             ("io.sorna.timeout", "30"),
-            ("io.sorna.envs.corecount", "OPENBLAS_NUM_THREADS, NPROC,,BAD=1,2X"),
+            ("io.sorna.envs.corecount", "OPENBLAS_NUM_THREADS, NPROC,,"),
             ("io.sorna.features", "batch query  uid-match user-input tty novel"),
             ("io.sorna.nvidia.enabled", "yes"),
-        ]);
+            ("io.sorna.maxcores", "1"),
+            ("io.sorna.maxmem", "128m"),
+        ])
+        .unwrap();
         assert_eq!(image.exec_timeout, Some(Duration::from_secs(30)));
         assert_eq!(image.corecount_vars, ["OPENBLAS_NUM_THREADS", "NPROC"]);
         assert!(image.matches_uid && image.nvidia_enabled);
+        assert_eq!((image.max_cores, image.max_mem), (Some(1), Some(Memory::from_mib(128))));
     }
 
     #[test]
     fn an_image_without_labels_has_the_defaults() {
-        let image = read(&[]);
+        let image = read(&[]).unwrap();
         assert_eq!(image.exec_timeout, Some(DEFAULT_TIMEOUT));
         assert!(image.corecount_vars.is_empty() && !image.matches_uid && !image.nvidia_enabled);
+        assert_eq!((image.max_cores, image.max_mem), (None, None));
     }
 
     #[test]
-    fn time_limits() {
-        for (text, expected) in [
-            ("0", None),
-            ("0.0", None),
-            ("2.5", Some(Duration::from_millis(2500))),
-            ("", Some(DEFAULT_TIMEOUT)),
-            ("-1", Some(DEFAULT_TIMEOUT)),
-            ("nan", Some(DEFAULT_TIMEOUT)),
-            ("inf", Some(DEFAULT_TIMEOUT)),
-            ("soon", Some(DEFAULT_TIMEOUT)),
+    fn zero_is_no_limit() {
+        let image =
+            read(&[("io.sorna.maxcores", "0"), ("io.sorna.maxmem", "0"), ("io.sorna.timeout", "0.0")]);
+        let image = image.unwrap();
+        assert_eq!((image.max_cores, image.max_mem, image.exec_timeout), (None, None, None));
+        let image = read(&[("io.sorna.timeout", " 2.5")]).unwrap();
+        assert_eq!(image.exec_timeout, Some(Duration::from_millis(2500)));
+    }
+
+    #[test]
+    fn a_broken_label_is_named() {
+        for (name, bad) in [
+            ("io.sorna.version", ""),
+            ("io.sorna.version", "one"),
+            ("io.sorna.timeout", ""),
+            ("io.sorna.timeout", "-1"),
+            ("io.sorna.timeout", "nan"),
+            ("io.sorna.timeout", "inf"),
+            ("io.sorna.timeout", "soon"),
+            ("io.sorna.envs.corecount", "NPROC,BAD=1"),
+            ("io.sorna.envs.corecount", "2X"),
+            ("io.sorna.nvidia.enabled", "perhaps"),
+            ("io.sorna.maxcores", "1.5"),
+            ("io.sorna.maxmem", "lots"),
         ] {
-            assert_eq!(read(&[("io.sorna.timeout", text)]).exec_timeout, expected, "{text:?}");
+            let text = read(&[(name, bad)]).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("its label {name} is {bad:?}, which is not ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_image_declares_is_an_upper_limit() {
+        let limits = |mib, cores| Limits {
+            mem_slot: Memory::from_mib(mib),
+            cpu_slot: Cores::from_slot(cores).unwrap(),
+            gpu_slot: Gpus::from_slot(1.0).unwrap(),
+        };
+        let image = read(&[("io.sorna.maxcores", "2"), ("io.sorna.maxmem", "1g")]).unwrap();
+        assert_eq!(image.capped(limits(4096, 8.0)), limits(1024, 2.0));
+        assert_eq!(image.capped(limits(0, 0.0)), limits(1024, 0.0));
+        assert_eq!(image.capped(limits(512, 1.5)), limits(512, 1.5));
+        assert_eq!(read(&[]).unwrap().capped(limits(0, 64.0)), limits(0, 64.0));
+    }
+
+    #[test]
+    fn memory_sizes() {
+        for (text, expected) in [
+            ("1024", Some(1024)),
+            ("1k", Some(1024)),
+            ("1.5g", Some(3 << 29)),
+            ("512 MiB", Some(512 << 20)),
+            ("2Tb", Some(2 << 40)),
+            ("0", Some(0)),
+            ("-1m", None),
+            ("m", None),
+            ("1x", None),
+            ("1.é", None),
+            ("99999999999999999999t", None),
+            ("99999999999t", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text:?}");
         }
     }
 
     proptest! {
         #[test]
         fn no_label_panics(value in "\\PC{0,20}") {
-            for name in ["timeout", "envs.corecount", "features"] {
-                read(&[(&format!("io.sorna.{name}"), &value)]);
+            for name in ["version", "timeout", "envs.corecount", "features", "nvidia.enabled", "maxcores", "maxmem"] {
+                let _ = read(&[(&format!("io.sorna.{name}"), &value)]);
             }
         }
     }

@@ -103,7 +103,11 @@ mod tests {
     }
 
     fn list() -> ImageList {
-        let entry = |name_tag: &str, id: &str| ImageEntry { name_tag: name_tag.into(), id: id.into() };
+        let entry = |name_tag: &str, id: &str| ImageEntry {
+            name_tag: name_tag.into(),
+            reference: format!("lablup/kernel-{name_tag}"),
+            id: id.into(),
+        };
         ImageList { entries: vec![entry("c:1", "sha256:cc00"), entry("python:1", "sha256:aa00")] }
     }
 

@@ -7,8 +7,8 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::declared::{Declared, lock};
-use super::labels::KernelImage;
-use super::list::ImageList;
+use super::labels::ImageLabels;
+use super::list::{ImageList, is_kernel_image};
 use crate::docker::{Docker, DockerError, ImageSummary};
 use crate::patience::Outage;
 
@@ -64,7 +64,7 @@ impl Scanner {
 
     fn succeeded(&self, images: &[ImageSummary]) {
         self.declare(images);
-        let list = ImageList::of(images);
+        let list = self.usable(images);
         // The list goes out before the health, so that whoever waited for the first scan sees it.
         let count = list.entries.len();
         let is_first = self.health.borrow().last_good.is_none();
@@ -103,9 +103,19 @@ impl Scanner {
         for image in images {
             // Some engines leave labels out of lists: without any, a lookup has to ask.
             if !image.labels.is_empty() && !declared.contains_key(&image.id) {
-                let kernel = KernelImage::from_labels(&image.labels);
-                declared.insert(image.id.clone(), Arc::new(kernel));
+                let labels = ImageLabels::read(&image.labels).map(Arc::new);
+                if let (Err(error), Some(name)) =
+                    (&labels, image.tags.iter().find(|tag| is_kernel_image(tag)))
+                {
+                    warn!(image = %name, id = %image.id, %error, "leaving out a broken image; correct it");
+                }
+                declared.insert(image.id.clone(), labels);
             }
         }
+    }
+
+    fn usable(&self, images: &[ImageSummary]) -> ImageList {
+        let declared = lock(&self.declared);
+        ImageList::of(images, |id| matches!(declared.get(id), Some(Err(_))))
     }
 }

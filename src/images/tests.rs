@@ -76,7 +76,7 @@ async fn a_hung_engine_leaves_the_last_list_and_lookups_standing() {
     assert!(failed.last_good.is_some());
     assert_eq!(images.list().borrow().id_of("python:latest"), Some("sha256:aa"));
     let python = images.lookup("python").await.unwrap().unwrap();
-    assert_eq!(python.exec_timeout, Some(Duration::from_secs(30)));
+    assert_eq!(python.labels.exec_timeout, Some(Duration::from_secs(30)));
     assert!(matches!(images.lookup("other").await, Err(ImagesError::Lookup { .. })));
 
     is_hung.store(false, Ordering::SeqCst);

@@ -17,11 +17,11 @@ use super::{labels, reach};
 use crate::docker::{Container, ContainerSpec, ContainerSummary, DockerError, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
-use crate::resources::{Allocation, Request};
+use crate::resources::{Allocation, MemoryGrant, Request};
 use crate::runner::RunnerAddr;
 use crate::scratch::Scratch;
 use crate::units::Gpus;
-use crate::wire::config::{KernelConfig, Mount};
+use crate::wire::config::{KernelConfig, Limits, Mount};
 use crate::wire::event::Event;
 use crate::wire::reply::{KernelPlace, Ports};
 
@@ -167,7 +167,8 @@ pub(super) async fn make(
 ) -> Result<Made, KernelError> {
     let image = image(node, config).await?;
     let folders = folders(node, &config.mounts).await?;
-    let held = allocate(node, config, allocation)?;
+    let (limits, memory) = grant(node, config, &image)?;
+    let held = allocate(node, config, limits, allocation)?;
     let entry = KernelNote::new(kernel, NotedPhase::Creating);
     let shared = node.clone();
     tokio::task::spawn_blocking(move || shared.notes.note(kernel, &entry, true))
@@ -176,7 +177,7 @@ pub(super) async fn make(
         .map_err(|source| node.not_noted(source))?;
     node.events.emit(Event::KernelCreating(kernel));
     let scratch = node.scratch.create(kernel, &config.environ).await?;
-    start(node, kernel, config, &image, held, &folders, scratch).await
+    start(node, kernel, config, &image, Granted { limits, memory, held }, &folders, scratch).await
 }
 
 /// A new container over the same files.
@@ -189,7 +190,8 @@ pub(super) async fn remake(
 ) -> Result<Made, KernelError> {
     let image = image(node, config).await?;
     let folders = folders(node, &config.mounts).await?;
-    let held = allocate(node, config, allocation)?;
+    let (limits, memory) = grant(node, config, &image)?;
+    let held = allocate(node, config, limits, allocation)?;
     node.docker.remove(old).await?;
     let scratch = match node.scratch.existing(kernel).await {
         Some(scratch) => {
@@ -199,13 +201,13 @@ pub(super) async fn remake(
         // Somebody deleted it; the kernel is better off with an empty one than not at all.
         None => node.scratch.create(kernel, &config.environ).await?,
     };
-    start(node, kernel, config, &image, held, &folders, scratch).await
+    start(node, kernel, config, &image, Granted { limits, memory, held }, &folders, scratch).await
 }
 
 async fn image(node: &Node, config: &KernelConfig) -> Result<KernelImage, KernelError> {
     let image =
         node.images.lookup(&config.lang).await?.ok_or_else(|| KernelError::NoImage(config.lang.clone()))?;
-    if config.limits.gpu_slot > Gpus::default() && !image.nvidia_enabled {
+    if config.limits.gpu_slot > Gpus::default() && !image.labels.nvidia_enabled {
         return Err(KernelError::GpuRefused(config.lang.clone()));
     }
     Ok(image)
@@ -215,16 +217,34 @@ async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<(PathBuf, String)>
     node.folder_checks.look_up(node.volume_mount(), mounts).await
 }
 
+/// What a kernel gets of the machine.
+struct Granted<'a> {
+    limits: Limits,
+    memory: MemoryGrant,
+    held: &'a Allocation,
+}
+
+/// What was asked for, within what the image declares that it can use.
+fn grant(
+    node: &Node,
+    config: &KernelConfig,
+    image: &KernelImage,
+) -> Result<(Limits, MemoryGrant), KernelError> {
+    let limits = image.labels.capped(config.limits);
+    Ok((limits, node.resources.memory(limits.mem_slot)?))
+}
+
 fn allocate<'a>(
     node: &Node,
     config: &KernelConfig,
+    limits: Limits,
     held: &'a mut Option<Allocation>,
 ) -> Result<&'a Allocation, KernelError> {
     let allocation = match held.take() {
         Some(allocation) => allocation,
         None => node.resources.allocate(Request {
-            cpu_slot: config.limits.cpu_slot,
-            gpu_slot: config.limits.gpu_slot,
+            cpu_slot: limits.cpu_slot,
+            gpu_slot: limits.gpu_slot,
             prefer_cpus: config.cpu_set.clone(),
             prefer_gpus: config.gpu_set.clone(),
         })?,
@@ -237,16 +257,19 @@ async fn start(
     kernel: KernelId,
     config: &KernelConfig,
     image: &KernelImage,
-    held: &Allocation,
+    granted: Granted<'_>,
     folders: &[(PathBuf, String)],
     scratch: Scratch,
 ) -> Result<Made, KernelError> {
+    let Granted { limits, memory, held } = granted;
     let samples = plan::wants_samples(&config.lang) && node.docker.volume_exists(plan::SAMPLES).await?;
     let spec = plan::spec(&Plan {
         owner: &node.owner,
         kernel,
         config,
         image,
+        limits,
+        memory,
         cpu_set: held.cpu_set(),
         numa_node: held.numa_node(),
         gpu_set: held.gpu_set(),
@@ -258,7 +281,7 @@ async fn start(
         uid: rustix::process::getuid().as_raw(),
         debug_kernel: node.config.debug_kernel.as_deref(),
         pids_limit: node.config.pids_limit,
-    })?;
+    });
     let container = create_named(node, kernel, &labels::name(&config.lang, kernel), &spec).await?;
     node.docker.start(&container).await?;
     let stillborn = |problem| KernelError::Stillborn { container: container.short().to_owned(), problem };
@@ -274,7 +297,7 @@ async fn start(
         cpu_set: held.cpu_set().to_vec(),
         gpu_set: held.gpu_set().to_vec(),
     };
-    Ok(Made { place, pid, runner, exec_timeout: image.exec_timeout, scratch })
+    Ok(Made { place, pid, runner, exec_timeout: image.labels.exec_timeout, scratch })
 }
 
 /// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::labels::{self, Owner};
 use crate::docker::{Bind, ContainerSpec, PublishedPort};
 use crate::ids::KernelId;
-use crate::images::{KernelImage, PREFIX};
-use crate::resources::{self, ResourceError, cpuset_text};
-use crate::wire::config::KernelConfig;
+use crate::images::KernelImage;
+use crate::resources::{MemoryGrant, cpuset_text};
+use crate::wire::config::{KernelConfig, Limits};
 
 /// Langs that get the volume of samples.
 const DEEP_LEARNING: [&str; 6] = ["tensorflow", "caffe", "keras", "torch", "mxnet", "theano"];
@@ -30,6 +30,10 @@ pub(super) struct Plan<'p> {
     pub(super) config: &'p KernelConfig,
     /// The image and its labels.
     pub(super) image: &'p KernelImage,
+    /// What was asked for, within what the image declares that it can use.
+    pub(super) limits: Limits,
+    /// The memory it got.
+    pub(super) memory: MemoryGrant,
     /// The cores it got.
     pub(super) cpu_set: &'p [u32],
     /// Their NUMA node.
@@ -61,13 +65,13 @@ pub(super) fn wants_samples(lang: &str) -> bool {
 }
 
 /// The spec.
-pub(super) fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
+pub(super) fn spec(plan: &Plan<'_>) -> ContainerSpec {
     let Plan { config, image, .. } = plan;
-    let memory = resources::memory_limit(config.limits.mem_slot)?;
+    let memory = plan.memory.limit;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let port = |container_port, host_ip| PublishedPort { container_port, host_ip };
-    Ok(ContainerSpec {
-        image: format!("{PREFIX}{}", config.lang),
+    ContainerSpec {
+        image: image.reference.clone(),
         env: environment(plan),
         labels: labels::write(plan.owner, plan.kernel, config, plan.cpu_set, plan.gpu_set),
         tty: true,
@@ -87,18 +91,19 @@ pub(super) fn spec(plan: &Plan<'_>) -> Result<ContainerSpec, ResourceError> {
         pids_limit: plan.pids_limit,
         cpuset_cpus: (!plan.cpu_set.is_empty()).then(|| cpuset_text(plan.cpu_set)),
         cpuset_mems: plan.numa_node.map(|node| node.to_string()),
-        cpu_quota: config.limits.cpu_slot.quota(),
+        shm_size: Some(plan.memory.shm),
+        cpu_quota: plan.limits.cpu_slot.quota(),
         // Kernel images bring their own ptrace jail.
         security_opt: vec!["seccomp=unconfined".to_owned()],
-        gpu_device_ids: if image.nvidia_enabled { plan.gpu_uuids.to_vec() } else { Vec::new() },
-    })
+        gpu_device_ids: if image.labels.nvidia_enabled { plan.gpu_uuids.to_vec() } else { Vec::new() },
+    }
 }
 
 fn environment(plan: &Plan<'_>) -> Vec<String> {
     let given = plan.config.environ.iter().map(|(name, value)| format!("{name}={value}"));
     let cores = plan.cpu_set.len();
-    let counts = plan.image.corecount_vars.iter().map(|name| format!("{name}={cores}"));
-    let uid = plan.image.matches_uid.then(|| format!("LOCAL_USER_ID={}", plan.uid));
+    let counts = plan.image.labels.corecount_vars.iter().map(|name| format!("{name}={cores}"));
+    let uid = plan.image.labels.matches_uid.then(|| format!("LOCAL_USER_ID={}", plan.uid));
     given.chain(counts).chain(uid).collect()
 }
 

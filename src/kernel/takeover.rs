@@ -10,7 +10,7 @@ use super::notes::{KernelNote, NotedPhase, RunNote, unix_now};
 use super::reach;
 use crate::docker::Container;
 use crate::ids::KernelId;
-use crate::resources::{Allocation, parse_cpuset};
+use crate::resources::{Allocation, Held, parse_cpuset};
 use crate::runner::{GoingRun, Runs};
 use crate::units::{Cores, Gpus};
 use crate::wire::config::{KernelConfig, Limits};
@@ -49,7 +49,12 @@ pub(super) async fn take_back(
     let config = KernelConfig { environ, ..config };
     let cpus = config.cpu_set.clone().unwrap_or_default();
     let gpus = config.gpu_set.clone().unwrap_or_default();
-    let allocation = node.resources.claim(&cpus, &gpus);
+    let allocation = node.resources.claim(&Held {
+        cpus: &cpus,
+        gpus: &gpus,
+        gpu_uuids: &found.gpu_device_ids,
+        gpu_slot: config.limits.gpu_slot,
+    });
     let image = node.images.lookup(&config.lang).await.ok().flatten();
     let ports = ports(found).ok_or_else(|| stillborn("has no published ports"))?;
     let runner = reach::runner(found.ip, &ports).await;
@@ -62,7 +67,7 @@ pub(super) async fn take_back(
         gpu_set: gpus,
     };
     let pid = found.pid.ok_or_else(|| stillborn("has no process"))?;
-    let exec_timeout = image.and_then(|i| i.exec_timeout);
+    let exec_timeout = image.and_then(|i| i.labels.exec_timeout);
     let going = going(noted.as_ref(), run.as_ref());
     let last_use = noted.as_ref().map(|note| note.last_use).max(run.as_ref().map(|run| run.at));
     let unused = Duration::from_secs(last_use.map_or(0, |at| unix_now().saturating_sub(at)));

@@ -46,20 +46,40 @@ impl CpuMap {
         Self { topology, shares: Tally::default() }
     }
 
-    /// Hands out `n` cores, at least 1 and at most what the node has: of the node with the fewest shares handed
-    /// out (ties: the lowest number) the least shared cores (ties: the lowest number).
+    /// Hands out `n` cores, at least 1 and at most what a node has: of the node with the fewest shares handed out
+    /// (ties: the lowest number) the least shared cores. Of equally shared ones those come first whose siblings have
+    /// the fewest shares, this kernel's own included, then the lowest numbers.
+    ///
+    /// Nodes of different sizes, as `--reserved-cpus` makes them, are told apart: a node that is too small for the
+    /// request gets it only if all are.
     pub fn allocate(&mut self, n: u32) -> CpuShare {
-        let mut best = self.topology.first_node();
-        for node in self.topology.nodes() {
-            // Ascending numbers: only strictly fewer shares beat a lower node.
-            if self.node_shares(node) < self.node_shares(best) {
-                best = node;
-            }
-        }
-        let node = best.id;
-        let cpus = self.shares.least(best.cpus.clone(), n.max(1) as usize);
+        let n = n.max(1) as usize;
+        let candidates = self.topology.nodes_of_at_least(n);
+        // The first of several minima, which has the lowest number.
+        let node = candidates.min_by_key(|node| self.node_shares(node)).unwrap_or(self.topology.first_node());
+        let (id, cpus) = (node.id, self.least_shared(node, n));
         self.shares.add(&cpus);
-        CpuShare { cpus, node: Some(node) }
+        CpuShare { cpus, node: Some(id) }
+    }
+
+    /// Up to `n` cores of the node, ascending.
+    fn least_shared(&self, node: &NumaNode, n: usize) -> Vec<u32> {
+        let physical = |cpu: u32| self.topology.physical(cpu);
+        let mut load: BTreeMap<u32, u32> = BTreeMap::new();
+        for cpu in &node.cpus {
+            *load.entry(physical(*cpu)).or_default() += self.shares.count(*cpu);
+        }
+        let (mut left, mut picked) = (node.cpus.clone(), Vec::new());
+        while picked.len() < n {
+            let sibling_load = |cpu: u32| load.get(&physical(cpu)).copied().unwrap_or_default();
+            let key = |cpu: u32| (self.shares.count(cpu), sibling_load(cpu), cpu);
+            let Some(best) = left.iter().copied().min_by_key(|cpu| key(*cpu)) else { break };
+            *load.entry(physical(best)).or_default() += 1;
+            left.retain(|cpu| *cpu != best);
+            picked.push(best);
+        }
+        picked.sort_unstable();
+        picked
     }
 
     /// Hands out exactly `cpus`, as a restarted kernel keeps its cores; `None`, and nothing is handed out,
@@ -99,12 +119,12 @@ impl CpuMap {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::topology::{CoreFacts, CoreLimit};
+    use super::super::topology::CoreFacts;
     use super::*;
 
     fn map(nodes: &[(u32, &[u32])]) -> CpuMap {
         let nodes = nodes.iter().map(|(id, cpus)| (*id, cpus.to_vec())).collect();
-        CpuMap::new(Topology::assemble(&CoreFacts { nodes, online: None, limit: CoreLimit::All }))
+        CpuMap::new(Topology::assemble(&CoreFacts { nodes, ..CoreFacts::default() }))
     }
 
     #[test]
@@ -122,6 +142,27 @@ mod tests {
         assert_eq!(map.allocate(u32::MAX).cpus(), [0, 1]);
         assert_eq!(map.allocate(3).cpus(), [2, 3]);
         assert_eq!(map.allocate(0).cpus(), [0]);
+    }
+
+    #[test]
+    fn siblings_come_last() {
+        let siblings = vec![vec![0, 4], vec![1, 5], vec![2, 6], vec![3, 7]];
+        let nodes = vec![(0, (0..8).collect())];
+        let mut map = CpuMap::new(Topology::assemble(&CoreFacts { nodes, siblings, ..CoreFacts::default() }));
+        assert_eq!(map.allocate(1).cpus(), [0]);
+        assert_eq!(map.allocate(2).cpus(), [1, 2]);
+        // Core 3 and its sibling are the last physical core that is free; then comes a sibling of a used one.
+        assert_eq!(map.allocate(2).cpus(), [3, 4]);
+        assert_eq!(map.allocate(3).cpus(), [5, 6, 7]);
+        assert_eq!(map.allocate(4).cpus(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_node_that_is_too_small_is_passed_over() {
+        let mut map = map(&[(0, &[1]), (1, &[2, 3, 4])]);
+        assert_eq!(map.allocate(2).cpus(), [2, 3]);
+        assert_eq!(map.allocate(1).cpus(), [1]);
+        assert_eq!(map.allocate(9).cpus(), [2, 3, 4]);
     }
 
     #[test]
@@ -161,10 +202,12 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model that keeps the sets that are out and counts from scratch each time.
+        /// Against a model that keeps the sets that are out and counts from scratch each time, on any topology:
+        /// nodes of any size with gaps in their numbers, and hardware threads that share cores in any way.
         #[test]
         fn behaves_like_the_model(
-            sizes in proptest::collection::vec(0u32..5, 1..4),
+            sizes in proptest::collection::vec(0u32..7, 1..4),
+            physical in proptest::collection::vec(0u32..6, 18),
             steps in proptest::collection::vec(step(), 0..60),
         ) {
             let mut next = 0;
@@ -172,23 +215,36 @@ mod tests {
                 next += size;
                 (id * 3, (next - size..next).collect())
             }).collect();
-            let topology = Topology::assemble(&CoreFacts { nodes, online: None, limit: CoreLimit::All });
+            let core = |cpu: u32| physical.get(cpu as usize).copied().unwrap_or(cpu + 100);
+            let siblings = (0..6).map(|p| (0..18).filter(|cpu| core(*cpu) == p).collect()).collect();
+            let topology = Topology::assemble(&CoreFacts { nodes, siblings, ..CoreFacts::default() });
             let nodes: Vec<NumaNode> = topology.nodes().cloned().collect();
+            let most = nodes.iter().map(|node| node.cpus.len()).max().unwrap();
             let mut map = CpuMap::new(topology);
             let mut out: Vec<CpuShare> = Vec::new();
             for step in steps {
-                let count = |core: u32| out.iter().filter(|share| share.cpus().contains(&core)).count();
+                let count = |cpu: u32| out.iter().filter(|share| share.cpus().contains(&cpu)).count();
                 match step {
                     Step::Allocate(n) => {
+                        let wanted = (n.max(1) as usize).min(most);
                         let load = |node: &&NumaNode| node.cpus.iter().map(|c| count(*c)).sum::<usize>();
-                        let node = nodes.iter().min_by_key(load).unwrap();
-                        let wanted = (n.max(1) as usize).min(node.cpus.len());
-                        let mut order = node.cpus.clone();
-                        order.sort_by_key(|core| (count(*core), *core));
-                        let mut expected = order[..wanted].to_vec();
+                        let node = nodes.iter().filter(|node| node.cpus.len() >= wanted).min_by_key(load).unwrap();
+                        let mut expected: Vec<u32> = Vec::new();
+                        while expected.len() < wanted {
+                            let of_core = |cpu: u32| {
+                                let mates = node.cpus.iter().filter(|mate| core(**mate) == core(cpu));
+                                mates.map(|mate| count(*mate) + usize::from(expected.contains(mate))).sum::<usize>()
+                            };
+                            let free = node.cpus.iter().filter(|cpu| !expected.contains(cpu));
+                            let best = *free.min_by_key(|cpu| (count(**cpu), of_core(**cpu), **cpu)).unwrap();
+                            expected.push(best);
+                        }
                         expected.sort_unstable();
                         let share = map.allocate(n);
                         prop_assert_eq!((share.cpus(), share.node()), (&expected[..], Some(node.id)));
+                        let fewest_left = node.cpus.iter().filter(|cpu| !expected.contains(cpu)).map(|cpu| count(*cpu)).min();
+                        let most_given = expected.iter().map(|cpu| count(*cpu)).max().unwrap();
+                        prop_assert!(fewest_left.is_none_or(|left| left >= most_given), "a less shared core was left");
                         out.push(share);
                     }
                     Step::Claim(cores) => out.push(map.claim(&cores)),

@@ -1,128 +1,126 @@
-//! Finds the GPUs of this machine, once, at the start.
+//! NVIDIA's library, loaded at run time, as a [`GpuDriver`].
 
-use std::time::Duration;
+use std::fs;
+use std::path::PathBuf;
 
-use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::error::NvmlError;
-use tracing::{debug, info, warn};
+use nvml_wrapper::{Device, Nvml};
 
 use super::gpu_map::Gpu;
+use super::gpu_watch::{DriverError, GpuDriver, GpuFigures, GpuReading, GpuSight};
+use crate::units::Memory;
 
-/// The GPUs that NVML shows; none without NVML, with a driver that fails, or when it takes longer than `limit`.
-///
-/// NVML is asked on a thread of its own, not on the runtime's blocking pool: a driver that hangs keeps the thread
-/// in the kernel for ever, and the pool would make the end of the process wait for it.
-pub async fn discover_gpus(limit: Duration) -> Vec<Gpu> {
-    discover_with(limit, ask_nvml).await
+/// Asks NVML.
+#[derive(Debug)]
+pub struct NvmlDriver {
+    /// Kept open between two looks; opened anew after a failure, since the driver may have been replaced.
+    nvml: Option<Nvml>,
+    /// The directory of PCI devices, in which `numa_node` tells where a GPU is attached.
+    pci: PathBuf,
 }
 
-async fn discover_with<F>(limit: Duration, probe: F) -> Vec<Gpu>
-where
-    F: FnOnce() -> Result<Vec<Gpu>, NvmlError> + Send + 'static,
-{
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("nvml".into()).spawn(move || {
-        // Nobody listens any more when the limit has passed.
-        let _ = sender.send(probe());
-    });
-    if let Err(error) = thread {
-        warn!(%error, "can't start the thread that looks for GPUs, going on without GPUs");
-        return Vec::new();
+impl Default for NvmlDriver {
+    fn default() -> Self {
+        Self { nvml: None, pci: "/sys/bus/pci/devices".into() }
     }
-    match tokio::time::timeout(limit, receiver).await {
-        Ok(Ok(Ok(gpus))) => {
-            for gpu in &gpus {
-                info!(index = gpu.index, uuid = gpu.uuid, model = gpu.name, "found a GPU");
+}
+
+impl GpuDriver for NvmlDriver {
+    fn look(&mut self) -> Result<GpuSight, DriverError> {
+        let nvml = match self.nvml.take() {
+            Some(nvml) => nvml,
+            None => Nvml::init().map_err(|error| sorted(&error))?,
+        };
+        let count = nvml.device_count().map_err(|error| sorted(&error))?;
+        let mut sight = GpuSight::default();
+        for index in 0..count {
+            let device = nvml.device_by_index(index);
+            match device.and_then(|device| self.describe(index, &device)) {
+                Ok(reading) => sight.devices.push(reading),
+                // A device that fell off the bus does not take the others with it.
+                Err(error) => sight.broken.push(format!("GPU {index}: {error}")),
             }
-            gpus
         }
-        Ok(Ok(Err(error))) if is_absent(&error) => {
-            debug!(%error, "no NVML on this machine, no GPUs");
-            Vec::new()
+        self.nvml = Some(nvml);
+        Ok(sight)
+    }
+}
+
+impl NvmlDriver {
+    fn describe(&self, index: u32, device: &Device<'_>) -> Result<GpuReading, NvmlError> {
+        // Fails where the device is lost, while what names it may still be remembered by the library.
+        let memory = device.memory_info()?;
+        let gpu = Gpu {
+            index,
+            uuid: device.uuid()?,
+            name: device.name()?,
+            node: device.pci_info().ok().and_then(|pci| self.node(&pci.bus_id)),
+            memory: Memory::from_bytes(memory.total),
+        };
+        let figures = GpuFigures {
+            memory_used: Memory::from_bytes(memory.used),
+            busy_percent: device.utilization_rates().ok().map(|rates| rates.gpu),
+            celsius: device.temperature(TemperatureSensor::Gpu).ok(),
+            milliwatts: device.power_usage().ok(),
+        };
+        Ok(GpuReading { gpu, figures })
+    }
+
+    /// The NUMA node of a PCI device; the kernel says -1 where it does not know.
+    fn node(&self, bus_id: &str) -> Option<u32> {
+        let text = fs::read_to_string(self.pci.join(sysfs_name(bus_id)).join("numa_node")).ok()?;
+        text.trim().parse().ok()
+    }
+}
+
+/// NVML writes a PCI address with eight digits of a domain, sysfs with four: `00000000:65:00.0`, `0000:65:00.0`.
+fn sysfs_name(bus_id: &str) -> String {
+    let name = bus_id.to_ascii_lowercase();
+    match name.split_once(':') {
+        Some((domain, rest)) if domain.len() == 8 => {
+            format!("{}:{rest}", domain.strip_prefix("0000").unwrap_or(domain))
         }
-        Ok(Ok(Err(error))) => {
-            warn!(%error, "NVML failed, going on without GPUs; check nvidia-smi and restart the agent");
-            Vec::new()
-        }
-        Ok(Err(_)) => {
-            warn!("looking for GPUs panicked, going on without GPUs");
-            Vec::new()
-        }
-        Err(_) => {
-            warn!(
-                ?limit,
-                "the GPU driver does not answer, going on without GPUs; check nvidia-smi and restart the agent"
-            );
-            Vec::new()
-        }
+        _ => name,
     }
 }
 
 /// A machine without the library or without the driver is an ordinary machine.
-fn is_absent(error: &NvmlError) -> bool {
-    matches!(error, NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound | NvmlError::DriverNotLoaded)
-}
-
-fn ask_nvml() -> Result<Vec<Gpu>, NvmlError> {
-    let nvml = Nvml::init()?;
-    let describe = |index| -> Result<Gpu, NvmlError> {
-        let device = nvml.device_by_index(index)?;
-        Ok(Gpu { index, uuid: device.uuid()?, name: device.name()? })
-    };
-    let found = (0..nvml.device_count()?).filter_map(|index| {
-        // A device that fell off the bus does not take the others with it.
-        describe(index)
-            .inspect_err(|error| warn!(index, %error, "leaving out a GPU that can't be asked"))
-            .ok()
-    });
-    Ok(found.collect())
+fn sorted(error: &NvmlError) -> DriverError {
+    match error {
+        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound | NvmlError::DriverNotLoaded => {
+            DriverError::Absent(error.to_string())
+        }
+        _ => DriverError::Failed(error.to_string()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-    use std::time::Instant;
-
     use super::*;
 
-    fn gpu() -> Gpu {
-        Gpu { index: 0, uuid: "GPU-0".into(), name: "test".into() }
+    #[test]
+    fn a_device_s_node_is_found_in_sysfs() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, node) in [("0000:65:00.0", "1\n"), ("0001:e3:00.0", "-1\n")] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("numa_node"), node).unwrap();
+        }
+        let driver = NvmlDriver { nvml: None, pci: dir.path().to_owned() };
+        assert_eq!(driver.node("00000000:65:00.0"), Some(1));
+        assert_eq!(driver.node("00000001:E3:00.0"), None);
+        assert_eq!(driver.node("00000000:66:00.0"), None);
+        assert_eq!(sysfs_name("00010000:65:00.0"), "00010000:65:00.0");
     }
 
-    #[tokio::test]
-    async fn what_the_driver_shows_is_taken() {
-        assert_eq!(discover_with(Duration::from_secs(10), || Ok(vec![gpu()])).await, [gpu()]);
-    }
-
-    #[tokio::test]
-    async fn a_driver_that_hangs_is_given_up() {
-        let (release, hanging) = mpsc::channel::<()>();
-        let (ended, end) = mpsc::channel();
-        let started = Instant::now();
-        let found = discover_with(Duration::from_millis(50), move || {
-            let _ = hanging.recv();
-            let _ = ended.send(());
-            Ok(vec![gpu()])
-        });
-        assert_eq!(found.await, []);
-        assert!(started.elapsed() < Duration::from_secs(5));
-        // Its thread was still there, and its late answer harms nobody.
-        drop(release);
-        end.recv_timeout(Duration::from_secs(10)).unwrap();
-    }
-
-    #[tokio::test]
-    async fn failures_and_panics_mean_no_gpus() {
-        let limit = Duration::from_secs(10);
-        assert_eq!(discover_with(limit, || Err(NvmlError::GpuLost)).await, []);
-        assert_eq!(discover_with(limit, || panic!("a driver went mad (part of a test)")).await, []);
-    }
-
-    #[tokio::test]
-    async fn this_machine_is_asked_for_real() {
-        let found = discover_gpus(Duration::from_secs(10)).await;
-        let driver = std::path::Path::new("/proc/driver/nvidia").exists();
-        assert!(driver || found.is_empty(), "GPUs without a driver: {found:?}");
-        assert!(found.iter().all(|gpu| gpu.uuid.starts_with("GPU-")), "{found:?}");
+    #[test]
+    fn this_machine_is_asked_for_real() {
+        let sight = NvmlDriver::default().look();
+        if std::path::Path::new("/proc/driver/nvidia").exists() {
+            let sight = sight.unwrap();
+            assert!(sight.devices.iter().all(|found| found.gpu.uuid.starts_with("GPU-")), "{sight:?}");
+        } else {
+            assert!(matches!(sight, Err(DriverError::Absent(_))), "{sight:?}");
+        }
     }
 }

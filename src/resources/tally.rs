@@ -1,4 +1,4 @@
-//! How often each numbered thing (a core, a GPU) is handed out.
+//! How often each core is handed out.
 
 use std::collections::BTreeMap;
 
@@ -34,13 +34,5 @@ impl Tally {
     /// All counts above 0.
     pub(super) fn counts(&self) -> &BTreeMap<u32, u32> {
         &self.0
-    }
-
-    /// The `n` numbers with the fewest shares (ties go to the lowest), in ascending order.
-    pub(super) fn least(&self, mut numbers: Vec<u32>, n: usize) -> Vec<u32> {
-        numbers.sort_unstable_by_key(|number| (self.count(*number), *number));
-        numbers.truncate(n);
-        numbers.sort_unstable();
-        numbers
     }
 }

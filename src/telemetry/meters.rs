@@ -14,6 +14,22 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+struct Gauge {
+    /// The name at Prometheus.
+    name: &'static str,
+    /// The name at `DogStatsD`, after the prefix.
+    statsd: &'static str,
+    help: &'static str,
+    value: Option<f64>,
+}
+
+/// `gauge!(kernels, "Kernels.", value)`: one name, spelt in both manners.
+macro_rules! gauge {
+    ($name:literal, $help:literal, $value:expr) => {
+        Gauge { name: concat!("backendai_agent_", $name), statsd: $name, help: $help, value: $value }
+    };
+}
+
 /// What the node looks like at one moment. `None` is a figure that isn't known (yet); it is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct NodeGauges {
@@ -43,22 +59,6 @@ pub struct NodeGauges {
     pub ready: bool,
 }
 
-struct Gauge {
-    /// The name at Prometheus.
-    name: &'static str,
-    /// The name at `DogStatsD`, after the prefix.
-    statsd: &'static str,
-    help: &'static str,
-    value: Option<f64>,
-}
-
-/// `gauge!(kernels, "Kernels.", value)`: one name, spelt in both manners.
-macro_rules! gauge {
-    ($name:literal, $help:literal, $value:expr) => {
-        Gauge { name: concat!("backendai_agent_", $name), statsd: $name, help: $help, value: $value }
-    };
-}
-
 impl NodeGauges {
     fn list(&self) -> [Gauge; 12] {
         let age = self.last_heartbeat_age.map(|age| age.as_secs_f64());
@@ -75,6 +75,40 @@ impl NodeGauges {
             gauge!("last_heartbeat_age_seconds", "Time since the last heartbeat left.", age),
             gauge!("tasks", "Tasks of the runtime.", exact(self.tasks)),
             gauge!("ready", "1 when the agent can take sessions, else 0.", exact(self.ready.into())),
+        ]
+    }
+}
+
+/// How one GPU does. `None` is a figure that the device does not tell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GpuGauges {
+    /// The device's number, as in `gpu_set`.
+    pub index: u32,
+    /// The device's lasting name.
+    pub uuid: String,
+    /// Kernels that have a part of it.
+    pub kernels: u32,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Its memory in use.
+    pub memory_used_bytes: u64,
+    /// The part of the time in which it computes.
+    pub busy_percent: Option<u32>,
+    /// Its temperature.
+    pub celsius: Option<u32>,
+    /// Its power.
+    pub watts: Option<f64>,
+}
+
+impl GpuGauges {
+    fn list(&self) -> [Gauge; 6] {
+        [
+            gauge!("gpu_kernels", "Kernels that have a part of the GPU.", exact(self.kernels.into())),
+            gauge!("gpu_memory_bytes", "Memory of the GPU.", exact(self.memory_bytes)),
+            gauge!("gpu_memory_used_bytes", "Memory of the GPU in use.", exact(self.memory_used_bytes)),
+            gauge!("gpu_busy_percent", "Time in which the GPU computes.", self.busy_percent.map(f64::from)),
+            gauge!("gpu_celsius", "Temperature of the GPU.", self.celsius.map(f64::from)),
+            gauge!("gpu_watts", "Power of the GPU.", self.watts),
         ]
     }
 }
@@ -112,6 +146,25 @@ impl Meters {
             if let Some(client) = &self.statsd {
                 // UDP to a local server that may not run: there is nothing to do about it, and nothing to say.
                 let _ = client.gauge(statsd, value);
+            }
+        }
+    }
+}
+
+impl Meters {
+    /// Publishes how the GPUs do; never waits. The figures of a device that is gone stay at their last values, while the
+    /// node's number of GPUs falls.
+    pub fn record_gpus(&self, gpus: &[GpuGauges]) {
+        for gpu in gpus {
+            let labels = [("gpu", gpu.index.to_string()), ("uuid", gpu.uuid.clone())];
+            for Gauge { name, statsd, help, value } in gpu.list() {
+                let Some(value) = value else { continue };
+                metrics::describe_gauge!(name, help);
+                metrics::gauge!(name, &labels).set(value);
+                if let Some(client) = &self.statsd {
+                    // As above: nothing is to be done about a server that does not run.
+                    let _ = client.gauge_with_tags(statsd, value).with_tag("uuid", &gpu.uuid).try_send();
+                }
             }
         }
     }
@@ -166,6 +219,29 @@ mod tests {
         node.last_heartbeat_age = Some(Duration::from_millis(1500));
         let text = rendered(|| meters.record(&node));
         assert!(text.contains("\nbackendai_agent_last_heartbeat_age_seconds 1.5\n"), "{text}");
+    }
+
+    #[test]
+    fn each_gpu_has_gauges_of_its_own() {
+        let gpu = |index| GpuGauges {
+            index,
+            uuid: format!("GPU-{index}"),
+            kernels: 2,
+            memory_bytes: 1024,
+            memory_used_bytes: 512,
+            busy_percent: (index == 1).then_some(7),
+            celsius: None,
+            watts: Some(70.5),
+        };
+        let text = rendered(|| Meters::without_statsd().record_gpus(&[gpu(0), gpu(1)]));
+        for line in [
+            "backendai_agent_gpu_kernels{gpu=\"0\",uuid=\"GPU-0\"} 2",
+            "backendai_agent_gpu_busy_percent{gpu=\"1\",uuid=\"GPU-1\"} 7",
+            "backendai_agent_gpu_watts{gpu=\"0\",uuid=\"GPU-0\"} 70.5",
+        ] {
+            assert!(text.contains(line), "{line} is missing: {text}");
+        }
+        assert!(!text.contains("busy_percent{gpu=\"0\"") && !text.contains("celsius"), "{text}");
     }
 
     #[test]

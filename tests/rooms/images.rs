@@ -24,7 +24,7 @@ async fn the_images_of_this_machine_are_listed_and_looked_up() {
     assert!(list.entries.is_sorted());
 
     let tiny = images.lookup("tiny:demo").await.unwrap().unwrap();
-    assert!(!tiny.nvidia_enabled);
+    assert!(!tiny.labels.nvidia_enabled);
     assert_eq!(images.lookup("tiny:demo").await.unwrap(), Some(tiny));
     assert_eq!(images.lookup("nosuch:1").await.unwrap(), None);
     assert!(matches!(images.lookup("../x").await, Err(ImagesError::Lookup { .. })));

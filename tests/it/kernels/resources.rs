@@ -2,8 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::support::docker::{self, image};
-use crate::support::{Bed, Kernel, kernel};
+use crate::support::docker::{self, TestImage, image};
+use crate::support::{Bed, Kernel, kernel, new_id};
 
 fn with_cpus(slots: &Json) -> Json {
     let mut config = kernel::config(&image::tiny());
@@ -61,6 +61,42 @@ async fn a_fraction_of_a_core_is_one_core_and_a_quota() {
     let nanos = host["NanoCpus"].as_i64().unwrap();
     let (period, quota) = (host["CpuPeriod"].as_i64().unwrap(), host["CpuQuota"].as_i64().unwrap());
     assert!(nanos == 500_000_000 || (period > 0 && quota * 2 == period), "{nanos} {quota}/{period}");
+}
+
+#[tokio::test]
+async fn shared_memory_grows_with_the_limit_and_what_can_not_be_is_refused() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let with_mem = |mib: Json| {
+        let mut config = with_cpus(&json!(1));
+        config["limits"]["mem_slot"] = mib;
+        config
+    };
+    let kernel = agent.create_with(with_mem(json!(256))).await;
+    let host = docker::inspect(kernel.container()).await["HostConfig"].clone();
+    assert_eq!((host["Memory"].as_i64(), host["ShmSize"].as_i64()), (Some(256 << 20), Some(128 << 20)));
+    let shm = docker::docker(&["exec", kernel.container(), "df", "-k", "/dev/shm"]).await;
+    assert!(shm.contains(&format!(" {} ", 128 << 10)), "{shm}");
+    for (mib, words) in [(5, "can't have less than 6 MiB"), (1 << 40, "but this machine has")] {
+        let answer = agent.call("create_kernel", json!([new_id(), with_mem(json!(mib))])).await;
+        let refusal = answer.unwrap_err();
+        assert!(refusal.text().contains(words), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_image_declares_is_an_upper_limit() {
+    let image = TestImage::labelled(&["io.sorna.maxmem=96m", "io.sorna.maxcores=1"]).await;
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let mut config = with_cpus(&json!(64));
+    config["lang"] = json!(image.lang());
+    config["limits"]["mem_slot"] = json!(512);
+    let kernel = agent.create_with(config).await;
+    assert_eq!(cpu_set(&kernel).len(), 1);
+    let host = docker::inspect(kernel.container()).await["HostConfig"].clone();
+    assert_eq!(host["Memory"].as_i64(), Some(96 << 20));
+    assert_eq!(host["MemorySwap"], host["Memory"], "no swap beyond the limit");
 }
 
 #[tokio::test]

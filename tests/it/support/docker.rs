@@ -33,6 +33,52 @@ pub(crate) mod image {
     }
 }
 
+/// A kernel image of a test's own, removed with it.
+pub(crate) struct TestImage {
+    lang: String,
+}
+
+impl TestImage {
+    /// The tiny image with these labels, `name=value`, on top.
+    pub(crate) async fn labelled(labels: &[&str]) -> Self {
+        let image = Self { lang: format!("tiny-{}:demo", &super::new_id()[..8]) };
+        image.become_labelled(labels).await;
+        image
+    }
+
+    /// Makes another image of the same name, as a pull of a newer one does; gives its id.
+    pub(crate) async fn become_labelled(&self, labels: &[&str]) -> String {
+        let base = docker(&["create", &format!("lablup/kernel-{}", image::tiny())]).await;
+        let changes: Vec<String> = labels.iter().map(|label| format!("LABEL {label}")).collect();
+        let mut args = vec!["commit"];
+        for change in &changes {
+            args.extend(["--change", change]);
+        }
+        let reference = self.reference();
+        args.extend([base.as_str(), &reference]);
+        let id = docker(&args).await;
+        docker(&["rm", &base]).await;
+        id
+    }
+
+    /// As the manager calls it.
+    pub(crate) fn lang(&self) -> &str {
+        &self.lang
+    }
+
+    /// As Docker calls it.
+    pub(crate) fn reference(&self) -> String {
+        format!("lablup/kernel-{}", self.lang)
+    }
+}
+
+impl Drop for TestImage {
+    fn drop(&mut self) {
+        // Its kernels may still be there; forcing takes the name away, and the layers go with the last container.
+        lines(&["rmi", "-f", &self.reference()]);
+    }
+}
+
 /// Runs `docker` and gives its output.
 pub(crate) async fn docker(args: &[&str]) -> String {
     let mut command = Command::new("docker");
