@@ -34,7 +34,7 @@ pub use container::{Container, ContainerState, ContainerSummary, MountedAt, Port
 pub use engine::EngineInfo;
 pub use error::DockerError;
 pub use events::{DockerEvent, DockerEventKind};
-pub use image::{Image, ImageSummary};
+pub use image::{Credentials, Image, ImageSummary, PullStep};
 pub use lifecycle::ListFilter;
 pub use spec::{Bind, ContainerSpec, PublishedPort};
 pub use stats::ContainerStats;

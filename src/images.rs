@@ -8,8 +8,8 @@
 //! - the scanner (`scan.rs`) lists the images at the start, when somebody calls [`ImagesHandle::rescan_soon`] (the
 //!   owner of Docker's event stream does, on image events), and every [`ImagesConfig::rescan_every`]. In: a
 //!   `Notify`. Out: a `watch` of [`ImageList`] and one of [`ScanHealth`].
-//! - the updater (`update.rs`), with [`ImagesConfig::auto_update`] only, pulls what the catalogue wants newer. In:
-//!   the list's `watch` and the one of the catalogue. Out: the scanner's `Notify`.
+//! - the updater (`update.rs`), with [`ImagesConfig::auto_update`] only, pulls what the catalogue wants newer, two at a
+//!   time and never inside a create. In: the list's `watch` and the one of the catalogue. Out: the scanner's `Notify`.
 
 mod config;
 mod declared;
@@ -17,6 +17,8 @@ mod handle;
 mod labels;
 mod list;
 mod plan;
+mod progress;
+mod registry;
 mod scan;
 mod start;
 mod update;
@@ -29,5 +31,6 @@ pub use handle::{ImagesError, ImagesHandle};
 pub use labels::{ImageLabels, KernelImage};
 pub use list::{ImageEntry, ImageList, PREFIX};
 pub use plan::WantedImage;
+pub use registry::Registry;
 pub use scan::ScanHealth;
 pub use start::Images;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
+use crate::images::Registry;
 use crate::kernel::KernelsConfig;
 use crate::resources::NodeLimits;
 use crate::scratch::S3Config;
@@ -38,6 +39,10 @@ pub struct Config {
     pub stop_kernels_on_exit: bool,
     /// Pulls images that the catalogue wants newer (PROTOCOL section 12, item 33).
     pub auto_update_images: bool,
+    /// Where those images come from.
+    pub registry: Registry,
+    /// Removes the images whose names they took, once no container has them.
+    pub remove_old_images: bool,
     /// Where output files go; `None` uploads nothing.
     pub s3: Option<S3Config>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` serves them not at all.

@@ -62,8 +62,12 @@ impl Agent {
         waits_for("starting");
 
         let wanted = parts::wanted_images(&cluster, config.auto_update_images, end, tracker);
-        let images_config =
-            ImagesConfig { auto_update: config.auto_update_images, ..ImagesConfig::with_updates(wanted) };
+        let images_config = ImagesConfig {
+            auto_update: config.auto_update_images,
+            registry: config.registry,
+            remove_old: config.remove_old_images,
+            ..ImagesConfig::with_updates(wanted)
+        };
         let images = Images::start(docker.clone(), images_config, end.clone(), tracker);
         match stop.run_until_cancelled(images.first_scan(FIRST_SCAN)).await {
             Some(Ok(())) => {}

@@ -25,7 +25,7 @@ use crate::telemetry::{GpuGauges, Meters, NodeGauges, Readiness};
 /// The time between two looks at the GPUs: one that falls off the bus leaves the slots within it.
 pub(super) const GPUS_EVERY: Duration = Duration::from_secs(10);
 /// The time between two looks at the catalogue, and between two measurements of the node.
-const CATALOGUE_EVERY: Duration = Duration::from_secs(60);
+const CATALOGUE_EVERY: Duration = Duration::from_secs(15);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the RPC server may hold.
@@ -164,8 +164,8 @@ fn all_wanted(catalogue: &crate::cluster::Catalogue) -> Vec<WantedImage> {
         .flat_map(|(name, image)| image.tags.keys().map(move |tag| format!("{name}:{tag}")));
     references
         .filter_map(|name_tag| {
-            let hash_prefix = catalogue.resolve(&name_tag)?.to_owned();
-            Some(WantedImage { name_tag, hash_prefix })
+            let found = catalogue.resolve(&name_tag)?;
+            Some(WantedImage { source: found.name_tag, hash_prefix: found.hash.to_owned(), name_tag })
         })
         .collect()
 }

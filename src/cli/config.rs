@@ -9,6 +9,7 @@ use crate::agent::config::{Config, RpcConfig};
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
+use crate::images::Registry;
 use crate::kernel::KernelsConfig;
 use crate::resources::{CoreChoice, NodeLimits};
 use crate::scratch::{S3Config, S3Keys};
@@ -60,6 +61,8 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         },
         stop_kernels_on_exit: kernels.stop_kernels_on_exit,
         auto_update_images: kernels.auto_update_images,
+        registry: Registry { address: kernels.docker_registry, docker_config: kernels.docker_config },
+        remove_old_images: kernels.remove_old_images,
         s3: s3_config(s3),
         metrics_addr: observing.metrics_addr,
         telemetry: telemetry(observing),

@@ -189,6 +189,16 @@ pub(super) struct KernelOpts {
     /// Pull images that the cluster's catalogue wants newer
     #[arg(long, env = "BACKEND_AUTO_UPDATE_IMAGES", value_parser = BoolishValueParser::new())]
     pub(super) auto_update_images: bool,
+    /// The registry to pull them from, HOST[:PORT][/PATH] [default: Docker Hub]
+    #[arg(long, env = "BACKEND_DOCKER_REGISTRY", value_name = "HOST")]
+    #[arg(value_parser = wants("a registry such as registry.example.com:5000, without https://", values::registry))]
+    pub(super) docker_registry: Option<String>,
+    /// A config.json as docker login writes it, for the registry's password
+    #[arg(long, env = "BACKEND_DOCKER_CONFIG", value_name = "FILE")]
+    pub(super) docker_config: Option<PathBuf>,
+    /// Remove superseded images when no kernel uses them any more
+    #[arg(long, env = "BACKEND_REMOVE_OLD_IMAGES", value_parser = BoolishValueParser::new())]
+    pub(super) remove_old_images: bool,
     /// For development: a kernel runner's source, ending in ai/backend/kernel, to use in all containers
     #[arg(long, env = "DEBUG_KERNEL", value_name = "DIR", value_parser = paths::debug_kernel)]
     pub(super) debug_kernel: Option<PathBuf>,

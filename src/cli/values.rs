@@ -86,6 +86,20 @@ pub(super) fn secret(text: &str) -> Option<Secret> {
     self::text(text).map(Secret::new)
 }
 
+/// What stands in front of an image's name: a host with a dot, a port or `localhost`, else it would be read as a part of a
+/// name at Docker Hub; perhaps a path.
+pub(super) fn registry(text: &str) -> Option<String> {
+    let host = text.split('/').next().filter(|host| *host == "localhost" || host.contains(['.', ':']))?;
+    let is_word = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+    let is_good =
+        is_word(name) && port.parse().is_ok_and(|port: u16| port > 0) && text.split('/').skip(1).all(is_word);
+    is_good.then(|| text.to_owned())
+}
+
 /// An `http` or `https` URL without a user, query or fragment.
 pub(super) fn url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
@@ -178,6 +192,25 @@ mod tests {
         check(url, &[minio], &["", "minio:9000", "ftp://h", "http://u:p@h", "http://h/?a", "http://"]);
         let acls = [("private", Acl::Private), ("public-read", Acl::PublicRead)];
         check(acl, &acls, &["", "Private", "public"]);
+    }
+
+    #[test]
+    fn registries() {
+        let good = ["127.0.0.1:5000", "registry.example.com", "localhost/mirror", "h:5000/a/b-c"];
+        check(
+            registry,
+            &good.map(|text| (text, text.to_owned())),
+            &[
+                "",
+                "https://r.example.com",
+                "lablup",
+                "r:0",
+                "r:x",
+                "r.example.com/",
+                "r.example.com/../x",
+                ":5000",
+            ],
+        );
     }
 
     #[test]

@@ -26,6 +26,15 @@ pub struct CatalogueImage {
     pub tags: BTreeMap<String, Tag>,
 }
 
+/// Where a reference leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved<'c> {
+    /// The end of all aliases, `python:3.6-debian`: what the registry has.
+    pub name_tag: String,
+    /// The image's hash: the first hex digits of its id.
+    pub hash: &'c str,
+}
+
 /// What a tag stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tag {
@@ -74,10 +83,10 @@ impl Catalogue {
         Ok(())
     }
 
-    /// The hash of the image that `reference` means: `name:tag`, an alias, or a name alone for its `latest`,
-    /// by the manager's own rule. `None` if nothing is registered, or if aliases go round in a circle.
+    /// The image that `reference` means: `name:tag`, an alias, or a name alone for its `latest`, by the manager's own
+    /// rule. `None` if nothing is registered, or if aliases go round in a circle.
     #[must_use]
-    pub fn resolve(&self, reference: &str) -> Option<&str> {
+    pub fn resolve(&self, reference: &str) -> Option<Resolved<'_>> {
         let mut target = self.follow_aliases(reference)?;
         let latest = format!("{reference}:latest");
         if target == reference && !reference.contains(':') {
@@ -89,7 +98,7 @@ impl Catalogue {
         let mut tag = tag;
         while seen.insert(tag) {
             match tags.get(tag)? {
-                Tag::Hash(hash) => return Some(hash),
+                Tag::Hash(hash) => return Some(Resolved { name_tag: format!("{name}:{tag}"), hash }),
                 Tag::Alias(next) => tag = next,
             }
         }
@@ -180,7 +189,9 @@ mod tests {
             ("unknown:tag", None),
             ("", None),
         ] {
-            assert_eq!(catalogue.resolve(reference), expected, "{reference:?}");
+            let found = catalogue.resolve(reference);
+            assert_eq!(found.as_ref().map(|found| found.hash), expected, "{reference:?}");
+            assert!(found.is_none_or(|found| found.name_tag == "python:3.6-debian"));
         }
     }
 
@@ -198,7 +209,7 @@ mod tests {
         assert_eq!(catalogue.odd.len(), odd.len(), "{:?}", catalogue.odd);
         assert!(catalogue.odd[0].contains("images/python/mem") && catalogue.odd[0].contains("lots"));
         assert_eq!(catalogue.images["python"].mem_mib, Some(512));
-        assert_eq!(catalogue.resolve("python:3.6"), Some("ca7b9f52b6c2"));
+        assert_eq!(catalogue.resolve("python:3.6").unwrap().hash, "ca7b9f52b6c2");
     }
 
     proptest! {
@@ -214,8 +225,8 @@ mod tests {
             reference in "[ab:]{0,4}",
         ) {
             let catalogue = Catalogue::parse(entries.iter().map(|(k, v)| (k.as_str(), v.as_str())));
-            if let Some(hash) = catalogue.resolve(&reference) {
-                prop_assert!(hash.bytes().all(|b| b.is_ascii_hexdigit()));
+            if let Some(found) = catalogue.resolve(&reference) {
+                prop_assert!(found.hash.bytes().all(|b| b.is_ascii_hexdigit()));
             }
         }
     }

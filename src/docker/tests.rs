@@ -32,7 +32,9 @@ async fn every_call_ends(docker: Docker) {
         Box::pin(docker.images().map_ok(drop)),
         Box::pin(docker.image("a/b").map_ok(drop)),
         Box::pin(docker.volume_exists("a").map_ok(drop)),
-        Box::pin(docker.pull("a/b", limit)),
+        Box::pin(docker.pull("a/b", None, limit, &|_| ())),
+        Box::pin(docker.tag("a/b", "c/d:1")),
+        Box::pin(docker.remove_image("a/b")),
         Box::pin(docker.stats(&id).map_ok(drop)),
         Box::pin(async { events.next().await.unwrap().map(drop) }),
     ];
@@ -157,7 +159,7 @@ async fn a_pull_that_fails_on_the_way_is_an_error() {
         ),
     }
     });
-    let error = engine.docker().pull("a/b", SOON).await.unwrap_err();
+    let error = engine.docker().pull("a/b", None, SOON, &|_| ()).await.unwrap_err();
     assert!(matches!(error, DockerError::NoSuchImage { .. }), "{error:?}");
     assert!(engine.requests().last().unwrap().contains("fromImage=a%2Fb%3Alatest"), "one tag, not all");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::plan::WantedImage;
+use super::registry::Registry;
 
 /// How the images are kept up to date.
 #[derive(Debug, Clone)]
@@ -17,8 +18,16 @@ pub struct ImagesConfig {
     pub auto_update: bool,
     /// The catalogue's images; filled by whoever watches the catalogue.
     pub wanted: watch::Receiver<Vec<WantedImage>>,
+    /// Where from.
+    pub registry: Registry,
+    /// Whether images that a newer one took the name of are removed once no container has them.
+    pub remove_old: bool,
     /// How long one pull may take.
     pub pull_limit: Duration,
+    /// How long a pull may stand still.
+    pub stall_limit: Duration,
+    /// The pause after an image's first failure; it doubles up to an hour.
+    pub retry_after: Duration,
 }
 
 impl ImagesConfig {
@@ -30,7 +39,11 @@ impl ImagesConfig {
             gather: Duration::from_millis(500),
             auto_update: true,
             wanted,
-            pull_limit: Duration::from_secs(3600),
+            registry: Registry::default(),
+            remove_old: false,
+            pull_limit: Duration::from_secs(6 * 3600),
+            stall_limit: Duration::from_secs(300),
+            retry_after: Duration::from_secs(60),
         }
     }
 }

@@ -6,19 +6,31 @@ use std::time::{Duration, Instant};
 use super::list::ImageList;
 use crate::patience::Backoff;
 
-/// How long an image waits after it failed.
-const BACKOFF: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(3600));
+/// The longest that an image waits after it failed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// How long a scan may take to show that an image was updated.
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// An image as the catalogue wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WantedImage {
     /// Name and tag without the prefix: `python:3.6-debian`.
     pub name_tag: String,
+    /// The name and tag that the registry has it under: where an alias leads to.
+    pub source: String,
     /// The first hex digits of the id that it shall have: `ca7b9f52b6c2`.
     pub hash_prefix: String,
 }
 
 impl WantedImage {
+    /// One that is no alias.
+    #[cfg(any(test, feature = "rooms"))]
+    #[must_use]
+    pub fn plain(name_tag: &str, hash_prefix: &str) -> Self {
+        let (name_tag, hash_prefix) = (name_tag.to_owned(), hash_prefix.to_owned());
+        Self { source: name_tag.clone(), name_tag, hash_prefix }
+    }
+
     /// Whether an image's id, `sha256:…`, is the wanted one.
     pub(super) fn is_met_by(&self, id: &str) -> bool {
         id.strip_prefix("sha256:").unwrap_or(id).starts_with(&self.hash_prefix.to_ascii_lowercase())
@@ -31,20 +43,41 @@ impl WantedImage {
 }
 
 /// The failures so far of images that are still wanted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Failures {
+    /// How long images wait.
+    backoff: Backoff,
     /// How often each failed, and when it may be tried again.
     by_image: HashMap<WantedImage, (u32, Instant)>,
 }
 
+/// What comes of a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// It is the first of this image, and to be told.
+    pub(super) is_first: bool,
+    /// How long the image has to wait.
+    pub(super) wait: Duration,
+}
+
 impl Failures {
-    /// Notes a failure; answers how long the image has to wait.
-    pub(super) fn note(&mut self, image: WantedImage, now: Instant) -> Duration {
+    pub(super) fn new(first_pause: Duration) -> Self {
+        Self { backoff: Backoff::new(first_pause, LONGEST_PAUSE), by_image: HashMap::new() }
+    }
+
+    /// Notes a failure.
+    pub(super) fn note(&mut self, image: WantedImage, now: Instant) -> Noted {
         let (count, not_before) = self.by_image.entry(image).or_insert((0, now));
         *count = count.saturating_add(1);
-        let wait = BACKOFF.pause(*count);
+        let wait = self.backoff.pause(*count);
         *not_before = now + wait;
-        wait
+        Noted { is_first: *count == 1, wait }
+    }
+
+    /// An image is up to date, which the list will show soon: it is not pulled again meanwhile. Answers how often it
+    /// failed before.
+    pub(super) fn settle(&mut self, image: WantedImage, now: Instant) -> u32 {
+        self.by_image.insert(image, (0, now + SETTLE)).map_or(0, |(count, _)| count)
     }
 
     /// Forgets images that are no longer wanted or that are there.
@@ -99,7 +132,7 @@ mod tests {
     use crate::images::ImageEntry;
 
     fn wanted(name_tag: &str, hash_prefix: &str) -> WantedImage {
-        WantedImage { name_tag: name_tag.to_owned(), hash_prefix: hash_prefix.to_owned() }
+        WantedImage::plain(name_tag, hash_prefix)
     }
 
     fn list() -> ImageList {
@@ -127,14 +160,17 @@ mod tests {
     fn a_failure_waits_longer_each_time_and_lets_others_pass() {
         let (a, b, now) = (wanted("c:1", "00"), wanted("python:1", "bb"), Instant::now());
         let both = [a.clone(), b.clone()];
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(Duration::from_secs(60));
         assert_eq!(next(&both, &failures, now), Next::Pull(a.clone()));
-        let waits: Vec<u64> = (0..8).map(|_| failures.note(a.clone(), now).as_secs()).collect();
+        let waits: Vec<u64> = (0..8).map(|_| failures.note(a.clone(), now).wait.as_secs()).collect();
         assert_eq!(waits, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
         assert_eq!(next(&both, &failures, now), Next::Pull(b.clone()));
-        failures.note(b.clone(), now);
+        assert!(failures.note(b.clone(), now).is_first);
+        assert!(!failures.note(a.clone(), now).is_first);
         assert_eq!(next(&both, &failures, now), Next::WaitUntil(now + Duration::from_secs(60)));
         assert_eq!(next(&both, &failures, now + Duration::from_secs(60)), Next::Pull(b));
+        assert_eq!(failures.settle(a.clone(), now), 9);
+        assert_eq!(next(std::slice::from_ref(&a), &failures, now), Next::WaitUntil(now + SETTLE));
         failures.keep(&[]);
         assert_eq!(next(std::slice::from_ref(&a), &failures, now), Next::Pull(a));
         assert_eq!(next(&[], &failures, now), Next::Nothing);

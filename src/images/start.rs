@@ -48,7 +48,11 @@ impl Images {
                 list: list_seen.clone(),
                 wanted: config.wanted,
                 rescan: Arc::clone(&rescan),
+                registry: config.registry,
                 limit: config.pull_limit,
+                stall_limit: config.stall_limit,
+                retry_after: config.retry_after,
+                remove_old: config.remove_old,
             };
             tracker.spawn(async move { cancel.run_until_cancelled(updater.run()).await });
         }

@@ -149,7 +149,7 @@ async fn an_outdated_image_is_pulled_once_and_others_are_not() {
     let config = ImagesConfig { auto_update: true, wanted, ..quickly() };
     let running = Running::start(engine.docker(), config);
     running.images.first_scan(LIMIT).await.unwrap();
-    let want = |name_tag: &str| WantedImage { name_tag: name_tag.into(), hash_prefix: "bb".into() };
+    let want = |name_tag: &str| WantedImage::plain(name_tag, "bb");
     catalogue.send(vec![want("absent:latest"), want("python:latest")]).unwrap();
 
     let mut list = running.images.list();
@@ -164,8 +164,7 @@ async fn an_outdated_image_is_pulled_once_and_others_are_not() {
 #[tokio::test]
 async fn a_registry_without_the_wanted_image_is_not_asked_over_and_over() {
     let engine = registry("cc");
-    let (_catalogue, wanted) =
-        watch::channel(vec![WantedImage { name_tag: "python:latest".into(), hash_prefix: "bb".into() }]);
+    let (_catalogue, wanted) = watch::channel(vec![WantedImage::plain("python:latest", "bb")]);
     let config = ImagesConfig { auto_update: true, wanted, ..quickly() };
     let running = Running::start(engine.docker(), config);
     let mut list = running.images.list();

@@ -386,7 +386,7 @@ async fn the_catalogue_is_read_and_odd_entries_spoil_nothing() {
     }
     client.put(format!("{ROOT}images/odd/mem"), vec![0xff, 0xfe], None).await.unwrap();
     let catalogue = node.cluster.catalogue().await.unwrap();
-    assert_eq!(catalogue.resolve("py"), Some("ca7b9f52b6c2"));
+    assert_eq!(catalogue.resolve("py").unwrap().hash, "ca7b9f52b6c2");
     assert_eq!(catalogue.images["python"].mem_mib, Some(512));
     assert_eq!(catalogue.odd.len(), 1);
     node.stop().await;

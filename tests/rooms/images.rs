@@ -1,34 +1,256 @@
-//! The list of kernel images as this machine's engine has them.
+//! The list of kernel images as this machine's engine has them, and updates from a registry (Debian's
+//! `docker-registry`) on loopback, which Docker speaks to without TLS.
 
+use std::path::Path;
 use std::time::Duration;
 
-use backendai_agent::rooms::images::{Images, ImagesConfig, ImagesError};
+use backendai_agent::rooms::images::{
+    Images, ImagesConfig, ImagesError, ImagesHandle, Registry as Source, WantedImage,
+};
+use rustix::process::Signal;
+use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::docker::real;
+use super::docker::{TestName, real};
+use super::support::docker::{TestImage, docker, inspect};
+use super::support::ports::Port;
+use super::support::process::Process;
+use super::support::until;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// The two tasks, ended with the test.
+struct Running {
+    images: ImagesHandle,
+    cancel: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Running {
+    fn start(config: ImagesConfig) -> Self {
+        let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let images = Images::start(real(), config, cancel.clone(), &tracker);
+        Self { images, cancel, tracker }
+    }
+
+    /// Waits until the list has the image under the name.
+    async fn shows(&self, name_tag: &str, id: &str) {
+        let mut list = self.images.list();
+        let shown = list.wait_for(|list| list.id_of(name_tag) == Some(id));
+        tokio::time::timeout(LIMIT, shown).await.expect("the list shows the image").unwrap();
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.tracker.close();
+        tokio::time::timeout(LIMIT, self.tracker.wait()).await.expect("the tasks end when cancelled");
+    }
+}
+
+fn quickly(source: Source, wanted: watch::Receiver<Vec<WantedImage>>) -> ImagesConfig {
+    ImagesConfig {
+        rescan_every: Duration::from_millis(500),
+        gather: Duration::from_millis(50),
+        retry_after: Duration::from_secs(1),
+        registry: source,
+        ..ImagesConfig::with_updates(wanted)
+    }
+}
+
+/// A registry process; its data stay when it is killed.
+struct Registry {
+    port: Port,
+    dir: TempDir,
+    process: Option<Process>,
+}
+
+impl Registry {
+    async fn start(password: Option<&str>) -> Self {
+        let (port, dir) = (Port::lease(), TempDir::new().unwrap());
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '127.0.0.1:{}'}}\n",
+            at("data"),
+            port.number()
+        );
+        if let Some(password) = password {
+            let line = run("htpasswd", &["-nbB", "-C", "4", "me", password]);
+            std::fs::write(dir.path().join("users"), line).unwrap();
+            config += &format!("auth: {{htpasswd: {{realm: it, path: {}}}}}\n", at("users"));
+        }
+        std::fs::write(dir.path().join("config.yml"), config).unwrap();
+        let mut registry = Self { port, dir, process: None };
+        registry.restart().await;
+        registry
+    }
+
+    async fn restart(&mut self) {
+        let config = self.dir.path().join("config.yml").display().to_string();
+        let command = ["docker-registry", "serve", &config].map(str::to_owned);
+        self.process = Some(Process::spawn("the registry", &command, &[], &self.dir.path().join("log")));
+        let address = self.address();
+        until("a registry that listens", LIMIT, async || tokio::net::TcpStream::connect(&address).await.ok())
+            .await;
+    }
+
+    fn kill(&mut self) {
+        self.process = None;
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// Pushes the image under its own name, and takes the registry's name away from it here.
+    async fn has(&self, image: &TestImage, docker_config: Option<&Path>) {
+        let name = format!("{}/{}", self.address(), image.reference());
+        docker(&["tag", &image.reference(), &name]).await;
+        let config = docker_config.map(|path| path.display().to_string());
+        let login: Vec<&str> = config.iter().flat_map(|path| ["--config", path.as_str()]).collect();
+        docker(&[&login[..], &["push", "-q", &name]].concat()).await;
+        docker(&["rmi", &name]).await;
+    }
+
+    fn source(&self, docker_config: Option<&Path>) -> Source {
+        Source { address: Some(self.address()), docker_config: docker_config.map(Path::to_owned) }
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let ended = std::process::Command::new(program).args(args).output().unwrap();
+    assert!(ended.status.success(), "{program}: {ended:?}");
+    String::from_utf8(ended.stdout).unwrap()
+}
+
+/// An image in two versions: the newer one is in the registry only, the older one here. With their ids.
+async fn old_and_new(registry: &Registry, docker_config: Option<&Path>) -> (TestImage, String, String) {
+    let image = TestImage::labelled(&["io.sorna.timeout=10"]).await;
+    let old = inspect(&image.reference()).await["Id"].as_str().unwrap().to_owned();
+    let keep = format!("{}-kept", image.reference().replace("kernel-", "it-"));
+    docker(&["tag", &image.reference(), &keep]).await;
+    let new = image.become_labelled(&["io.sorna.timeout=20"]).await;
+    registry.has(&image, docker_config).await;
+    docker(&["tag", &keep, &image.reference()]).await;
+    docker(&["rmi", &keep]).await;
+    (image, old, new)
+}
+
+fn want(image: &TestImage, id: &str) -> WantedImage {
+    WantedImage::plain(image.lang(), &id.trim_start_matches("sha256:")[..12])
+}
+
 #[tokio::test]
 async fn the_images_of_this_machine_are_listed_and_looked_up() {
-    let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let config =
-        ImagesConfig { auto_update: false, ..ImagesConfig::with_updates(watch::channel(Vec::new()).1) };
-    let images = Images::start(real(), config, cancel.clone(), &tracker);
+    let image = TestImage::labelled(&["io.sorna.timeout=10"]).await;
+    let broken = TestImage::labelled(&["io.sorna.maxmem=lots"]).await;
+    let (_catalogue, wanted) = watch::channel(Vec::new());
+    let running = Running::start(quickly(Source::default(), wanted));
+    let images = &running.images;
     images.first_scan(LIMIT).await.unwrap();
     let list = images.list().borrow().clone();
-    let id = list.id_of("tiny:demo").unwrap();
-    assert!(id.starts_with("sha256:"));
+    assert!(list.id_of(image.lang()).unwrap().starts_with("sha256:"));
     assert!(list.entries.is_sorted());
+    assert_eq!(list.id_of(broken.lang()), None);
 
-    let tiny = images.lookup("tiny:demo").await.unwrap().unwrap();
-    assert!(!tiny.labels.nvidia_enabled);
-    assert_eq!(images.lookup("tiny:demo").await.unwrap(), Some(tiny));
+    let found = images.lookup(image.lang()).await.unwrap().unwrap();
+    assert_eq!(found.reference, image.reference());
+    assert_eq!(images.lookup(image.lang()).await.unwrap(), Some(found));
     assert_eq!(images.lookup("nosuch:1").await.unwrap(), None);
     assert!(matches!(images.lookup("../x").await, Err(ImagesError::Lookup { .. })));
-    cancel.cancel();
-    tracker.close();
-    tokio::time::timeout(LIMIT, tracker.wait()).await.expect("the tasks end when cancelled");
+    let refusal = images.lookup(broken.lang()).await.unwrap_err().to_string();
+    assert!(refusal.contains("label io.sorna.maxmem is \"lots\""), "{refusal}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_newer_image_arrives_and_a_container_of_the_old_one_is_unharmed() {
+    let registry = Registry::start(None).await;
+    let (image, old, new) = old_and_new(&registry, None).await;
+    let name = TestName::new("old-image");
+    docker(&["run", "-d", "--name", &name.0, &image.reference()]).await;
+
+    let (catalogue, wanted) = watch::channel(Vec::new());
+    let config = ImagesConfig { remove_old: true, ..quickly(registry.source(None), wanted) };
+    let running = Running::start(config);
+    running.shows(image.lang(), &old).await;
+    catalogue.send(vec![want(&image, &new)]).unwrap();
+    running.shows(image.lang(), &new).await;
+    let container = inspect(&name.0).await;
+    assert_eq!(
+        (container["State"]["Running"].as_bool(), container["Image"].as_str()),
+        (Some(true), Some(&*old))
+    );
+    // The old one stays as long as the container has it, and no longer.
+    assert_eq!(inspect(&old).await["Id"].as_str(), Some(&*old));
+    docker(&["rm", "-f", &name.0]).await;
+    // The next change of the list is the occasion to look again.
+    let _another = TestImage::labelled(&["io.sorna.timeout=10"]).await;
+    until("the removal of the old image", LIMIT, async || {
+        docker(&["images", "-q", "--no-trunc"]).await.lines().all(|id| id != old).then_some(())
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_alias_is_followed_to_the_image_that_the_registry_has() {
+    let registry = Registry::start(None).await;
+    let (image, old, new) = old_and_new(&registry, None).await;
+    let alias = image.lang().replace(":demo", ":alias");
+    docker(&["tag", &image.reference(), &format!("lablup/kernel-{alias}")]).await;
+    let mut followed = want(&image, &new);
+    followed.name_tag.clone_from(&alias);
+    let (_catalogue, wanted) = watch::channel(vec![followed]);
+    let running = Running::start(quickly(registry.source(None), wanted));
+    running.shows(&alias, &new).await;
+    assert_eq!(
+        running.images.list().borrow().id_of(image.lang()),
+        Some(&*old),
+        "nobody wanted that one newer"
+    );
+    running.stop().await;
+    docker(&["rmi", &format!("lablup/kernel-{alias}")]).await;
+}
+
+#[tokio::test]
+async fn a_registry_with_a_password_is_opened_by_docker_s_own_file() {
+    let registry = Registry::start(Some("hunter2")).await;
+    let login = TempDir::new().unwrap();
+    let auth = run("sh", &["-c", "printf me:hunter2 | base64"]);
+    let entry = format!(r#"{{"auths": {{"{}": {{"auth": "{}"}}}}}}"#, registry.address(), auth.trim());
+    let file = login.path().join("config.json");
+    std::fs::write(&file, entry).unwrap();
+    let (image, old, new) = old_and_new(&registry, Some(login.path())).await;
+
+    let (_catalogue, wanted) = watch::channel(vec![want(&image, &new)]);
+    let without = Running::start(quickly(registry.source(None), wanted.clone()));
+    without.shows(image.lang(), &old).await;
+    let with = Running::start(quickly(registry.source(Some(&file)), wanted));
+    with.shows(image.lang(), &new).await;
+    without.stop().await;
+    with.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_dies_in_the_middle_is_tried_again() {
+    let mut registry = Registry::start(None).await;
+    let (image, old, new) = old_and_new(&registry, None).await;
+    // Stands still: the pull begins and hangs, then its end is cut off.
+    registry.process.as_ref().unwrap().signal(Signal::STOP);
+    let (_catalogue, wanted) = watch::channel(vec![want(&image, &new)]);
+    let config =
+        ImagesConfig { stall_limit: Duration::from_secs(2), ..quickly(registry.source(None), wanted) };
+    let running = Running::start(config);
+    running.shows(image.lang(), &old).await;
+    registry.kill();
+    let waiting: JoinHandle<()> = tokio::spawn(tokio::time::sleep(Duration::from_secs(3)));
+    waiting.await.unwrap();
+    assert_eq!(running.images.list().borrow().id_of(image.lang()), Some(&*old));
+    registry.restart().await;
+    running.shows(image.lang(), &new).await;
+    running.stop().await;
 }
