@@ -22,6 +22,8 @@ mod spec;
 mod stats;
 
 #[cfg(test)]
+pub(crate) use container::container_from;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

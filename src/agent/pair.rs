@@ -30,6 +30,8 @@ impl Agent {
     /// Waits for Docker and for the manager, as long as it takes, and starts the parts. `None` when told to stop
     /// meanwhile; then etcd is as it was found. An error is one that Docker's answer brought to light, and nobody has been
     /// told of this agent.
+    // One straight line on purpose: the order of the start is the thing to read here.
+    #[allow(clippy::too_many_lines)]
     pub async fn pair(self, stop: &CancellationToken) -> Result<Option<Running>, StartError> {
         let Self { config, scratch, notes, outputs, server, readiness, meters, life } = self;
         let (end, tracker) = (&life.end, &life.tracker);

@@ -170,6 +170,12 @@ pub(super) fn from_summary(answer: models::ContainerSummary) -> Option<Container
     })
 }
 
+/// A container as an inspection shows it.
+#[cfg(test)]
+pub(crate) fn container_from(inspection: serde_json::Value) -> Container {
+    from_inspection(serde_json::from_value(inspection).unwrap()).unwrap()
+}
+
 fn inspected_ports(map: models::PortMap) -> Vec<PortBinding> {
     let mut ports = Vec::new();
     for (key, bindings) in map {

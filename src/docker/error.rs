@@ -87,6 +87,14 @@ pub enum DockerError {
         /// Docker's own words.
         message: String,
     },
+    /// A port that was to be published belongs to another process.
+    #[error("could not {step}: a port of this machine is taken ({message}); see who has it with `ss -ltnp`")]
+    PortTaken {
+        /// What was being done.
+        step: String,
+        /// Docker's own words.
+        message: String,
+    },
     /// A disk is full.
     #[error("could not {step}: no disk space is left ({message}); free some below Docker's data directory")]
     NoSpace {
@@ -152,6 +160,9 @@ fn from_status(step: String, status: u16, message: String) -> DockerError {
     if lower.contains("no space left on device") {
         return DockerError::NoSpace { step, message };
     }
+    if lower.contains("port is already allocated") || lower.contains("address already in use") {
+        return DockerError::PortTaken { step, message };
+    }
     match status {
         404 if lower.contains("no such container") => DockerError::NoSuchContainer { step, message },
         404 if is_missing_image(&lower) => DockerError::NoSuchImage { step, message },
@@ -215,6 +226,12 @@ mod tests {
         assert!(matches!(sorted(400, "invalid mount config"), DockerError::BadRequest { .. }));
         assert!(matches!(sorted(500, "write /x: no space left on device"), DockerError::NoSpace { .. }));
         assert!(matches!(sorted(500, "driver failed"), DockerError::Failed { .. }));
+        for taken in [
+            "driver failed programming external connectivity on endpoint a (b): Bind for 0.0.0.0:49153 failed: port is already allocated",
+            "driver failed programming external connectivity on endpoint a (b): Error starting userland proxy: listen tcp4 0.0.0.0:49153: bind: address already in use",
+        ] {
+            assert!(matches!(sorted(500, taken), DockerError::PortTaken { .. }), "{taken}");
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::ids::ContainerId;
 /// How often a removal that somebody else began is looked at.
 const REMOVAL_POLL: Duration = Duration::from_millis(50);
 
+/// How often a container is started while its ports are taken. The engine itself tries ten ports each time.
+const PORT_ATTEMPTS: u32 = 4;
+
 /// Which containers a list shall hold; all conditions must be met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListFilter {
@@ -56,8 +59,19 @@ impl Docker {
         Ok(ContainerId::new(answer.id))
     }
 
-    /// Starts a container; nothing happens if it runs.
+    /// Starts a container; nothing happens if it runs. Where another process took a port that the engine had just
+    /// picked, the engine is asked again, and picks others.
     pub async fn start(&self, id: &ContainerId) -> Result<(), DockerError> {
+        for _ in 1..PORT_ATTEMPTS {
+            match self.start_once(id).await {
+                Err(error @ DockerError::PortTaken { .. }) => debug!(%error, "starting with other ports"),
+                started => return started,
+            }
+        }
+        self.start_once(id).await
+    }
+
+    async fn start_once(&self, id: &ContainerId) -> Result<(), DockerError> {
         let step = names::checked_name(format!("start container {}", id.short()), id.as_str())?;
         self.connection
             .call(step, self.deadlines.create, |engine| async move {

@@ -180,3 +180,31 @@ async fn names_that_would_change_the_path_never_reach_the_engine() {
     }
     assert!(engine.requests().is_empty());
 }
+
+/// A real engine hardly ever meets a port that another process took in the same moment.
+#[tokio::test]
+async fn a_start_whose_port_was_taken_is_tried_again_and_not_for_ever() {
+    let starts = Arc::new(Mutex::new(0));
+    let good_at = Arc::new(Mutex::new(3));
+    let (count, good) = (Arc::clone(&starts), Arc::clone(&good_at));
+    let engine = FakeEngine::start(move |request| {
+        if request == "GET /version" {
+            version("1.41")
+        } else {
+            let mut count = count.lock().unwrap();
+            *count += 1;
+            if *count >= *good.lock().unwrap() {
+                return Reply::Answer(204, String::new());
+            }
+            let words = "driver failed programming external connectivity: listen tcp4 0.0.0.0:49153: bind: address already in use";
+            Reply::Answer(500, format!("{{\"message\": \"{words}\"}}"))
+        }
+    });
+    let id = ContainerId::new("abc");
+    engine.docker().start(&id).await.unwrap();
+    assert_eq!(*starts.lock().unwrap(), 3);
+    *good_at.lock().unwrap() = 1000;
+    let error = engine.docker().start(&id).await.unwrap_err();
+    assert!(matches!(error, DockerError::PortTaken { .. }), "{error:?}");
+    assert_eq!(*starts.lock().unwrap(), 3 + 4);
+}

@@ -4,7 +4,7 @@
 //! container with the kernel's labels. So undoing needs no list of what was done, and works after any failure, also
 //! of a create that Docker carries out after its deadline.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,7 +287,7 @@ async fn start(
     let stillborn = |problem| KernelError::Stillborn { container: container.short().to_owned(), problem };
     let found = node.docker.inspect(container.as_str()).await?.ok_or_else(|| stillborn("is gone"))?;
     let pid = found.pid.filter(|_| found.state.is_alive()).ok_or_else(|| stillborn("ended at once"))?;
-    let ports = ports(&found).ok_or_else(|| stillborn("has no published ports"))?;
+    let ports = ports(&found, &node.kernel_host).ok_or_else(|| stillborn("has no published ports"))?;
     let runner = reach::runner(found.ip, &ports).await;
     let place = KernelPlace {
         kernel,
@@ -322,26 +322,72 @@ async fn create_named(
     Ok(node.docker.create(name, spec).await?)
 }
 
-/// The host ports of the four sockets. A published port may have an IPv6 entry with another number: the agent
-/// connects over IPv4, so does the manager.
-pub(super) fn ports(container: &Container) -> Option<Ports> {
-    let host_port = |inside: u16| {
+/// The host ports of the four sockets. A published port may have entries of both families with different numbers: the
+/// agent connects to the first two over IPv4, and the manager to the others over the family of the kernel host.
+pub(super) fn ports(container: &Container, kernel_host: &str) -> Option<Ports> {
+    let host_port = |inside: u16, is_v6: bool| {
         let mut bound = container.ports.iter().filter(|p| p.container_port == inside);
-        let is_v4 = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_ipv4());
-        bound.find(|p| is_v4(p.host_ip)).map(|p| p.host_port)
+        let fits = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_ipv6() == is_v6);
+        bound.find(|p| fits(p.host_ip)).map(|p| p.host_port)
     };
+    let is_v6 = is_v6(kernel_host);
+    // Of the other family where the kernel host was another when the container was made.
+    let terminal = |inside| host_port(inside, is_v6).or_else(|| host_port(inside, !is_v6));
     Some(Ports {
-        repl_in: host_port(2000)?,
-        repl_out: host_port(2001)?,
-        stdin: host_port(2002)?,
-        stdout: host_port(2003)?,
+        repl_in: host_port(2000, false)?,
+        repl_out: host_port(2001, false)?,
+        stdin: terminal(2002)?,
+        stdout: terminal(2003)?,
     })
 }
 
-/// The kernel host's address if it is this machine's own; else all addresses, since the manager reaches the host
-/// through something that translates (section 12, item 17).
+fn is_v6(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6())
+}
+
+/// The kernel host's address if it is this machine's own; else all addresses of its family, since the manager reaches
+/// the host through something that translates (section 12, item 17).
 fn terminal_ip(host: &str) -> IpAddr {
-    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let Ok(ip) = host.parse::<IpAddr>() else { return any };
-    if ip.is_ipv4() && TcpListener::bind((ip, 0)).is_ok() { ip } else { any }
+    match host.parse::<IpAddr>() {
+        Ok(ip) if TcpListener::bind((ip, 0)).is_ok() => ip,
+        Ok(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::docker::container_from;
+
+    #[test]
+    fn ports_are_those_of_the_family_that_their_user_speaks() {
+        let both = |v4: &str, v6: &str| json!([{"HostIp": "::", "HostPort": v6}, {"HostIp": "0.0.0.0", "HostPort": v4}]);
+        let container = container_from(json!({
+            "Id": "abc",
+            "State": {"Status": "running"},
+            "NetworkSettings": {"Ports": {
+                "2000/tcp": both("10", "60"), "2001/tcp": both("11", "61"),
+                "2002/tcp": both("12", "62"), "2003/tcp": [{"HostIp": "0.0.0.0", "HostPort": "13"}],
+            }}
+        }));
+        let seen = |host: &str| {
+            let Ports { repl_in, repl_out, stdin, stdout } = ports(&container, host).unwrap();
+            [repl_in, repl_out, stdin, stdout]
+        };
+        for v4 in ["10.0.0.1", "node.example.com"] {
+            assert_eq!(seen(v4), [10, 11, 12, 13]);
+        }
+        assert_eq!(seen("fd00::1"), [10, 11, 62, 13]);
+    }
+
+    #[test]
+    fn terminals_are_published_where_the_manager_comes_from() {
+        assert_eq!(terminal_ip("127.0.0.1"), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        assert_eq!(terminal_ip("203.0.113.7"), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        assert_eq!(terminal_ip("node.example.com"), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        assert_eq!(terminal_ip("2001:db8::7"), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    }
 }

@@ -56,7 +56,7 @@ pub(super) async fn take_back(
         gpu_slot: config.limits.gpu_slot,
     });
     let image = node.images.lookup(&config.lang).await.ok().flatten();
-    let ports = ports(found).ok_or_else(|| stillborn("has no published ports"))?;
+    let ports = ports(found, &node.kernel_host).ok_or_else(|| stillborn("has no published ports"))?;
     let runner = reach::runner(found.ip, &ports).await;
     let place = KernelPlace {
         kernel,
