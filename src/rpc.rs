@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::limits::Limits;
+pub use self::limits::CallLimits;
 use self::shared::{Identity, Shared};
 use crate::kernel::Kernels;
 use crate::zmtp::{Budget, ListenError, Listener};
@@ -26,12 +26,12 @@ use crate::zmtp::{Budget, ListenError, Listener};
 /// The server, listening.
 pub struct Server {
     listener: Listener,
-    limits: Limits,
+    limits: CallLimits,
 }
 
 impl Server {
     /// Listens on `host:port`, see [`Listener::bind`]. Callers wait until [`Server::serve`].
-    pub fn bind(address: &str, limits: Limits) -> Result<Self, ListenError> {
+    pub fn bind(address: &str, limits: CallLimits) -> Result<Self, ListenError> {
         Ok(Self { listener: Listener::bind(address, limits.connections)?, limits })
     }
 

@@ -7,7 +7,7 @@
 use backendai_agent::ids::{ContainerId, InstanceId, KernelId, RunId};
 use backendai_agent::wire::answer::{Answer, ErrorName, RemoteError};
 use backendai_agent::wire::call::Call;
-use backendai_agent::wire::event::{EndReason, Event, Heard, Heartbeat, StopReason, unpack_images};
+use backendai_agent::wire::event::{EndReason, Event, HeardEvent, Heartbeat, StopReason, unpack_images};
 use backendai_agent::wire::reply::{self, ConsoleItem, KernelPlace, Ports, ResultFile, RunResult, RunStatus};
 use backendai_agent::wire::request::{ApiVersion, BadRequest, Mode, Request};
 use backendai_agent::wire::sample::Sample;
@@ -279,14 +279,14 @@ fn event(name: &str) -> Vec<Bytes> {
 
 #[test]
 fn our_events_are_the_same_bytes() {
-    let check = |event_: &Event, id: &dyn Fn(&Heard) -> InstanceId| {
+    let check = |event_: &Event, id: &dyn Fn(&HeardEvent) -> InstanceId| {
         let recorded = event(event_.name());
-        let heard = Heard::decode(&recorded).unwrap();
+        let heard = HeardEvent::decode(&recorded).unwrap();
         assert_eq!(event_.encode(&id(&heard)), recorded, "{}", event_.name());
     };
-    let sender = |heard: &Heard| heard.instance.clone();
+    let sender = |heard: &HeardEvent| heard.instance.clone();
     let kernel_of = |name: &str| -> KernelId {
-        Heard::decode(&event(name)).unwrap().args[0].as_str().unwrap().parse().unwrap()
+        HeardEvent::decode(&event(name)).unwrap().args[0].as_str().unwrap().parse().unwrap()
     };
     check(&Event::InstanceStarted, &sender);
     check(&Event::InstanceTerminated(StopReason::Shutdown), &sender);
@@ -300,7 +300,7 @@ fn our_events_are_the_same_bytes() {
 #[test]
 fn our_heartbeat_is_the_same_bytes_around_the_same_images() {
     let recorded = event("instance_heartbeat");
-    let heard = Heard::decode(&recorded).unwrap();
+    let heard = HeardEvent::decode(&recorded).unwrap();
     let images = match value::get(&heard.args[0], "images") {
         Some(Value::Binary(bytes)) => Bytes::from(bytes.clone()),
         other => panic!("images are bytes, not {other:?}"),

@@ -29,9 +29,9 @@ const CATALOGUE_EVERY: Duration = Duration::from_secs(15);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the RPC server may hold.
-pub(super) fn rpc_limits(config: RpcConfig) -> rpc::Limits {
+pub(super) fn rpc_limits(config: RpcConfig) -> rpc::CallLimits {
     let RpcConfig { calls, calls_of_one, memory } = config;
-    rpc::Limits { calls, calls_of_one, bytes: memory.bytes(), ..rpc::Limits::default() }
+    rpc::CallLimits { calls, calls_of_one, bytes: memory.bytes(), ..rpc::CallLimits::default() }
 }
 
 /// What the machine has for kernels, and whoever watches its GPUs, if it has any.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{EventsArgs, Exit};
 use crate::wire::Value;
-use crate::wire::event::{Heard, unpack_images};
+use crate::wire::event::{HeardEvent, unpack_images};
 use crate::wire::value;
 use crate::zmtp::{ListenError, Pull};
 
@@ -17,7 +17,7 @@ pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ListenError> {
             message = pull.recv() => message.frames,
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
         };
-        let Some(heard) = Heard::decode(&frames) else {
+        let Some(heard) = HeardEvent::decode(&frames) else {
             eprintln!("backendai-agent: {} frames that are no event", frames.len());
             continue;
         };
@@ -34,12 +34,12 @@ pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ListenError> {
     Ok(Exit::Done)
 }
 
-fn as_json(heard: &Heard) -> String {
+fn as_json(heard: &HeardEvent) -> String {
     let args: Vec<_> = heard.args.iter().map(|a| value::to_json(&readable(a))).collect();
     serde_json::json!({"event": heard.name, "agent": heard.instance.as_str(), "args": args}).to_string()
 }
 
-fn as_text(heard: &Heard) -> String {
+fn as_text(heard: &HeardEvent) -> String {
     let args: Vec<_> = heard.args.iter().map(|a| value::to_json(&readable(a)).to_string()).collect();
     format!("{} {} {}", heard.name, heard.instance, args.join(" "))
 }

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use self::peer::{Manners, Peer};
 use super::*;
 use crate::ids::KernelId;
-use crate::wire::event::{EndReason, Heard};
+use crate::wire::event::{EndReason, HeardEvent};
 use crate::zmtp::Pull;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -62,9 +62,9 @@ fn ended(kernel: KernelId) -> Event {
     Event::KernelTerminated(kernel, EndReason::UserRequested, None)
 }
 
-async fn hear(pull: &mut Pull) -> Heard {
+async fn hear(pull: &mut Pull) -> HeardEvent {
     let message = tokio::time::timeout(LIMIT, pull.recv()).await.expect("no event in time");
-    Heard::decode(&message.frames).unwrap()
+    HeardEvent::decode(&message.frames).unwrap()
 }
 
 fn beat(cpu_slots: u64) -> Heartbeat {
@@ -80,7 +80,7 @@ fn beat(cpu_slots: u64) -> Heartbeat {
     }
 }
 
-fn slots(heard: &Heard) -> Option<u64> {
+fn slots(heard: &HeardEvent) -> Option<u64> {
     crate::wire::value::get(&heard.args[0], "cpu_slots")?.as_u64()
 }
 

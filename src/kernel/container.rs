@@ -48,19 +48,19 @@ pub(super) async fn clear(node: &Node, kernel: KernelId) {
         match remove_containers(node, kernel).await {
             Ok(()) => break,
             Err(error) if attempt == 0 => {
-                tracing::warn!(%kernel, %error, "can't remove its container yet; trying until it works");
+                tracing::warn!(%kernel, %error, "can't remove the container yet; trying until that works");
             }
             Err(error) => tracing::debug!(%kernel, %error, attempt, "still can't remove its container"),
         }
         if attempt >= DEAD_ATTEMPTS && nothing_runs(node, kernel).await {
-            tracing::warn!(%kernel, "its container is dead and Docker can't remove it; going on without");
+            tracing::warn!(%kernel, "the container is dead and Docker can't remove it; going on without");
             return;
         }
         attempt += 1;
         tokio::time::sleep(RETRIES.pause(attempt)).await;
     }
     if attempt > 0 {
-        tracing::info!(%kernel, attempts = attempt + 1, "its container is removed");
+        tracing::info!(%kernel, attempts = attempt + 1, "the container is removed");
     }
 }
 
@@ -76,10 +76,10 @@ pub(super) async fn discard(node: &Node, kernel: KernelId) {
     match tokio::time::timeout(DISCARD_LIMIT, node.scratch.discard(kernel)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%kernel, %error, "can't remove its scratch directory; remove it by hand");
+            tracing::warn!(%kernel, %error, "can't remove the scratch directory; remove it by hand");
         }
         Err(_) => {
-            tracing::warn!(%kernel, "its scratch directory is slow to go; check the disk below the scratch root");
+            tracing::warn!(%kernel, "the scratch directory is slow to go; check the disk below the scratch root");
         }
     }
 }
@@ -109,20 +109,20 @@ pub(super) async fn has_ended(
         Ok(Some(c)) if c.state.is_alive() && pid.is_none_or(|pid| c.pid == Some(pid)) => false,
         Ok(Some(c)) if c.state.is_alive() => {
             // Somebody restarted the container by hand: its state and its ports are gone.
-            tracing::warn!(%kernel, "its container was restarted behind the agent's back; ending it");
+            tracing::warn!(%kernel, "the container was restarted, and not by the agent; ending the kernel");
             true
         }
         Ok(Some(c)) => {
             let exit_code = c.exit_code.unwrap_or(-1);
             if c.oom_killed {
-                tracing::warn!(%kernel, exit_code, "killed because it used more memory than its limit");
+                tracing::warn!(%kernel, exit_code, "killed because the kernel used more memory than its limit");
             } else {
-                tracing::info!(%kernel, exit_code, "its container ended by itself");
+                tracing::info!(%kernel, exit_code, "the container ended by itself");
             }
             true
         }
         Ok(None) => {
-            tracing::warn!(%kernel, "its container was removed behind the agent's back");
+            tracing::warn!(%kernel, "the container was removed, and not by the agent");
             true
         }
         Err(error) => {

@@ -66,7 +66,7 @@ impl Pen {
             forgotten.await
         };
         if let Err(error) = ordered.await {
-            tracing::warn!(%kernel, %error, "its note is slow to go; check the disk below the scratch root");
+            tracing::warn!(%kernel, %error, "the kernel's note is slow to go; check the disk below the scratch root");
         }
     }
 }

@@ -150,7 +150,7 @@ impl Kernels {
         let node = self.node.clone();
         let noted = tokio::task::spawn_blocking(move || node.notes.unheard(kernel)).await;
         if let Ok(Err(error)) = noted {
-            tracing::warn!(%kernel, %error, "could not note that its end was not heard");
+            tracing::warn!(%kernel, %error, "could not note that the kernel's end was not heard");
         }
         error
     }

@@ -289,7 +289,7 @@ impl Kernel {
                 self.runs_in(live)
             }
             Err((error, input)) => {
-                tracing::warn!(kernel = %self.id, lang = self.config.lang, %error, "could not create; undoing it");
+                tracing::warn!(kernel = %self.id, lang = self.config.lang, %error, "could not create the kernel; undoing the create");
                 self.fail(error);
                 input
             }
@@ -379,7 +379,7 @@ impl Kernel {
                     return Input::ProcessEnded;
                 }
                 () = at(process_ended.map(Instant::from_std)) => {
-                    tracing::warn!(kernel = %self.id, "its process ended, and Docker does not say so; ending it");
+                    tracing::warn!(kernel = %self.id, "the kernel's process ended, and Docker does not say so; ending the kernel");
                     return Input::TimeUp(EndReason::SelfTerminated);
                 }
                 () = at(self.pen.again()) => self.note_phase(NotedPhase::Running).await,
@@ -389,7 +389,7 @@ impl Kernel {
                     return Input::TimeUp(EndReason::ExecTimeout);
                 }
                 () = at(idles) => {
-                    tracing::info!(kernel = %self.id, "nobody used it for the idle timeout");
+                    tracing::info!(kernel = %self.id, "nobody used the kernel for the idle timeout");
                     return Input::TimeUp(EndReason::IdleTimeout);
                 }
                 // Requests last: each is served within its caller's limit, ends are not.
@@ -462,7 +462,7 @@ impl Kernel {
                 (Ok(live.place.clone()), self.runs_in(live))
             }
             Err((error, input)) => {
-                tracing::warn!(kernel = %self.id, %error, "could not restart; ending it");
+                tracing::warn!(kernel = %self.id, %error, "could not restart the kernel; ending it");
                 // For its last statistics.
                 self.live = Some(old);
                 (Err(self.fail(error)), input)
@@ -538,7 +538,7 @@ impl Kernel {
     /// Removes whatever there is of a kernel that nobody knows of. Tries until it is done.
     async fn undo(&mut self) -> Input {
         if let Some(live) = self.live.take() {
-            tracing::warn!(kernel = %self.id, "whoever asked for it left before the answer; undoing it");
+            tracing::warn!(kernel = %self.id, "whoever asked for the kernel left before the answer; undoing the create");
             live.runner.close();
             // A crash from here on finds a kernel that was never answered.
             self.note_phase(NotedPhase::Creating).await;
@@ -611,7 +611,7 @@ async fn look_at(
     let found = container::look_at(node, kernel, container).await?;
     if !found.state.is_alive() {
         let (exit_code, out_of_memory) = (found.exit_code.unwrap_or(-1), found.oom_killed);
-        tracing::info!(%kernel, exit_code, out_of_memory, "its container ended while no agent ran");
+        tracing::info!(%kernel, exit_code, out_of_memory, "the container ended while no agent ran");
         return None;
     }
     let reader = node.clone();

@@ -77,7 +77,7 @@ impl Telling {
         let (node, kernel, ending) = (self.node.clone(), self.kernel, self.ending.clone());
         let write = move || node.notes.under_way(kernel, ending, is_under_way);
         if let Err(error) = self.node.notes.disk().within(NOTE_LIMIT, write).await {
-            tracing::warn!(kernel = %self.kernel, %error, "could not note that its end is being told; a crash of the agent in this moment repeats it or loses it");
+            tracing::warn!(kernel = %self.kernel, %error, "could not note that the kernel's end is being told; a crash of the agent in this moment repeats it or loses it");
         }
     }
 
@@ -85,7 +85,7 @@ impl Telling {
         let (node, kernel) = (self.node.clone(), self.kernel);
         let noted = tokio::task::spawn_blocking(move || node.notes.told(kernel, self.ending)).await;
         if let Ok(Err(error)) = noted {
-            tracing::warn!(%kernel, %error, "could not note that its end was told; check the disk below the scratch root");
+            tracing::warn!(%kernel, %error, "could not note that the kernel's end was told; check the disk below the scratch root");
         }
     }
 }

@@ -6,14 +6,14 @@ const MIB: u64 = 1024 * 1024;
 
 /// The bounds of the server as a whole and of one connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct CallLimits {
     /// Connections at a time. A manager makes one a call and closes it.
     pub connections: usize,
     /// Calls under way, their answers included.
     pub calls: usize,
     /// The same for one connection.
     pub calls_of_one: usize,
-    /// Bytes of calls above [`Limits::small`] that are being received or are under way, and of one more, the largest.
+    /// Bytes of calls above [`CallLimits::small`] that are being received or are under way, and of one more, the largest.
     /// Unpacking a call takes as much again for a moment.
     pub bytes: u64,
     /// Up to this size, in bytes, a call is not counted.
@@ -24,7 +24,7 @@ pub struct Limits {
     pub answers_of_one: usize,
 }
 
-impl Default for Limits {
+impl Default for CallLimits {
     fn default() -> Self {
         // Half of the descriptors stay for kernels, Docker and files.
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);

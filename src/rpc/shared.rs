@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::limits::Limits;
+use super::limits::CallLimits;
 use crate::kernel::Kernels;
 use crate::patience::Tally;
 use crate::zmtp::Budget;
@@ -14,7 +14,7 @@ use crate::zmtp::Budget;
 pub(super) struct Shared {
     pub(super) kernels: Kernels,
     pub(super) identity: Identity,
-    pub(super) limits: Limits,
+    pub(super) limits: CallLimits,
     /// One permit a call under way, its answer included.
     pub(super) calls: Arc<Semaphore>,
     /// The bytes of large calls.

@@ -151,7 +151,7 @@ impl Event {
 
 /// An event as the manager's side reads it: for client commands that listen.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
+pub struct HeardEvent {
     /// The event's name.
     pub name: String,
     /// Which agent says so.
@@ -160,7 +160,7 @@ pub struct Heard {
     pub args: Vec<Value>,
 }
 
-impl Heard {
+impl HeardEvent {
     /// From the three frames; `None` for anything else.
     #[must_use]
     pub fn decode(frames: &[Bytes]) -> Option<Self> {
@@ -221,7 +221,7 @@ mod tests {
         let me = InstanceId::new("i-test");
         let kernel: KernelId = "0b9e1d3a-1f0c-4a52-9a43-0c7a6f3b2f10".parse().unwrap();
         let arity = |event: Event| {
-            let heard = Heard::decode(&event.encode(&me)).unwrap();
+            let heard = HeardEvent::decode(&event.encode(&me)).unwrap();
             assert_eq!((heard.name.as_str(), &heard.instance), (event.name(), &me));
             heard.args.len()
         };

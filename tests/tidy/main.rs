@@ -195,6 +195,24 @@ fn unit_tests_start_no_programs() {
     }
 }
 
+/// `src/a/b.rs`, `tests/a`, `docs/a.md` as the documents write them, in backquotes.
+#[test]
+fn files_that_documents_name_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/protocol.md"] {
+        let text = std::fs::read_to_string(root.join(document)).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_ours = ["src/", "tests/", "docs/", "scripts/"].iter().any(|dir| name.starts_with(dir));
+            if is_ours && !name.contains([' ', '{', '*', ':']) {
+                assert!(root.join(name).exists(), "{document}: names {name}, which is not there");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "only {count} names were found");
+}
+
 #[test]
 fn the_kernel_room_knows_no_python_and_docker_no_kernel() {
     for source in sources() {

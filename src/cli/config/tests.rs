@@ -39,7 +39,7 @@ fn with_nothing_given_the_defaults_are_the_references() {
     assert_eq!(config.kernels.pids_limit, Some(16384));
     assert!(config.s3.is_none() && config.metrics_addr.is_none() && config.warnings.is_empty());
     assert!(!(config.kernels.adopt || config.kernels.enforce_exec_timeout));
-    let rpc::Limits { calls, calls_of_one, bytes, .. } = rpc::Limits::default();
+    let rpc::CallLimits { calls, calls_of_one, bytes, .. } = rpc::CallLimits::default();
     let memory = Memory::from_bytes(bytes);
     assert_eq!(config.rpc, RpcConfig { calls, calls_of_one, memory }, "the server's own bounds");
     assert!(!(config.stop_kernels_on_exit || config.auto_update_images));

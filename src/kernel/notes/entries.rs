@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{Entry, VERSION};
+use super::files::{NoteFile, VERSION};
 use crate::ids::{KernelId, RunId};
 use crate::runner::GoingRun;
 use crate::wire::event::EndReason;
@@ -188,19 +188,19 @@ pub fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-impl Entry for KernelNote {
+impl NoteFile for KernelNote {
     fn head(&mut self) -> (u32, &str, Option<String>) {
         (self.version, &self.kernel, self.owner.take())
     }
 }
 
-impl Entry for Ending {
+impl NoteFile for Ending {
     fn head(&mut self) -> (u32, &str, Option<String>) {
         (self.version, &self.kernel, self.owner.take())
     }
 }
 
-impl Entry for RunNote {
+impl NoteFile for RunNote {
     fn head(&mut self) -> (u32, &str, Option<String>) {
         (self.version, &self.kernel, self.owner.take())
     }

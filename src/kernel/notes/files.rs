@@ -46,12 +46,12 @@ pub(super) fn write(dir: &Path, kernel: KernelId, value: &impl Serialize, durabl
 }
 
 /// What both kinds of files have in common.
-pub(super) trait Entry: DeserializeOwned {
+pub(super) trait NoteFile: DeserializeOwned {
     /// Its version, the kernel that it speaks of, and whose it is, which is taken out of it.
     fn head(&mut self) -> (u32, &str, Option<String>);
 }
 
-pub(super) fn read_all<T: Entry>(dir: &Path, owner: &str) -> io::Result<Vec<(KernelId, T)>> {
+pub(super) fn read_all<T: NoteFile>(dir: &Path, owner: &str) -> io::Result<Vec<(KernelId, T)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -71,13 +71,13 @@ pub(super) fn read_all<T: Entry>(dir: &Path, owner: &str) -> io::Result<Vec<(Ker
 }
 
 /// `None`: there is none that can be understood, or it is another agent's.
-pub(super) fn read_one<T: Entry>(dir: &Path, kernel: KernelId, owner: &str) -> Option<T> {
+pub(super) fn read_one<T: NoteFile>(dir: &Path, kernel: KernelId, owner: &str) -> Option<T> {
     let found = read(&file(dir, kernel), &kernel.to_string(), owner).ok()??;
     Some(found.1)
 }
 
 /// `None`: it is another agent's.
-fn read<T: Entry>(path: &Path, stem: &str, owner: &str) -> Result<Option<(KernelId, T)>, String> {
+fn read<T: NoteFile>(path: &Path, stem: &str, owner: &str) -> Result<Option<(KernelId, T)>, String> {
     let bytes = fs::read(path).map_err(|e| e.to_string())?;
     let mut value: T = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
     let (version, kernel, written_by) = value.head();
