@@ -5,7 +5,7 @@
 use backendai_agent::rooms::resources::{
     GpuWatch, NodeLimits, NvmlDriver, Request, Resources, SysfsPaths, read_topology,
 };
-use backendai_agent::units::{Cores, Gpus, Memory};
+use backendai_agent::rooms::units::{Cores, Gpus, Memory};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
