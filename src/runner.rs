@@ -11,6 +11,8 @@
 //! Channels: commands to the task (`mpsc`, bounded), `changed` to waiting callers (`watch`, a counter),
 //! `activity` to the kernel's task and the keeper of the memory (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
 
+mod code;
+mod doubt;
 mod intake;
 pub mod memory;
 mod outlet;
@@ -33,19 +35,25 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::code::{Code, GoingRun, Way};
 use self::intake::Intake;
-pub use self::memory::{GoingRun, RunMemory};
+pub use self::memory::RunMemory;
 use self::memory::{Remembered, RunKeeper};
 use self::outlet::Outlet;
+use self::runs::Interrupt;
 pub use self::runs::{Activity, Entry, Refusal, Runs};
 pub use self::seat::{Answer, Begin, Seat};
 use self::shared::{Asker, Shared};
+use self::task::Ends;
 use crate::ids::{KernelId, RunId};
 use crate::wire::command::Command;
 use crate::wire::request::Completions;
 
 /// How long completions may take (section 12, item 28).
 const COMPLETION_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long an interrupt waits for a run to begin; the manager waits 5 s.
+const INTERRUPT_LIMIT: Duration = Duration::from_secs(4);
 
 /// After completions that were not answered in time, how long the next ask waits for one more answer, because the
 /// one that came may belong to an ask before.
@@ -68,7 +76,7 @@ pub struct Runner {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     remembered: Remembered,
-    cancel: CancellationToken,
+    ends: Ends,
 }
 
 /// Where the run that goes on is remembered, and what the memory holds at first, if that is known.
@@ -99,11 +107,18 @@ impl Runner {
         let intake = Intake::new(kernel, SocketAddr::new(at.host, at.output));
         let (commands, commands_rx) = mpsc::channel(64);
         let shared = Arc::new(Shared::new(kernel, runs));
-        let cancel = CancellationToken::new();
+        let ends = Ends::default();
         let (keeper, remembered) = RunKeeper::new(kernel, shared.activity.subscribe(), memory, known);
-        tracker.spawn(keeper.run(cancel.clone()));
-        tracker.spawn(task::serve(outlet, intake, commands_rx, shared.clone(), cancel.clone()));
-        Self { shared, commands, remembered, cancel }
+        let served = CancellationToken::new();
+        tracker.spawn(keeper.run(served.clone()));
+        let task = task::serve(outlet, intake, commands_rx, shared.clone(), remembered.clone(), ends.clone());
+        // The last word is written when the task has had its own.
+        let served = served.drop_guard();
+        tracker.spawn(async move {
+            task.await;
+            drop(served);
+        });
+        Self { shared, commands, remembered, ends }
     }
 
     /// Takes a place in the queue; dropping the seat frees it.
@@ -113,9 +128,23 @@ impl Runner {
     }
 
     /// Interrupts the run that goes on; does nothing when none does, since an idle Python runner would lose its
-    /// worker by it.
+    /// worker by it. A run whose code has not left is ended without the runner, and one that may not have begun is given a
+    /// moment for that.
     pub async fn interrupt(&self) {
-        if self.shared.runs().is_running() && self.commands.send(Command::Interrupt).await.is_err() {
+        let deadline = Instant::now() + INTERRUPT_LIMIT;
+        loop {
+            let now = Instant::now();
+            match self.shared.change(|runs| runs.interrupt(now)) {
+                Interrupt::Nothing => return,
+                Interrupt::NotBefore(then) if then < deadline => tokio::time::sleep_until(then.into()).await,
+                Interrupt::NotBefore(_) => {
+                    tracing::warn!(kernel = %self.shared.kernel, "the runner can't be reached for an interrupt");
+                    return;
+                }
+                Interrupt::Send => break,
+            }
+        }
+        if self.commands.send(Command::Interrupt).await.is_err() {
             tracing::debug!(kernel = %self.shared.kernel, "interrupt came too late, the kernel is going");
         }
     }
@@ -135,7 +164,8 @@ impl Runner {
             .map_err(late)?
             .map_err(|_| AskError::Closed)?;
         let received = tokio::select! {
-            () = self.cancel.cancelled() => return Err(AskError::Closed),
+            () = self.ends.cancel.cancelled() => return Err(AskError::Closed),
+            () = self.ends.leave.cancelled() => return Err(AskError::Closed),
             received = timeout_at(deadline, answers.recv()) => received,
         };
         let Ok(Some(mut newest)) = received else {
@@ -163,17 +193,18 @@ impl Runner {
         self.shared.change(Runs::expire);
     }
 
-    /// Answers callers of the current run with what there is, and disconnects: the next agent goes on with it.
+    /// Answers callers of the current run with what there is, and disconnects when what is leaving has left: the next agent goes
+    /// on with it.
     pub fn let_go(&self) {
         self.shared.change(Runs::let_go);
         self.shared.asking.close();
-        self.cancel.cancel();
+        self.ends.leave.cancel();
     }
 
     /// Answers every caller nil, and disconnects; the runner does not notice.
     pub fn close(&self) {
         self.shared.change(Runs::close);
         self.shared.asking.close();
-        self.cancel.cancel();
+        self.ends.cancel.cancel();
     }
 }

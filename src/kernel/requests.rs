@@ -14,8 +14,7 @@ use super::phase::{Outcome, Phase};
 use super::registry::{Handle, Kernels};
 use super::task::{Birth, Restart};
 use crate::ids::{KernelId, RunId};
-use crate::runner::{Begin, Entry};
-use crate::wire::command::Command;
+use crate::runner::{Begin, Code, Entry};
 use crate::wire::config::{ConfigPatch, KernelConfig};
 use crate::wire::event::EndReason;
 use crate::wire::reply::{KernelPlace, ResultFile, RunResult, RunStatus};
@@ -165,22 +164,22 @@ impl Kernels {
         };
         let seat = live.runner.enter(run.clone(), entry).map_err(KernelError::from)?;
         let Some(begin) = seat.turn().await else { return Ok(None) };
-        let commands = match (request.mode, begin) {
-            (Mode::Query(code), Begin::Start) => vec![Command::Code(code)],
-            (Mode::Batch { build, exec }, Begin::Start) => vec![Command::Build(build), Command::Exec(exec)],
+        let code = match (request.mode, begin) {
+            (Mode::Query(code), Begin::Start) => Some(Code::Query(code)),
+            (Mode::Batch { build, exec }, Begin::Start) => Some(Code::Batch { build, exec }),
             (Mode::Input(text), _) => {
                 if seat.input(text).await.is_none() {
                     return Ok(None);
                 }
-                Vec::new()
+                None
             }
-            _ => Vec::new(),
+            _ => None,
         };
-        if !commands.is_empty() {
+        if let Some(code) = code {
             if request.upload_output_files {
                 live.remember_output(&run).await;
             }
-            if seat.start(commands).await.is_none() {
+            if seat.start(code).await.is_none() {
                 return Ok(None);
             }
         }

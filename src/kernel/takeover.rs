@@ -75,7 +75,7 @@ pub(super) async fn take_back(
         made: Made { place, pid, runner, exec_timeout, scratch },
         config,
         allocation,
-        runs: runs(going.as_ref()),
+        runs: Runs::taken_over(going.clone(), Instant::now()),
         going,
         unused: unused.min(longest_unused(node)),
         is_adopted,
@@ -89,17 +89,6 @@ fn going(note: Option<&KernelNote>, run: Option<&RunNote>) -> Option<GoingRun> {
         return None;
     }
     Some(run.map_or_else(|| note.going_by_earlier_versions(), RunNote::going))
-}
-
-/// Noted as idle: no run goes on. Without a note one may.
-fn runs(going: Option<&GoingRun>) -> Runs {
-    match going {
-        Some(GoingRun { run: None, .. }) => Runs::default(),
-        Some(GoingRun { run: Some(run), waits, .. }) => {
-            Runs::taken_over(Some((run.clone(), *waits)), Instant::now())
-        }
-        None => Runs::taken_over(None, Instant::now()),
-    }
 }
 
 /// Nobody could use it while no agent served, so a tenth of the idle timeout is left in any case.

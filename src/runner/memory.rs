@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::code::{GoingRun, Way};
 use super::runs::Activity;
 use crate::ids::{KernelId, RunId};
 
@@ -24,25 +25,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// The pause before what could not be remembered is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The run that goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct GoingRun {
-    /// Which; `None` when none does.
-    pub run: Option<RunId>,
-    /// Whether its code was handed to the runner.
-    pub handed_out: bool,
-    /// Whether it waits for input.
-    pub waits: bool,
-}
-
-impl GoingRun {
-    fn of(activity: &Activity) -> Self {
-        let Activity { run, handed_out, waits, .. } = activity;
-        Self { run: run.clone(), handed_out: *handed_out, waits: *waits }
-    }
-}
-
-/// Where it is remembered.
+/// Where the run that goes on is remembered.
 pub trait RunMemory: Send + Sync + 'static {
     /// Remembers this in place of what was before. Keeps the order of its calls, also of those that are given up.
     fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>>;
@@ -69,6 +52,11 @@ impl Remembered {
     /// Waits until this run is remembered, or its memory was tried and failed.
     pub(super) async fn begun(&self, run: &RunId) {
         self.wait(|going| going.run.as_ref() == Some(run)).await;
+    }
+
+    /// Waits until it is remembered that this run's code leaves, or that was tried and failed.
+    pub(super) async fn leaving(&self, run: &RunId) {
+        self.wait(|going| going.run.as_ref() == Some(run) && !matches!(going.way, Way::Kept(_))).await;
     }
 
     /// Waits until this run is remembered no more.
@@ -123,7 +111,7 @@ impl RunKeeper {
     }
 
     async fn keep_up(&mut self) {
-        let going = GoingRun::of(&self.activity.borrow_and_update());
+        let going = self.activity.borrow_and_update().going.clone();
         let last = self.attempts.borrow().clone();
         if last.worked && last.going == going {
             return;
@@ -173,7 +161,7 @@ pub(super) mod tests {
     }
 
     fn activity(run: &str) -> Activity {
-        Activity { run: Some(RunId::new(run)), in_use: true, ..Activity::default() }
+        Activity { run: Some(RunId::new(run)), in_use: true, going: going(run), ..Activity::default() }
     }
 
     #[tokio::test(start_paused = true)]

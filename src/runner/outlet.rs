@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::ids::KernelId;
-use crate::zmtp::{Caps, Kind, Redial};
+use crate::zmtp::{Caps, Kind, Redial, Trouble};
 
 /// The sending end of a runner's input.
 pub(super) struct Outlet {
@@ -29,9 +29,25 @@ impl Outlet {
     /// again with the same message, which goes on where it was.
     pub(super) async fn send(&mut self, message: &[Bytes]) {
         while let Err(trouble) = self.link.send(message).await {
-            if self.link.is_worth_telling() {
-                tracing::debug!(kernel = %self.kernel, to = %self.address, %trouble, "no connection to a runner's input");
-            }
+            self.tell(&trouble);
+        }
+    }
+
+    /// Waits until the runner is reached, however long that takes. May be cancelled.
+    pub(super) async fn ready(&mut self) {
+        while let Err(trouble) = self.link.ready().await {
+            self.tell(&trouble);
+        }
+    }
+
+    /// Whether a part of a message may have left.
+    pub(super) fn is_amid(&self) -> bool {
+        self.link.is_amid()
+    }
+
+    fn tell(&self, trouble: &Trouble) {
+        if self.link.is_worth_telling() {
+            tracing::debug!(kernel = %self.kernel, to = %self.address, %trouble, "no connection to a runner's input");
         }
     }
 }

@@ -12,8 +12,11 @@
 //! whose run is current leaves the run behind for a later `continue`.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::code::{Code, GoingRun, Way};
+use super::doubt::{Doubt, Heard};
 use super::output::{FULL, FULL_WHILE_ASKING, Output};
 use crate::ids::RunId;
 use crate::wire::record::Record;
@@ -21,6 +24,16 @@ use crate::wire::reply::{ConsoleItem, RunStatus};
 
 /// How many finished runs nobody came back for are kept; older ones are dropped.
 const MAX_PARKED: usize = 4;
+
+/// How long a runner may take to begin with code that it was sent. An interrupt that comes before finds the worker of a
+/// Python runner waiting, and ends it.
+const BEGINS: Duration = Duration::from_millis(100);
+
+/// The pause before a run that can't be interrupted yet is looked at again.
+const SOON: Duration = Duration::from_millis(20);
+
+/// The exit code of a run that was interrupted before it began, a shell's for SIGINT.
+const INTERRUPTED: i64 = 130;
 
 /// One caller of `execute`.
 pub type Ticket = u64;
@@ -58,6 +71,28 @@ pub enum Turn {
     Cut,
 }
 
+/// What is to be done with the current run's code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Handing {
+    /// Nothing now.
+    Nothing,
+    /// Wait until it is remembered that this run's code leaves.
+    Remember(RunId),
+    /// Send it.
+    Send(Arc<Code>),
+}
+
+/// What is to be done to interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Interrupt {
+    /// Nothing: no run goes on, or it is ended already because its code had not left.
+    Nothing,
+    /// Tell the runner.
+    Send,
+    /// Look again then: the runner could not take it now.
+    NotBefore(Instant),
+}
+
 /// What a caller collects.
 #[derive(Debug, PartialEq)]
 pub enum Taken {
@@ -67,6 +102,17 @@ pub enum Taken {
     Answer(Vec<ConsoleItem>, RunStatus),
     /// The kernel is being restarted or destroyed: answer nil.
     Cut,
+}
+
+/// Whether a queue goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Course {
+    #[default]
+    Open,
+    /// The agent stops: the run goes on without it.
+    Left,
+    /// The kernel is being restarted or destroyed.
+    Closed,
 }
 
 /// The queue.
@@ -81,12 +127,14 @@ pub struct Runs {
     /// Output of a run whose id is not known, because an earlier agent began it and left no record of it;
     /// the first caller that goes on with any run gets it.
     adrift: Option<Output>,
-    /// The kernel is being restarted or destroyed.
-    closed: bool,
-    /// The agent stops: the run goes on without it.
-    left: bool,
+    /// Whether there will be answers.
+    course: Course,
     /// Whether somebody waits for completions, which must get through a full buffer.
     pub asking: bool,
+    /// Whether the runner was reached: code that begins now can leave at once.
+    reached: bool,
+    /// What became of the current run while no agent listened, until that is found out.
+    doubt: Option<Doubt>,
     /// The last ticket handed out.
     last_ticket: Ticket,
 }
@@ -97,8 +145,14 @@ struct Current {
     /// The caller that waits for its output; none between two calls.
     attached: Option<Ticket>,
     output: Output,
-    /// Since when it runs; `None` until its code was handed to the runner.
+    /// Since when it has begun; `None` until its caller has handed its code over.
     since: Option<Instant>,
+    /// Its code, from when its caller has it until it has left.
+    code: Option<Arc<Code>>,
+    /// How far that is.
+    way: Way,
+    /// When the code had left, as far as this life of the agent knows: from then on it runs.
+    left_at: Option<Instant>,
     /// It waits for input: nothing runs.
     wants_input: bool,
 }
@@ -115,37 +169,51 @@ struct Parked {
 pub struct Activity {
     /// The current run.
     pub run: Option<RunId>,
-    /// Whether its code was handed to the runner.
-    pub handed_out: bool,
     /// Since when code runs; `None` while nothing runs or the run waits for input.
     pub running_since: Option<Instant>,
     /// Whether the current run waits for input.
     pub waits: bool,
     /// Whether the kernel is in use: a run goes on, or a caller waits.
     pub in_use: bool,
+    /// What the next life of the agent has to know.
+    pub going: GoingRun,
 }
 
 impl Runs {
-    /// A queue whose kernel an earlier agent left: with the run it recorded and whether that waits for input, or with one
-    /// that may go on unrecorded.
+    /// A queue whose kernel an earlier agent left, with what that remembered of the run that goes on; without a memory, one may
+    /// go on unremembered.
     #[must_use]
-    pub fn taken_over(recorded: Option<(RunId, bool)>, now: Instant) -> Self {
-        let current = recorded.map(|(run, wants_input)| Current {
+    pub fn taken_over(going: Option<GoingRun>, now: Instant) -> Self {
+        let Some(going) = going else { return Self { adrift: Some(Output::default()), ..Self::default() } };
+        let mut runs = Self::default();
+        let Some(run) = going.run else { return runs };
+        let (code, lost) = match &going.way {
+            Way::Kept(code) => (code.clone(), code.is_none()),
+            Way::Leaving | Way::Left => (None, false),
+        };
+        let has_left = code.is_none();
+        runs.doubt = (has_left && !lost).then(Doubt::default);
+        runs.current = Some(Current {
             run,
             attached: None,
             output: Output::default(),
             since: Some(now),
-            wants_input,
+            way: if has_left { Way::Left } else { going.way },
+            code,
+            left_at: has_left.then_some(now),
+            wants_input: going.waits,
         });
-        let adrift = current.is_none().then(Output::default);
-        Self { current, adrift, ..Self::default() }
+        if lost {
+            runs.end("the agent was restarted before this code could leave, and the code was too large to be kept; run it again");
+        }
+        runs
     }
 
     /// A caller comes.
     pub fn enter(&mut self, run: &RunId, entry: Entry, now: Instant) -> Result<Ticket, Refusal> {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
-        if self.closed || self.left {
+        if self.course != Course::Open {
             return Ok(ticket);
         }
         if let Some(current) = self.current.as_mut().filter(|c| c.run == *run) {
@@ -187,7 +255,16 @@ impl Runs {
         let is_over = output.has_finished();
         let (run, attached) = (run.clone(), Some(ticket));
         // Its start is not known; counting from now can only give it more time, never less.
-        self.current = Some(Current { run, attached, output, since: Some(now), wants_input: false });
+        self.current = Some(Current {
+            run,
+            attached,
+            output,
+            since: Some(now),
+            code: None,
+            way: Way::Left,
+            left_at: Some(now),
+            wants_input: false,
+        });
         if is_over {
             self.park();
         }
@@ -196,7 +273,7 @@ impl Runs {
     /// Where the caller stands.
     #[must_use]
     pub fn turn(&self, ticket: Ticket) -> Turn {
-        if self.closed {
+        if self.course == Course::Closed {
             return Turn::Cut;
         }
         if self.waiting.iter().any(|(t, _)| *t == ticket) {
@@ -205,12 +282,24 @@ impl Runs {
         match &self.current {
             Some(c) if c.attached == Some(ticket) && c.since.is_none() => Turn::Start,
             Some(c) if c.attached == Some(ticket) => Turn::Resume,
-            _ if self.left && !self.parked.iter().any(|p| p.attached == Some(ticket)) => Turn::Cut,
+            _ if self.course == Course::Left && !self.parked.iter().any(|p| p.attached == Some(ticket)) => {
+                Turn::Cut
+            }
             _ => Turn::Resume,
         }
     }
 
-    /// The caller hands its code to the runner. `false`: it must not, the run was cut off meanwhile.
+    /// The caller has the run's code, which is to be remembered before it [begins](Self::started).
+    pub fn prepared(&mut self, ticket: Ticket, code: Code) {
+        let can_leave = self.reached;
+        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
+            let code = Arc::new(code);
+            current.way = if can_leave { Way::Leaving } else { Way::kept(&code) };
+            current.code = Some(code);
+        }
+    }
+
+    /// The run begins. `false`: it must not, it was cut off meanwhile.
     #[must_use]
     pub fn started(&mut self, ticket: Ticket, now: Instant) -> bool {
         let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) else {
@@ -218,6 +307,96 @@ impl Runs {
         };
         current.since = Some(now);
         true
+    }
+
+    /// The runner was reached.
+    pub(super) fn reached(&mut self) {
+        self.reached = true;
+    }
+
+    /// What to do with the current run's code.
+    pub(super) fn hand_out(&mut self) -> Handing {
+        let is_reached = self.reached;
+        let Some(current) = self.current.as_mut().filter(|c| c.since.is_some()) else {
+            return Handing::Nothing;
+        };
+        match &current.way {
+            Way::Kept(_) if is_reached => {
+                current.way = Way::Leaving;
+                Handing::Remember(current.run.clone())
+            }
+            Way::Leaving => current.code.take().map_or(Handing::Nothing, Handing::Send),
+            Way::Kept(_) | Way::Left => Handing::Nothing,
+        }
+    }
+
+    /// All of the current run's code is written.
+    pub(super) fn code_left(&mut self, now: Instant) {
+        if let Some(current) = &mut self.current {
+            (current.way, current.left_at) = (Way::Left, Some(now));
+        }
+    }
+
+    /// Nothing of the current run's code has left after all, and the agent stops: the next one sends it.
+    pub(super) fn code_stays(&mut self, code: &Arc<Code>) {
+        if let Some(current) = &mut self.current {
+            current.way = Way::kept(code);
+        }
+    }
+
+    /// What the runner has to be asked before it is known what became of the run that was taken over.
+    pub(super) fn doubt(&mut self) -> Option<&mut Doubt> {
+        self.doubt.as_mut()
+    }
+
+    /// Until when the runner has to answer.
+    pub(super) fn doubt_until(&self) -> Option<Instant> {
+        self.doubt.as_ref().and_then(Doubt::deadline)
+    }
+
+    /// The runner was silent for too long: the run is taken for ended.
+    pub(super) fn give_up(&mut self) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.give_up();
+            self.end(
+                "the agent was restarted while this run went on, and its runner does not answer any more",
+            );
+        }
+    }
+
+    /// What to do to interrupt the current run.
+    pub(super) fn interrupt(&mut self, now: Instant) -> Interrupt {
+        let not_before = self.doubt.as_ref().map(|doubt| doubt.interruptible().unwrap_or(now + SOON));
+        let Some(current) = self.current.as_ref().filter(|c| c.since.is_some()) else {
+            return Interrupt::Nothing;
+        };
+        let begins = match (&current.way, current.left_at) {
+            (Way::Kept(_), _) => {
+                self.cancel();
+                return Interrupt::Nothing;
+            }
+            (Way::Left, Some(at)) => at + BEGINS,
+            // An instant, unless the disk or the connection hangs.
+            _ => now + SOON,
+        };
+        let earliest = not_before.unwrap_or(begins).max(begins);
+        if earliest > now { Interrupt::NotBefore(earliest) } else { Interrupt::Send }
+    }
+
+    /// Ends a run whose code has not left.
+    fn cancel(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.code = None;
+            current.way = Way::Left;
+            current.output.note("Interrupted before it began");
+        }
+        self.take_in(Record::Finished(Some(INTERRUPTED)));
+    }
+
+    /// Ends the current run, whose own end nobody heard.
+    fn end(&mut self, why: &str) -> bool {
+        self.note(&format!("[{why}]"));
+        self.take_in(Record::Finished(None))
     }
 
     /// The caller gives the run its input.
@@ -232,12 +411,12 @@ impl Runs {
         if let Some(at) = self.parked.iter().position(|p| p.attached == Some(ticket)) {
             return self.take_parked(at);
         }
-        if self.closed {
+        if self.course == Course::Closed {
             return Taken::Cut;
         }
         match self.current.as_mut() {
             Some(c) if c.attached == Some(ticket) => {
-                if !c.output.holds_stop() && !c.output.is_full() && !self.left {
+                if !c.output.holds_stop() && !c.output.is_full() && self.course != Course::Left {
                     return Taken::Nothing;
                 }
                 let (items, status) = c.output.take();
@@ -245,7 +424,7 @@ impl Runs {
                 Taken::Answer(items, status.unwrap_or(RunStatus::Continued))
             }
             // Its code was never sent.
-            _ if self.left => Taken::Cut,
+            _ if self.course == Course::Left => Taken::Cut,
             // Another caller of the same run came and collects now.
             _ => Taken::Answer(Vec::new(), RunStatus::Continued),
         }
@@ -254,8 +433,7 @@ impl Runs {
     /// Whether [`Self::take`] would give the caller something.
     #[must_use]
     pub fn has_answer(&self, ticket: Ticket) -> bool {
-        self.closed
-            || self.left
+        self.course != Course::Open
             || match &self.current {
                 Some(c) if c.attached == Some(ticket) => c.output.holds_stop() || c.output.is_full(),
                 _ => true,
@@ -306,6 +484,25 @@ impl Runs {
 
     /// A record came. Whether callers should look again.
     pub fn record(&mut self, record: Record) -> bool {
+        let Some(doubt) = &mut self.doubt else { return self.take_in(record) };
+        let heard = doubt.hear(record);
+        if doubt.is_done() {
+            self.doubt = None;
+        }
+        match heard {
+            Heard::Record(record) => self.take_in(record),
+            Heard::BuildAndEnd(code, record) => {
+                self.take_in(Record::BuildFinished(code));
+                self.take_in(record)
+            }
+            Heard::Nothing => false,
+            Heard::Over => self.end(
+                "the agent was restarted while this run began or ended: its exit code and its last output are not known",
+            ),
+        }
+    }
+
+    fn take_in(&mut self, record: Record) -> bool {
         let is_end = matches!(record, Record::Finished(_));
         let wants_input = matches!(record, Record::WaitingInput(_));
         let Some(current) = self.current.as_mut().filter(|c| c.since.is_some()) else {
@@ -338,7 +535,7 @@ impl Runs {
 
     /// The kernel goes: every caller is answered, nil unless its run had ended before.
     pub fn close(&mut self) {
-        self.closed = true;
+        self.course = Course::Closed;
         self.waiting.clear();
         // An exec-timeout that was not collected yet is still that run's answer.
         if self.current.as_ref().is_some_and(|c| c.attached.is_some() && c.output.holds_stop()) {
@@ -351,7 +548,9 @@ impl Runs {
     /// The agent goes and the kernel stays: whoever follows the current run is answered with what there is and can go on
     /// with the next agent; whoever waits is cut off, its code was never sent.
     pub fn let_go(&mut self) {
-        self.left = true;
+        if self.course == Course::Open {
+            self.course = Course::Left;
+        }
         self.waiting.clear();
         if self.current.as_ref().is_some_and(|c| c.since.is_none()) {
             self.current = None;
@@ -371,13 +570,6 @@ impl Runs {
         self.current.as_ref().map_or(0, |c| c.output.bytes())
     }
 
-    /// Whether an interrupt has something to interrupt.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        // A run that nobody recorded may be going on; the one who asks is in a position to know.
-        self.current.as_ref().is_some_and(|c| c.since.is_some())
-    }
-
     /// For the idle check, the execution limit and the record of runs.
     #[must_use]
     pub fn activity(&self) -> Activity {
@@ -387,12 +579,20 @@ impl Runs {
                 ..Activity::default()
             };
         };
+        let is_kept = matches!(current.way, Way::Kept(_));
+        // Before its caller has its code there is nothing that the next life could do about the run.
+        let is_known = current.since.is_some() || current.code.is_some();
         Activity {
             run: Some(current.run.clone()),
-            handed_out: current.since.is_some(),
-            running_since: current.since.filter(|_| !current.wants_input),
+            running_since: current.left_at.filter(|_| !current.wants_input),
             waits: current.wants_input,
-            in_use: !current.wants_input || current.attached.is_some(),
+            // A runner that is never reached must not keep its kernel from idling out.
+            in_use: current.attached.is_some() || !(current.wants_input || is_kept),
+            going: GoingRun {
+                run: is_known.then(|| current.run.clone()),
+                way: if is_known { current.way.clone() } else { Way::Left },
+                waits: current.wants_input,
+            },
         }
     }
 
@@ -415,7 +615,16 @@ impl Runs {
         let Some((ticket, run)) = self.waiting.pop_front() else { return };
         self.adrift = None;
         let output = Output::default();
-        self.current = Some(Current { run, attached: Some(ticket), output, since: None, wants_input: false });
+        self.current = Some(Current {
+            run,
+            attached: Some(ticket),
+            output,
+            since: None,
+            code: None,
+            way: Way::Left,
+            left_at: None,
+            wants_input: false,
+        });
     }
 }
 

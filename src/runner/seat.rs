@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
+use super::code::Code;
 use super::memory::Remembered;
 use super::runs::{Taken, Ticket, Turn};
 use super::shared::Shared;
@@ -61,28 +62,19 @@ impl Seat {
         }
     }
 
-    /// Begins the run with these commands, once it is remembered. `None`: cut off.
-    pub async fn start(&self, commands: Vec<Command>) -> Option<()> {
-        self.remembered.begun(&self.run).await;
+    /// Begins the run with this code, once it is remembered; the runner's task sends it. `None`: cut off.
+    pub async fn start(&self, code: Code) -> Option<()> {
         let ticket = self.ticket;
-        if !self.shared.change(|runs| runs.started(ticket, Instant::now())) {
-            return None;
-        }
-        self.send(commands).await
+        self.shared.change(|runs| runs.prepared(ticket, code));
+        self.remembered.begun(&self.run).await;
+        self.shared.change(|runs| runs.started(ticket, Instant::now())).then_some(())
     }
 
     /// Gives the run its input. `None`: cut off.
     pub async fn input(&self, text: String) -> Option<()> {
         let ticket = self.ticket;
         self.shared.change(|runs| runs.gave_input(ticket));
-        self.send(vec![Command::Input(text)]).await
-    }
-
-    async fn send(&self, commands: Vec<Command>) -> Option<()> {
-        for command in commands {
-            self.commands.send(command).await.ok()?;
-        }
-        Some(())
+        self.commands.send(Command::Input(text)).await.ok()
     }
 
     /// Collects output until the run says something that ends an answer, the buffer is full, or `limit` is over. The end

@@ -3,12 +3,19 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures_util::future::{BoxFuture, FutureExt};
 use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::code::Code;
+use super::doubt::Doubt;
 use super::intake::Intake;
+use super::memory::Remembered;
 use super::outlet::Outlet;
+use super::runs::Handing;
 use super::shared::Shared;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};
@@ -21,24 +28,45 @@ const MAX_OUTBOX: usize = 64;
 /// them in one go would make a heartbeat late.
 const LARGE: usize = 64 * 1024;
 
+/// How long a stop waits for what is leaving.
+const LEAVING: Duration = Duration::from_secs(1);
+
+/// How the task ends.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ends {
+    /// At once: the container goes.
+    pub(super) cancel: CancellationToken,
+    /// When what is leaving has left: the next agent goes on with the runner.
+    pub(super) leave: CancellationToken,
+}
+
 pub(super) async fn serve(
-    mut outlet: Outlet,
+    outlet: Outlet,
     mut intake: Intake,
     mut commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
-    cancel: CancellationToken,
+    remembered: Remembered,
+    ends: Ends,
 ) {
-    let mut outbox: VecDeque<Multipart> = VecDeque::new();
+    let mut out = Out { outlet, way: OnItsWay::Nothing, outbox: VecDeque::new(), is_reached: false };
+    if shared.runs().doubt().is_some() {
+        out.way = OnItsWay::Questions(Doubt::questions().iter().map(Command::encode).collect());
+    }
     let mut skipped: u64 = 0;
     loop {
-        let may_read = shared.runs().may_read();
+        let (may_read, doubt_until) = {
+            let runs = shared.runs();
+            (runs.may_read(), runs.doubt_until())
+        };
+        out.hand_out(&shared, &remembered);
         tokio::select! {
             // The order is the priority: an end before everything, commands before records, so that an
             // interrupt gets out however fast the kernel prints.
             biased;
-            () = cancel.cancelled() => return,
-            Some(command) = commands.recv(), if outbox.len() < MAX_OUTBOX => outbox.push_back(command.encode()),
-            () = send_front(&mut outlet, &outbox) => drop(outbox.pop_front()),
+            () = ends.cancel.cancelled() => return,
+            () = ends.leave.cancelled() => return out.leave(&shared, commands).await,
+            Some(command) = commands.recv(), if out.outbox.len() < MAX_OUTBOX => out.outbox.push_back(command.encode()),
+            () = out.advance() => out.advanced(&shared),
             received = intake.recv(), if may_read => match received {
                 Ok(message) => {
                     handle(&shared, &message, &mut skipped);
@@ -49,16 +77,143 @@ pub(super) async fn serve(
                 Err(broken) => skip(&shared, &broken, &mut skipped),
             },
             () = shared.space.notified() => {}
+            () = at(doubt_until) => shared.change(super::runs::Runs::give_up),
         }
         // Records may be ready without end; give others on this thread their share.
         tokio::task::consume_budget().await;
     }
 }
 
-/// Waits for ever when there is nothing to send.
-async fn send_front(outlet: &mut Outlet, outbox: &VecDeque<Multipart>) {
-    match outbox.front() {
-        Some(message) => outlet.send(message).await,
+/// What goes to the runner.
+struct Out {
+    outlet: Outlet,
+    /// Goes first.
+    way: OnItsWay,
+    /// Goes next, in order.
+    outbox: VecDeque<Multipart>,
+    /// Whether the runner was ever reached.
+    is_reached: bool,
+}
+
+/// What goes before everything else. Each step of it may be cancelled and goes on where it was.
+enum OnItsWay {
+    Nothing,
+    /// Questions about a run that was taken over.
+    Questions(VecDeque<Multipart>),
+    /// The memory is told that code leaves.
+    Remembering(BoxFuture<'static, ()>),
+    /// A run's code, and what of it is still to be written.
+    Code(Arc<Code>, VecDeque<Multipart>),
+}
+
+impl Out {
+    /// Takes the next run's code, when there is any to be sent.
+    fn hand_out(&mut self, shared: &Shared, remembered: &Remembered) {
+        if !matches!(self.way, OnItsWay::Nothing) {
+            return;
+        }
+        let handing = {
+            let mut runs = shared.runs();
+            let handing = runs.hand_out();
+            shared.publish(&runs);
+            handing
+        };
+        match handing {
+            Handing::Nothing => {}
+            Handing::Remember(run) => {
+                let remembered = remembered.clone();
+                self.way = OnItsWay::Remembering(async move { remembered.leaving(&run).await }.boxed());
+            }
+            Handing::Send(code) => {
+                let frames = code.commands().iter().map(Command::encode).collect();
+                self.way = OnItsWay::Code(code, frames);
+            }
+        }
+    }
+
+    /// Does the next step; waits for ever when there is nothing to do.
+    async fn advance(&mut self) {
+        let front = match &mut self.way {
+            OnItsWay::Remembering(remembering) => return remembering.await,
+            OnItsWay::Questions(frames) | OnItsWay::Code(_, frames) => frames.front(),
+            OnItsWay::Nothing => self.outbox.front(),
+        };
+        match front {
+            Some(message) => self.outlet.send(message).await,
+            None if self.is_reached => std::future::pending().await,
+            None => self.outlet.ready().await,
+        }
+    }
+
+    /// A step was done.
+    fn advanced(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        match &mut self.way {
+            OnItsWay::Remembering(_) => {
+                self.way = OnItsWay::Nothing;
+                return;
+            }
+            OnItsWay::Nothing => drop(self.outbox.pop_front()),
+            OnItsWay::Questions(frames) => {
+                frames.pop_front();
+                if frames.is_empty() {
+                    self.way = OnItsWay::Nothing;
+                    shared.change(|runs| runs.doubt().map(|doubt| doubt.asked(now)));
+                }
+            }
+            OnItsWay::Code(_, frames) => {
+                frames.pop_front();
+                if frames.is_empty() {
+                    self.way = OnItsWay::Nothing;
+                    shared.change(|runs| runs.code_left(now));
+                }
+            }
+        }
+        if !std::mem::replace(&mut self.is_reached, true) {
+            shared.change(super::runs::Runs::reached);
+        }
+    }
+
+    /// Sends what is leaving, if the runner is there to take it; code of which nothing has left stays for the next agent.
+    async fn leave(mut self, shared: &Shared, mut commands: mpsc::Receiver<Command>) {
+        while let Ok(command) = commands.try_recv() {
+            self.outbox.push_back(command.encode());
+        }
+        let sending = async {
+            while self.is_leaving() {
+                self.advance().await;
+                self.advanced(shared);
+            }
+        };
+        if timeout(LEAVING, sending).await.is_ok() {
+            return;
+        }
+        match &self.way {
+            OnItsWay::Code(code, frames)
+                if frames.len() == code.commands().len() && !self.outlet.is_amid() =>
+            {
+                shared.change(|runs| runs.code_stays(code));
+            }
+            _ => {
+                tracing::warn!(kernel = %shared.kernel, "not everything had left for the runner within {} s", LEAVING.as_secs());
+            }
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        match &self.way {
+            OnItsWay::Code(..) => true,
+            OnItsWay::Nothing => self.is_reached && !self.outbox.is_empty(),
+            // The next agent asks anew, and code that was not taken yet is in its note.
+            OnItsWay::Questions(_) | OnItsWay::Remembering(_) => false,
+        }
+    }
+}
+
+/// Waits for the moment; for ever when there is none.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
 }

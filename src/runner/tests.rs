@@ -100,7 +100,7 @@ async fn send_to(output: &mut PushSocket, frames: Multipart) {
 async fn begin(runner: &Runner, run: &str) -> Seat {
     let seat = runner.enter(RunId::new(run), Entry::New).unwrap();
     assert_eq!(within(seat.turn()).await, Some(Begin::Start));
-    seat.start(vec![Command::Code(format!("code of {run}"))]).await.unwrap();
+    seat.start(Code::Query(format!("code of {run}"))).await.unwrap();
     seat
 }
 
@@ -213,7 +213,7 @@ async fn a_second_run_waits_for_the_end_of_the_first() {
     fake.expect("code", "code of r1").await;
     let waited = tokio::spawn(async move {
         assert_eq!(second.turn().await, Some(Begin::Start));
-        second.start(vec![Command::Code("code of r2".into())]).await.unwrap();
+        second.start(Code::Query("code of r2".into())).await.unwrap();
         second.collect(PATIENT).await
     });
     // A caller that goes away frees its place.

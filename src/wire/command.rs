@@ -7,7 +7,7 @@ use super::request::Completions;
 /// One command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Run a build command; empty means the image's default.
+    /// Run a build command; `*` means the image's default, and of an empty one only the end is answered.
     Build(String),
     /// Run an execution command.
     Exec(String),
@@ -17,6 +17,8 @@ pub enum Command {
     Input(String),
     /// Ask for completions.
     Complete(Completions),
+    /// Say that it is there; answered beside the run that goes on.
+    Status,
     /// Interrupt the run. Only while one goes on: an idle Python runner loses its worker by it.
     Interrupt,
 }
@@ -31,6 +33,7 @@ impl Command {
             Self::Code(text) => ("code", text.clone().into()),
             Self::Input(text) => ("input", text.clone().into()),
             Self::Complete(ask) => ("complete", completion_request(ask).into()),
+            Self::Status => ("status", Bytes::new()),
             Self::Interrupt => ("interrupt", Bytes::new()),
         };
         vec![Bytes::from_static(kind.as_bytes()), data]

@@ -39,7 +39,7 @@ pub enum Record {
     BuildFinished(Option<i64>),
     /// The run is over.
     Finished(Option<i64>),
-    /// The answer to a `status` command, which this agent never sends.
+    /// The answer to a `status` command.
     Status,
 }
 

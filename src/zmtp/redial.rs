@@ -70,6 +70,18 @@ impl Redial {
         sent.map_err(|trouble| self.lost(trouble))
     }
 
+    /// Waits for a connection, by one attempt at it if there is none, and in the same way.
+    pub async fn ready(&mut self) -> Result<(), Trouble> {
+        let opened = self.connection().await.map(drop);
+        opened.map_err(|trouble| self.lost(trouble))
+    }
+
+    /// Whether a message was put and is not written whole.
+    #[must_use]
+    pub fn is_amid(&self) -> bool {
+        self.put
+    }
+
     /// Whether the last error is worth a log line: attempts may fail many times a second, and the powers of two tell enough.
     #[must_use]
     pub fn is_worth_telling(&self) -> bool {

@@ -17,6 +17,7 @@
 mod adoption;
 mod callers;
 mod chaos;
+mod continuity;
 mod execute;
 mod harness;
 mod kernels;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{NoteFile, VERSION};
 use crate::ids::{KernelId, RunId};
-use crate::runner::GoingRun;
+use crate::runner::{GoingRun, Way};
 use crate::wire::event::EndReason;
 use crate::wire::sample::Sample;
 
@@ -56,8 +56,9 @@ pub struct RunNote {
     pub kernel: String,
     /// The run; `None` when none goes on.
     pub run: Option<String>,
-    /// Whether its code was handed to the runner.
-    pub handed_out: bool,
+    /// How far its code is, and the code itself while that waits to leave.
+    #[serde(default)]
+    pub way: Way,
     /// Whether it waits for input.
     pub waits: bool,
     /// When this was written, in seconds since 1970: the last use of a kernel in which no run goes on.
@@ -106,7 +107,7 @@ impl KernelNote {
     #[must_use]
     pub fn going_by_earlier_versions(&self) -> GoingRun {
         let run = self.run.as_deref().map(RunId::new);
-        GoingRun { handed_out: run.is_some(), run, waits: self.waits }
+        GoingRun { run, way: Way::Left, waits: self.waits }
     }
 }
 
@@ -115,16 +116,16 @@ impl RunNote {
     #[must_use]
     pub fn new(kernel: KernelId, going: &GoingRun) -> Self {
         let run = going.run.as_ref().map(|run| run.as_str().to_owned());
-        let GoingRun { handed_out, waits, .. } = *going;
+        let GoingRun { way, waits, .. } = going.clone();
         let (kernel, at) = (kernel.to_string(), unix_now());
-        Self { version: VERSION, owner: None, kernel, run, handed_out, waits, at }
+        Self { version: VERSION, owner: None, kernel, run, way, waits, at }
     }
 
     /// What its writer knew.
     #[must_use]
     pub fn going(&self) -> GoingRun {
         let run = self.run.as_deref().map(RunId::new);
-        GoingRun { run, handed_out: self.handed_out, waits: self.waits }
+        GoingRun { run, way: self.way.clone(), waits: self.waits }
     }
 }
 

@@ -28,7 +28,7 @@ fn kernels_and_untold_endings_come_back() {
     let (a, b) = (KernelId::random(), KernelId::random());
     let note = KernelNote::new(a, NotedPhase::Running);
     notes.note(a, &note, true).unwrap();
-    let going = GoingRun { run: Some(RunId::new("r")), handed_out: true, waits: false };
+    let going = GoingRun { run: Some(RunId::new("r")), ..GoingRun::default() };
     notes.run(a, RunNote::new(a, &going)).unwrap();
     let ending = Ending::new(b, EndReason::IdleTimeout, Some(Sample::default()));
     notes.ending(b, &ending).unwrap();

@@ -26,8 +26,22 @@ fn done() -> Record {
 fn begin(runs: &mut Runs, run: &str) -> Ticket {
     let ticket = runs.enter(&id(run), Entry::New, now()).unwrap();
     assert_eq!(runs.turn(ticket), Turn::Start);
-    assert!(runs.started(ticket, now()));
+    start(runs, ticket);
     ticket
+}
+
+/// Its caller begins a run, and the runner's task sends the code.
+fn start(runs: &mut Runs, ticket: Ticket) {
+    let code = Code::Query("code".to_owned());
+    runs.reached();
+    runs.prepared(ticket, code.clone());
+    assert!(runs.started(ticket, now()));
+    assert_eq!(runs.hand_out(), Handing::Send(Arc::new(code)));
+    runs.code_left(now());
+}
+
+fn going(run: &str) -> GoingRun {
+    GoingRun { run: Some(id(run)), ..GoingRun::default() }
 }
 
 fn answer(text: &str, status: RunStatus) -> Taken {
@@ -101,9 +115,8 @@ fn an_expired_run_is_told_so_before_the_close() {
 
 #[test]
 fn a_run_left_by_an_earlier_agent_goes_on() {
-    let mut runs = Runs::taken_over(Some((id("r"), false)), now());
+    let mut runs = Runs::taken_over(Some(going("r")), now());
     runs.record(out("meanwhile"));
-    assert!(runs.is_running());
     let other = runs.enter(&id("q"), Entry::New, now()).unwrap();
     assert_eq!(runs.turn(other), Turn::Wait);
     let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
@@ -201,7 +214,7 @@ proptest! {
             if let Some((front, _)) = model.front() {
                 if !sent {
                     prop_assert_eq!(runs.turn(*front), Turn::Start);
-                    assert!(runs.started(*front, now()));
+                    start(&mut runs, *front);
                     sent = true;
                 }
                 prop_assert_eq!(runs.activity().run, names.get(front).cloned());
@@ -217,7 +230,7 @@ proptest! {
 
 #[test]
 fn a_run_that_waited_for_input_is_taken_over_as_that() {
-    let mut runs = Runs::taken_over(Some((id("r"), true)), now());
+    let mut runs = Runs::taken_over(Some(GoingRun { waits: true, ..going("r") }), now());
     let activity = runs.activity();
     assert!(activity.waits && !activity.in_use && activity.running_since.is_none());
     let ticket = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
@@ -230,7 +243,7 @@ fn an_agent_that_stops_answers_who_follows_a_run_and_cuts_off_who_waits() {
     let mut runs = Runs::default();
     let follows = runs.enter(&id("a"), Entry::New, now()).unwrap();
     let waits = runs.enter(&id("b"), Entry::New, now()).unwrap();
-    assert!(runs.started(follows, now()));
+    start(&mut runs, follows);
     runs.record(Record::Stdout(Bytes::from_static(b"so far")));
     assert!(!runs.has_answer(follows));
     runs.let_go();
@@ -240,4 +253,116 @@ fn an_agent_that_stops_answers_who_follows_a_run_and_cuts_off_who_waits() {
     assert_eq!(runs.activity().run, Some(id("a")), "the next agent goes on with it");
     let late = runs.enter(&id("c"), Entry::New, now()).unwrap();
     assert_eq!(runs.turn(late), Turn::Cut);
+}
+
+/// A run whose code waits for a runner that was not reached yet.
+fn begin_unreached(runs: &mut Runs, run: &str, code: &Code) -> Ticket {
+    let ticket = runs.enter(&id(run), Entry::New, now()).unwrap();
+    runs.prepared(ticket, code.clone());
+    assert!(runs.started(ticket, now()));
+    assert_eq!(runs.hand_out(), Handing::Nothing);
+    ticket
+}
+
+#[test]
+fn code_that_can_t_leave_is_remembered_and_leaves_under_the_next_agent_once() {
+    let code = Code::Query("code".to_owned());
+    let mut runs = Runs::default();
+    begin_unreached(&mut runs, "r", &code);
+    let kept = runs.activity().going;
+    assert_eq!(kept, GoingRun { way: Way::Kept(Some(Arc::new(code.clone()))), ..going("r") });
+    assert!(runs.activity().running_since.is_none());
+
+    let mut runs = Runs::taken_over(Some(kept), now());
+    assert!(runs.doubt().is_none() && !runs.activity().in_use);
+    assert_eq!(runs.hand_out(), Handing::Nothing, "not reached yet");
+    runs.reached();
+    assert_eq!(runs.hand_out(), Handing::Remember(id("r")));
+    assert_eq!(runs.activity().going.way, Way::Leaving);
+    assert_eq!(runs.hand_out(), Handing::Send(Arc::new(code)));
+    assert_eq!(runs.hand_out(), Handing::Nothing, "once");
+    runs.code_left(now());
+    assert_eq!(runs.activity().going, going("r"));
+    assert!(runs.activity().running_since.is_some() && runs.activity().in_use);
+}
+
+#[test]
+fn a_run_whose_end_was_lost_is_answered_as_ended() {
+    for way in [Way::Leaving, Way::Left] {
+        let mut runs = Runs::taken_over(Some(GoingRun { way, ..going("r") }), now());
+        runs.doubt().unwrap().asked(now());
+        let next = runs.enter(&id("next"), Entry::New, now()).unwrap();
+        runs.record(out("from before"));
+        runs.record(Record::Status);
+        runs.record(Record::BuildFinished(Some(0)));
+        assert_eq!(runs.turn(next), Turn::Wait);
+        runs.record(Record::BuildFinished(Some(0)));
+        assert_eq!(runs.turn(next), Turn::Start);
+        let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+        let Taken::Answer(items, RunStatus::Finished(None)) = runs.take(back) else { panic!("not ended") };
+        let [ConsoleItem::Stdout(before), ConsoleItem::Stderr(why)] = &items[..] else { panic!("{items:?}") };
+        assert!(before == "from before" && why.contains("restarted"), "{items:?}");
+    }
+}
+
+#[test]
+fn a_runner_that_says_nothing_holds_nobody_up() {
+    let mut runs = Runs::taken_over(Some(going("r")), now());
+    runs.doubt().unwrap().asked(now());
+    assert!(runs.doubt_until().is_some());
+    let next = runs.enter(&id("next"), Entry::New, now()).unwrap();
+    runs.give_up();
+    assert!(runs.doubt_until().is_none());
+    start(&mut runs, next);
+    // The old run's words come all the same, and the answers after them.
+    for late in
+        [out("old"), done(), Record::BuildFinished(Some(0)), Record::BuildFinished(Some(0)), out("new")]
+    {
+        runs.record(late);
+    }
+    runs.record(done());
+    assert_eq!(runs.take(next), answer("new", RunStatus::Finished(Some(0))));
+}
+
+#[test]
+fn code_that_is_too_large_to_be_kept_is_not_waited_for() {
+    let going = GoingRun { way: Way::Kept(None), ..going("r") };
+    let mut runs = Runs::taken_over(Some(going), now());
+    let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    let Taken::Answer(items, RunStatus::Finished(None)) = runs.take(back) else { panic!("not ended") };
+    assert!(format!("{items:?}").contains("too large"), "{items:?}");
+    assert_eq!(runs.activity().run, None);
+}
+
+#[test]
+fn an_interrupt_reaches_a_run_that_has_begun_and_ends_one_whose_code_has_not_left() {
+    let (mut runs, start_of_test) = (Runs::default(), now());
+    assert_eq!(runs.interrupt(start_of_test), Interrupt::Nothing);
+    let first = begin(&mut runs, "r");
+    let Interrupt::NotBefore(then) = runs.interrupt(now()) else { panic!("too early") };
+    assert_eq!(runs.interrupt(then), Interrupt::Send);
+    runs.record(done());
+    runs.take(first);
+
+    let mut runs = Runs::default();
+    let waits = begin_unreached(&mut runs, "q", &Code::Query("code".to_owned()));
+    assert_eq!(runs.interrupt(now()), Interrupt::Nothing);
+    let Taken::Answer(items, status) = runs.take(waits) else { panic!("not ended") };
+    assert_eq!(status, RunStatus::Finished(Some(130)));
+    assert_eq!(items, [ConsoleItem::Stderr("Interrupted before it began\n".to_owned())]);
+    runs.reached();
+    assert_eq!(runs.hand_out(), Handing::Nothing, "its code is gone");
+}
+
+#[test]
+fn a_run_that_may_be_over_is_not_interrupted_before_that_is_known() {
+    let mut runs = Runs::taken_over(Some(going("r")), now().checked_sub(BEGINS).unwrap());
+    assert!(matches!(runs.interrupt(now()), Interrupt::NotBefore(_)), "not asked yet");
+    let asked = now();
+    runs.doubt().unwrap().asked(asked);
+    let Interrupt::NotBefore(then) = runs.interrupt(asked) else { panic!("too early") };
+    assert_eq!(runs.interrupt(then), Interrupt::Send, "it goes on");
+    runs.record(Record::BuildFinished(Some(0)));
+    runs.record(Record::BuildFinished(Some(0)));
+    assert_eq!(runs.interrupt(then), Interrupt::Nothing, "it was over");
 }

@@ -1,0 +1,88 @@
+//! A run's code, how far it is on its way to the runner, and what the next life of the agent has to know of the run.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RunId;
+use crate::wire::command::Command;
+
+/// Code larger than this is not kept for the next life of the agent, in bytes; it would make a note of that size.
+const MAX_KEPT: usize = 1024 * 1024;
+
+/// What a run executes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// Source.
+    Query(String),
+    /// Commands on files.
+    Batch {
+        /// The build step.
+        build: String,
+        /// What runs afterwards.
+        exec: String,
+    },
+}
+
+/// How far a run's code is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// It waits for a connection to the runner: nothing of it has left. `None` for code that is too large to be kept.
+    Kept(Option<Arc<Code>>),
+    /// It is being sent: nobody knows whether the runner has it.
+    Leaving,
+    /// The runner has it.
+    #[default]
+    Left,
+}
+
+/// The run that goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GoingRun {
+    /// Which; `None` when none does.
+    pub run: Option<RunId>,
+    /// How far its code is.
+    pub way: Way,
+    /// Whether it waits for input.
+    pub waits: bool,
+}
+
+impl Code {
+    /// What the runner is sent.
+    #[must_use]
+    pub(super) fn commands(&self) -> Vec<Command> {
+        match self.clone() {
+            Self::Query(code) => vec![Command::Code(code)],
+            Self::Batch { build, exec } => vec![Command::Build(build), Command::Exec(exec)],
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Query(code) => code.len(),
+            Self::Batch { build, exec } => build.len() + exec.len(),
+        }
+    }
+}
+
+impl Way {
+    /// Of code that waits.
+    pub(super) fn kept(code: &Arc<Code>) -> Self {
+        Self::Kept((code.len() <= MAX_KEPT).then(|| code.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_not_kept() {
+        let large = Arc::new(Code::Query("x".repeat(MAX_KEPT)));
+        assert_eq!(Way::kept(&large), Way::Kept(Some(large)));
+        let larger = Code::Batch { build: "x".repeat(MAX_KEPT), exec: "y".to_owned() };
+        assert_eq!(Way::kept(&Arc::new(larger)), Way::Kept(None));
+    }
+}

@@ -1,0 +1,209 @@
+//! What became of a run while no agent listened: whether it goes on, or its end was lost with the connection of an
+//! earlier agent. Pure.
+//!
+//! A runner works in the order in which it is asked, so questions that it answers at once when it is idle tell: an empty
+//! `build` waits behind the run and is answered by `build-finished`, without anything being built. The run's own records come
+//! before these answers, if it goes on; if the answers come first, the run is over. A `status` is answered beside the work and
+//! tells that there is a runner that answers at all.
+//!
+//! A run in batch mode has a `build-finished` of its own, so two questions are asked: two answers in a row, with no `finished`
+//! between them or before, can't come from a run.
+
+use std::time::{Duration, Instant};
+
+use crate::wire::command::Command;
+use crate::wire::record::Record;
+
+/// How long a runner that was asked may be silent. One that says nothing for so long works for nobody: its run is taken
+/// for ended, so that it holds up no other.
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long a runner that is idle takes to answer, generously. Before that an interrupt might meet an idle one, which a
+/// Python runner does not survive.
+const ANSWERS: Duration = Duration::from_millis(500);
+
+/// How many questions are asked.
+const ASKED: u8 = 2;
+
+/// A run that an earlier agent began, until it is known what became of it and every question is answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Doubt {
+    /// How many `build-finished` came that may answer them.
+    answered: u8,
+    /// The exit code in the first of them, which is the run's own if its end follows.
+    build: Option<i64>,
+    /// Whether it is known what became of the run; only answers are still to come then.
+    settled: bool,
+    /// Whether the run's own records are too late: it was taken for ended.
+    given_up: bool,
+    /// When the questions left.
+    asked: Option<Instant>,
+    /// Whether the runner has said anything since.
+    is_heard: bool,
+}
+
+/// What a record means for the run.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Heard {
+    /// The record is the run's, or a later run's.
+    Record(Record),
+    /// The run's build step ended with this exit code, and the run itself as the record says.
+    BuildAndEnd(Option<i64>, Record),
+    /// The record is an answer, or belongs to a run that was given up.
+    Nothing,
+    /// The run is over, and its end was lost.
+    Over,
+}
+
+impl Doubt {
+    /// What the runner is to be asked.
+    pub(super) fn questions() -> Vec<Command> {
+        let builds = (0..ASKED).map(|_| Command::Build(String::new()));
+        std::iter::once(Command::Status).chain(builds).collect()
+    }
+
+    /// The questions have left.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+    }
+
+    /// A record came.
+    pub(super) fn hear(&mut self, record: Record) -> Heard {
+        self.is_heard = true;
+        match record {
+            Record::Status => Heard::Nothing,
+            Record::BuildFinished(code) => {
+                if self.answered == 0 {
+                    self.build = code;
+                }
+                self.answered += 1;
+                let is_news = !self.settled && self.answered == ASKED;
+                self.settled |= is_news;
+                if is_news { Heard::Over } else { Heard::Nothing }
+            }
+            Record::Finished(_) => {
+                self.settled = true;
+                // What came before the run's end was the end of its own build step.
+                let has_built = std::mem::take(&mut self.answered) > 0;
+                match (self.given_up, has_built) {
+                    (true, _) => Heard::Nothing,
+                    (false, true) => Heard::BuildAndEnd(self.build, record),
+                    (false, false) => Heard::Record(record),
+                }
+            }
+            _ if self.given_up => Heard::Nothing,
+            record => Heard::Record(record),
+        }
+    }
+
+    /// Whether nothing is to come any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.settled && self.answered >= ASKED
+    }
+
+    /// Until when the runner has to say something, or its run is to be [given up](Self::give_up).
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.asked.filter(|_| !self.is_heard && !self.settled).map(|asked| asked + SILENCE)
+    }
+
+    /// From when on an interrupt would meet the run, if that goes on; `None` while the questions wait for a connection.
+    pub(super) fn interruptible(&self) -> Option<Instant> {
+        self.asked.map(|asked| asked + ANSWERS)
+    }
+
+    /// The runner has been silent for too long: the run is taken for ended.
+    pub(super) fn give_up(&mut self) {
+        (self.settled, self.given_up) = (true, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is left of a run when the next agent comes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Left {
+        Nothing,
+        Step,
+        BuildAndStep,
+    }
+
+    fn out(text: &str) -> Record {
+        Record::Stdout(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// What a runner says that works in the order in which it is asked: the rest of the run, then the answers.
+    fn runner(left: Left, status_at: usize) -> Vec<Record> {
+        let mut said = Vec::new();
+        if left == Left::BuildAndStep {
+            said.extend([out("building"), Record::BuildFinished(Some(7))]);
+        }
+        if left != Left::Nothing {
+            said.extend([out("running"), Record::Finished(Some(3))]);
+        }
+        // Answered beside the run, and before the questions behind it are even looked at.
+        said.insert(status_at.min(said.len()), Record::Status);
+        said.extend((0..ASKED).map(|_| Record::BuildFinished(Some(0))));
+        said
+    }
+
+    fn cases() -> impl Strategy<Value = (Left, usize)> {
+        let left = prop_oneof![Just(Left::Nothing), Just(Left::Step), Just(Left::BuildAndStep)];
+        (left, 0..5_usize)
+    }
+
+    proptest! {
+        #[test]
+        fn the_runner_s_order_tells_what_became_of_the_run((left, status_at) in cases()) {
+            let (mut doubt, mut heard) = (Doubt::default(), Vec::new());
+            for record in runner(left, status_at) {
+                prop_assert!(!doubt.is_done(), "an answer is left for the next run");
+                heard.extend(Some(doubt.hear(record)).filter(|heard| *heard != Heard::Nothing));
+            }
+            prop_assert!(doubt.is_done());
+            let end = Record::Finished(Some(3));
+            let expected = match left {
+                Left::Nothing => vec![Heard::Over],
+                Left::Step => vec![Heard::Record(out("running")), Heard::Record(end)],
+                Left::BuildAndStep => vec![
+                    Heard::Record(out("building")),
+                    Heard::Record(out("running")),
+                    Heard::BuildAndEnd(Some(7), end),
+                ],
+            };
+            prop_assert_eq!(heard, expected);
+        }
+
+        #[test]
+        fn nothing_of_a_run_that_was_given_up_is_taken_for_the_next((left, status_at) in cases()) {
+            let mut doubt = Doubt::default();
+            doubt.give_up();
+            for record in runner(left, status_at) {
+                prop_assert!(!doubt.is_done());
+                prop_assert_eq!(doubt.hear(record), Heard::Nothing);
+            }
+            prop_assert!(doubt.is_done());
+        }
+    }
+
+    #[test]
+    fn a_runner_has_to_say_something_and_then_may_work_for_as_long_as_it_likes() {
+        let now = Instant::now();
+        let mut doubt = Doubt::default();
+        assert_eq!(doubt.deadline(), None, "the questions may have to wait for a connection");
+        doubt.asked(now);
+        assert_eq!(doubt.deadline(), Some(now + SILENCE));
+        doubt.hear(Record::Status);
+        assert_eq!((doubt.deadline(), doubt.is_done()), (None, false));
+    }
+
+    #[test]
+    fn the_questions_tell_a_run_in_batch_mode_too() {
+        let build = Command::Build(String::new());
+        assert_eq!(Doubt::questions(), [Command::Status, build.clone(), build]);
+    }
+}

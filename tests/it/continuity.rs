@@ -1,0 +1,132 @@
+//! Runs over stops of the agent (PROTOCOL section 12, item 21): after any stop a kernel runs the run that its user follows,
+//! or is free for the next.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+
+use crate::support::docker::docker;
+use crate::support::{Agent, Bed, Kernel, secs, until};
+
+/// How an agent's life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Kill,
+    Stop,
+}
+
+async fn end(agent: &mut Agent, how: End) {
+    match how {
+        End::Kill => agent.kill9(),
+        End::Stop => assert!(agent.stop().await.success(), "{}", agent.output()),
+    }
+}
+
+/// A run followed to its end by `continue`: its console, and how it ended; `None` where the agent knows of no such run.
+async fn follow(kernel: &Kernel, run: &str, limit: Duration) -> Option<(Vec<Json>, Json)> {
+    let mut console = Vec::new();
+    let followed = async {
+        loop {
+            let mut answer = match kernel.execute(run, "continue", "", json!({})).await {
+                Ok(answer) => answer,
+                Err(error) if error.text().contains("not known") => return None,
+                Err(error) => panic!("{error:?}"),
+            };
+            if let Some(items) = answer["console"].as_array_mut() {
+                console.append(items);
+            }
+            if answer["status"] == "finished" {
+                return Some((console, answer));
+            }
+            assert_eq!(answer["status"], "continued", "{answer}");
+        }
+    };
+    timeout(limit, followed).await.unwrap_or_else(|_| panic!("run {run} has no end"))
+}
+
+fn text(console: &[Json], kind: &str) -> String {
+    console.iter().filter(|item| item[0] == kind).map(|item| item[1].as_str().unwrap()).collect()
+}
+
+/// Freezes the runner before it listens, as if it took long to start.
+async fn slow_kernel(agent: &Agent) -> Kernel {
+    let kernel = agent.create_python().await;
+    docker(&["pause", kernel.container()]).await;
+    kernel
+}
+
+async fn code_waits_for_the_next_agent(how: End) {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = slow_kernel(&agent).await;
+    let code = "open('/home/work/ran', 'a').write('x')\nprint('ran')";
+    assert_eq!(kernel.execute("r", "query", code, json!({})).await.unwrap()["status"], "continued");
+    end(&mut agent, how).await;
+
+    let mut agent = bed.agent(&[]).await;
+    assert_eq!(kernel.execute("r", "continue", "", json!({})).await.unwrap()["status"], "continued");
+    // And once more: what waits is kept over any number of lives.
+    end(&mut agent, how).await;
+    let _agent = bed.agent(&[]).await;
+    docker(&["unpause", kernel.container()]).await;
+    let (console, _) = follow(&kernel, "r", secs(20)).await.expect("the run is known");
+    assert_eq!(text(&console, "stdout"), "ran\n");
+    assert_eq!(kernel.run("print(len(open('/home/work/ran').read()))").await.stdout(), "1\n", "it ran once");
+}
+
+#[tokio::test]
+async fn code_that_had_not_left_at_a_kill_runs_once_under_the_next_agent() {
+    code_waits_for_the_next_agent(End::Kill).await;
+}
+
+#[tokio::test]
+async fn code_that_had_not_left_at_a_stop_runs_once_under_the_next_agent() {
+    code_waits_for_the_next_agent(End::Stop).await;
+}
+
+/// The end of a run was on its way when the agent died: the next agent finds out that the run is over.
+#[tokio::test]
+async fn a_run_whose_end_was_lost_is_answered_as_ended() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let code = "import time\nopen('/home/work/begun', 'w').close()\ntime.sleep(0.5)\nprint('over')";
+    let marker = bed.scratch().join(&kernel.id).join("begun");
+    {
+        let call = kernel.execute("r", "query", code, json!({}));
+        let begun = until("the run's begin", secs(10), async || marker.exists().then_some(()));
+        tokio::select! {
+            answer = call => panic!("too early: {answer:?}"),
+            () = begun => {}
+        }
+    }
+    // It stands still while the run ends: what the runner sends gets as far as the agent's socket, and dies with it.
+    agent.pause();
+    tokio::time::sleep(secs(1)).await;
+    agent.kill9();
+    let _agent = bed.agent(&["--idle-timeout", "20"]).await;
+    let (console, last) = follow(&kernel, "r", secs(20)).await.expect("the run is known");
+    assert!(text(&console, "stderr").contains("restarted"), "{console:?}");
+    assert_eq!(last["exitCode"], Json::Null, "nobody knows it");
+    assert_eq!(kernel.run("print('next')").await.stdout(), "next\n");
+    let end = bed.wait_end(&kernel.id, secs(60)).await;
+    assert_eq!(end.args[1], "idle-timeout");
+}
+
+/// Whoever interrupts before the runner listens gets the run's end, and the code never runs.
+#[tokio::test]
+async fn an_interrupt_before_the_runner_listens_cancels_the_run() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = slow_kernel(&agent).await;
+    let code = "open('/home/work/ran', 'w').close()";
+    assert_eq!(kernel.execute("r", "query", code, json!({})).await.unwrap()["status"], "continued");
+    let answer = kernel.call("interrupt_kernel", json!([])).await;
+    assert_eq!(answer, Ok(json!({ "status": "finished" })));
+    let (console, _) = follow(&kernel, "r", secs(5)).await.expect("the run is known");
+    assert!(text(&console, "stderr").contains("Interrupted"), "{console:?}");
+    docker(&["unpause", kernel.container()]).await;
+    let next = kernel.run("import os\nprint(os.path.exists('/home/work/ran'))").await;
+    assert_eq!((next.stdout(), next.stderr()), ("False\n".to_owned(), String::new()));
+}
