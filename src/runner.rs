@@ -20,6 +20,7 @@ pub mod output;
 pub mod runs;
 mod seat;
 mod shared;
+mod spill;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use self::runs::Interrupt;
 pub use self::runs::{Activity, Entry, Refusal, Runs};
 pub use self::seat::{Answer, Begin, Seat};
 use self::shared::{Asker, Shared};
+pub use self::spill::{Change, LeftOutput, Spilled};
 use self::task::Ends;
 use crate::ids::{KernelId, RunId};
 use crate::wire::command::Command;
@@ -108,7 +110,7 @@ impl Runner {
         let (commands, commands_rx) = mpsc::channel(64);
         let shared = Arc::new(Shared::new(kernel, runs));
         let ends = Ends::default();
-        let (keeper, remembered) = RunKeeper::new(kernel, shared.activity.subscribe(), memory, known);
+        let (keeper, remembered) = RunKeeper::new(shared.clone(), memory, known);
         let served = CancellationToken::new();
         tracker.spawn(keeper.run(served.clone()));
         let task = task::serve(outlet, intake, commands_rx, shared.clone(), remembered.clone(), ends.clone());

@@ -2,7 +2,7 @@
 //!
 //! - `kernels/{id}.json`: the kernel exists; in which phase; when it was used last. Docker's labels can't change after
 //!   the create, and a container that was removed takes its labels with it.
-//! - `runs/{id}.json`: the run that goes on in it.
+//! - `runs/{id}.json`: the run that goes on in it; `runs/{id}.output/`: output that nobody has collected.
 //! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event arrived it is
 //!   kept for an hour, marked as told: a destroy within the next minute may have crossed the event and is not told
 //!   again, a later one proves that the event was not heard (section 12, items 1 and 4).
@@ -18,6 +18,7 @@
 
 mod entries;
 mod files;
+mod outputs;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -31,6 +32,7 @@ use self::files::{file, read_all, read_one, remove, set_aside, write};
 use super::disk::Disk;
 use super::labels::Owner;
 use crate::ids::KernelId;
+use crate::runner::{LeftOutput, Spilled};
 use crate::wire::event::EndReason;
 use crate::wire::sample::Sample;
 
@@ -55,6 +57,17 @@ pub struct Notes {
     /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
     /// look-up and never over an await.
     ended: Mutex<HashMap<KernelId, Ended>>,
+}
+
+/// What an earlier life noted of one kernel.
+#[derive(Debug, Default)]
+pub struct Noted {
+    /// The kernel's own note.
+    pub kernel: Option<KernelNote>,
+    /// That of the run that goes on.
+    pub run: Option<RunNote>,
+    /// Output of its runs that nobody has collected.
+    pub output: Vec<LeftOutput>,
 }
 
 /// What was found at the start.
@@ -109,8 +122,25 @@ impl Notes {
 
     /// What an earlier life noted of one kernel and its run.
     #[must_use]
-    pub fn of(&self, kernel: KernelId) -> (Option<KernelNote>, Option<RunNote>) {
-        (read_one(&self.kernels, kernel, &self.owner), read_one(&self.runs, kernel, &self.owner))
+    pub fn of(&self, kernel: KernelId) -> Noted {
+        let output = outputs::read(&self.output_dir(kernel)).unwrap_or_else(|error| {
+            tracing::warn!(%kernel, %error, "can't read the output that was kept of its runs; that is lost");
+            Vec::new()
+        });
+        Noted {
+            kernel: read_one(&self.kernels, kernel, &self.owner),
+            run: read_one(&self.runs, kernel, &self.owner),
+            output,
+        }
+    }
+
+    /// Changes what is kept of the output of a kernel's runs.
+    pub fn spill(&self, kernel: KernelId, output: Vec<Spilled>) -> io::Result<()> {
+        outputs::change(&self.output_dir(kernel), output)
+    }
+
+    fn output_dir(&self, kernel: KernelId) -> PathBuf {
+        self.runs.join(format!("{kernel}.output"))
     }
 
     /// Reads everything an earlier life left.
@@ -184,6 +214,11 @@ impl Notes {
     pub fn forget(&self, kernel: KernelId) {
         // The kernel's own note last: what it speaks of is looked at again after a crash.
         remove(&file(&self.runs, kernel));
+        if let Err(error) = fs::remove_dir_all(self.output_dir(kernel))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%kernel, %error, "could not remove the output that was kept of its runs");
+        }
         remove(&file(&self.kernels, kernel));
     }
 

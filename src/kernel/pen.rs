@@ -15,7 +15,7 @@ use super::disk::InOrder;
 use super::node::Node;
 use super::notes::{KernelNote, RunNote};
 use crate::ids::KernelId;
-use crate::runner::{GoingRun, RunMemory};
+use crate::runner::{GoingRun, RunMemory, Spilled};
 
 /// How long the kernel's task waits for one write.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -91,6 +91,15 @@ impl RunMemory for RunPen {
         async move {
             let (writer, note) = (node.clone(), RunNote::new(kernel, &going));
             order.within(node.notes.disk(), LIMIT, move || writer.notes.run(kernel, note)).await
+        }
+        .boxed()
+    }
+
+    fn spill(&self, output: Vec<Spilled>) -> BoxFuture<'static, io::Result<()>> {
+        let Self { node, kernel, order } = self.clone();
+        async move {
+            let writer = node.clone();
+            order.within(node.notes.disk(), LIMIT, move || writer.notes.spill(kernel, output)).await
         }
         .boxed()
     }

@@ -6,7 +6,7 @@ use super::container::{Made, ports};
 use super::error::KernelError;
 use super::labels;
 use super::node::Node;
-use super::notes::{KernelNote, NotedPhase, RunNote, unix_now};
+use super::notes::{KernelNote, Noted, NotedPhase, RunNote, unix_now};
 use super::reach;
 use crate::docker::Container;
 use crate::ids::KernelId;
@@ -36,7 +36,7 @@ pub(super) async fn take_back(
     node: &Node,
     kernel: KernelId,
     found: &Container,
-    (noted, run): (Option<KernelNote>, Option<RunNote>),
+    noted: Noted,
 ) -> Result<TakenBack, KernelError> {
     let stillborn = |problem| KernelError::Stillborn { container: found.id.short().to_owned(), problem };
     let is_adopted = !labels::is_labelled(&found.labels);
@@ -68,14 +68,14 @@ pub(super) async fn take_back(
     };
     let pid = found.pid.ok_or_else(|| stillborn("has no process"))?;
     let exec_timeout = image.and_then(|i| i.labels.exec_timeout);
-    let going = going(noted.as_ref(), run.as_ref());
-    let last_use = noted.as_ref().map(|note| note.last_use).max(run.as_ref().map(|run| run.at));
+    let going = going(noted.kernel.as_ref(), noted.run.as_ref());
+    let last_use = noted.kernel.as_ref().map(|note| note.last_use).max(noted.run.as_ref().map(|run| run.at));
     let unused = Duration::from_secs(last_use.map_or(0, |at| unix_now().saturating_sub(at)));
     Ok(TakenBack {
         made: Made { place, pid, runner, exec_timeout, scratch },
         config,
         allocation,
-        runs: Runs::taken_over(going.clone(), Instant::now()),
+        runs: Runs::taken_over(going.clone(), noted.output, Instant::now()),
         going,
         unused: unused.min(longest_unused(node)),
         is_adopted,

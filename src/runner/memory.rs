@@ -2,22 +2,28 @@
 //!
 //! One task for each connected runner ([`RunKeeper`]) owns this: it follows the queue, and hands what is to be remembered
 //! to a [`RunMemory`] that its maker injects. Callers wait for it at the two moments that matter: before code is handed to
-//! the runner the run is remembered, and before a run's end is answered it is no more. Otherwise a kill of the agent in
-//! between would let the next life wait for an end that was told, or take the end of this run for that of the next. A memory
+//! the runner the run is remembered, and before a run's end is answered that end is kept. A kill of the agent at any moment
+//! then leaves a run whose code has not left, one that the runner can be asked about, or one whose end is known. A memory
 //! that hangs or fails holds callers up for a moment only; what could not be written counts as not written, and the
 //! newest is written later.
+//!
+//! Output that nobody has collected is kept as well, [`SPILL`] after it came at the latest: what was read in so short a time
+//! before a kill is all that a kill can lose. A stop in order loses nothing. Output that is collected sooner never reaches
+//! the disk.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::code::{GoingRun, Way};
 use super::runs::Activity;
+use super::shared::Shared;
+use super::spill::Spilled;
 use crate::ids::{KernelId, RunId};
 
 /// How long a caller waits for the memory.
@@ -25,10 +31,17 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// The pause before what could not be remembered is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How long output waits for the disk.
+const SPILL: Duration = Duration::from_millis(20);
+
 /// Where the run that goes on is remembered.
 pub trait RunMemory: Send + Sync + 'static {
     /// Remembers this in place of what was before. Keeps the order of its calls, also of those that are given up.
     fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>>;
+
+    /// Changes what is kept of the runs' output; in order with all other calls. After an error, what is kept of these runs is
+    /// of no use and goes.
+    fn spill(&self, output: Vec<Spilled>) -> BoxFuture<'static, io::Result<()>>;
 }
 
 /// The newest attempt to remember.
@@ -46,6 +59,8 @@ pub(super) struct Remembered {
     /// For log lines.
     kernel: KernelId,
     attempts: watch::Receiver<Attempt>,
+    /// Asks for all output to be kept, and to be told then.
+    flushes: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Remembered {
@@ -59,43 +74,59 @@ impl Remembered {
         self.wait(|going| going.run.as_ref() == Some(run) && !matches!(going.way, Way::Kept(_))).await;
     }
 
-    /// Waits until this run is remembered no more.
-    pub(super) async fn over(&self, run: &RunId) {
-        self.wait(|going| going.run.as_ref() != Some(run)).await;
+    /// Waits until all output that has come is kept, or that was tried and failed.
+    pub(super) async fn kept(&self) {
+        let (done, kept) = oneshot::channel();
+        let asked = async {
+            self.flushes.send(done).await.ok()?;
+            kept.await.ok()
+        };
+        if timeout(LIMIT, asked).await.is_err() {
+            self.tell_slow();
+        }
     }
 
     async fn wait(&self, fits: impl Fn(&GoingRun) -> bool) {
         let mut attempts = self.attempts.clone();
         if timeout(LIMIT, attempts.wait_for(|attempt| fits(&attempt.going))).await.is_err() {
-            tracing::warn!(kernel = %self.kernel, "the note of a run is slow to be written; check the disk below the scratch root");
+            self.tell_slow();
         }
+    }
+
+    fn tell_slow(&self) {
+        tracing::warn!(kernel = %self.kernel, "the note of a run is slow to be written; check the disk below the scratch root");
     }
 }
 
 /// Owns the memory of one connected runner.
 pub(super) struct RunKeeper {
-    kernel: KernelId,
+    shared: Arc<Shared>,
     activity: watch::Receiver<Activity>,
     memory: Arc<dyn RunMemory>,
     attempts: watch::Sender<Attempt>,
+    flushes: mpsc::Receiver<oneshot::Sender<()>>,
+    /// Whether the disk took the last output.
+    spills: bool,
 }
 
 impl RunKeeper {
     /// `known`: what the memory holds at first, if that is known.
     pub(super) fn new(
-        kernel: KernelId,
-        activity: watch::Receiver<Activity>,
+        shared: Arc<Shared>,
         memory: Arc<dyn RunMemory>,
         known: Option<GoingRun>,
     ) -> (Self, Remembered) {
         let worked = known.is_some();
         let attempts = watch::Sender::new(Attempt { going: known.unwrap_or_default(), worked });
-        let remembered = Remembered { kernel, attempts: attempts.subscribe() };
-        (Self { kernel, activity, memory, attempts }, remembered)
+        let (flush, flushes) = mpsc::channel(1);
+        let remembered = Remembered { kernel: shared.kernel, attempts: attempts.subscribe(), flushes: flush };
+        let activity = shared.activity.subscribe();
+        (Self { shared, activity, memory, attempts, flushes, spills: true }, remembered)
     }
 
     /// Follows the queue until the connection is given up; the last word is written then, too.
     pub(super) async fn run(mut self, end: CancellationToken) {
+        let mut spill_at: Option<Instant> = None;
         while !end.is_cancelled() {
             self.keep_up().await;
             let is_behind = !self.attempts.borrow().worked;
@@ -104,9 +135,22 @@ impl RunKeeper {
                 changed = self.activity.changed() => if changed.is_err() {
                     return;
                 },
+                () = self.shared.spills.notified() => {
+                    spill_at.get_or_insert_with(|| Instant::now() + SPILL);
+                }
+                () = sleep_until(spill_at.unwrap_or_else(Instant::now)), if spill_at.is_some() => {
+                    spill_at = None;
+                    self.spill().await;
+                }
+                Some(kept) = self.flushes.recv() => {
+                    self.spill().await;
+                    // Whoever asked may be gone.
+                    let _ = kept.send(());
+                }
                 () = sleep(RETRY), if is_behind => {}
             }
         }
+        self.spill().await;
         self.keep_up().await;
     }
 
@@ -116,17 +160,37 @@ impl RunKeeper {
         if last.worked && last.going == going {
             return;
         }
+        if last.going.run != going.run {
+            // Of a run that is over, the end is kept before the memory of it goes.
+            self.spill().await;
+        }
         let kept = self.memory.keep(going.clone()).await;
         match &kept {
             Err(error) if last.worked => {
-                tracing::warn!(kernel = %self.kernel, %error, "could not note which run goes on, trying again; check the disk below the scratch root");
+                tracing::warn!(kernel = %self.shared.kernel, %error, "could not note which run goes on, trying again; check the disk below the scratch root");
             }
             Err(error) => {
-                tracing::debug!(kernel = %self.kernel, %error, "still can't note which run goes on");
+                tracing::debug!(kernel = %self.shared.kernel, %error, "still can't note which run goes on");
             }
             Ok(()) => {}
         }
         self.attempts.send_replace(Attempt { going, worked: kept.is_ok() });
+    }
+
+    /// Brings the disk up to date.
+    async fn spill(&mut self) {
+        let spilled = self.shared.runs().spill();
+        if spilled.is_empty() {
+            return;
+        }
+        let outcome = self.memory.spill(spilled).await;
+        if let Err(error) = &outcome {
+            self.shared.runs().spill_refused();
+            if self.spills {
+                tracing::warn!(kernel = %self.shared.kernel, %error, "can't keep output that nobody has fetched; a restart of the agent would lose it");
+            }
+        }
+        self.spills = outcome.is_ok();
     }
 }
 
@@ -136,6 +200,7 @@ pub(super) mod tests {
 
     use futures_util::FutureExt;
 
+    use super::super::runs::Runs;
     use super::*;
 
     /// A memory that takes everything, or refuses.
@@ -154,6 +219,10 @@ pub(super) mod tests {
             let kept = if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
             async move { kept }.boxed()
         }
+
+        fn spill(&self, _: Vec<Spilled>) -> BoxFuture<'static, io::Result<()>> {
+            async { Ok(()) }.boxed()
+        }
     }
 
     fn going(run: &str) -> GoingRun {
@@ -166,15 +235,14 @@ pub(super) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_could_not_be_written_is_not_taken_for_written_and_only_the_newest_is_written_later() {
-        let (activities, watched) = watch::channel(Activity::default());
+        let shared = Arc::new(Shared::new(KernelId::random(), Runs::default()));
         let memory = Arc::new(Fake::default());
-        let (keeper, remembered) =
-            RunKeeper::new(KernelId::random(), watched, memory.clone(), Some(GoingRun::default()));
+        let (keeper, remembered) = RunKeeper::new(shared.clone(), memory.clone(), Some(GoingRun::default()));
         let end = CancellationToken::new();
         let task = tokio::spawn(keeper.run(end.clone()));
         memory.is_full.store(true, std::sync::atomic::Ordering::Relaxed);
         for run in ["first", "second"] {
-            activities.send_replace(activity(run));
+            shared.activity.send_replace(activity(run));
             // A caller is not held up for the whole limit.
             let begun = tokio::time::Instant::now();
             remembered.begun(&RunId::new(run)).await;
@@ -184,7 +252,7 @@ pub(super) mod tests {
         memory.is_full.store(false, std::sync::atomic::Ordering::Relaxed);
         sleep(RETRY + LIMIT).await;
         assert_eq!(*memory.kept.lock().unwrap(), [going("second")]);
-        activities.send_replace(Activity::default());
+        shared.activity.send_replace(Activity::default());
         end.cancel();
         task.await.unwrap();
         assert_eq!(*memory.kept.lock().unwrap(), [going("second"), GoingRun::default()], "the last word");

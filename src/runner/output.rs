@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
+use super::spill::Unwritten;
 use super::utf8::Utf8;
 use crate::wire::record::Record;
 use crate::wire::reply::{ConsoleItem, RunStatus};
@@ -26,6 +29,8 @@ pub struct Output {
     stdout: Utf8,
     /// Standard error's decoder.
     stderr: Utf8,
+    /// What of this the disk does not hold yet.
+    pub(super) unwritten: Unwritten,
 }
 
 #[derive(Debug)]
@@ -35,8 +40,23 @@ enum Piece {
 }
 
 impl Output {
+    /// Output that an earlier life of the agent had on the disk.
+    #[must_use]
+    pub fn restored(records: Vec<Record>) -> Self {
+        let mut output = Self { unwritten: Unwritten::restored(), ..Self::default() };
+        for record in records {
+            output.add(record);
+        }
+        output
+    }
+
     /// Adds a record. Whether an answer that waits for this run can go out now.
     pub fn push(&mut self, record: Record) -> bool {
+        self.unwritten.came(&record);
+        self.add(record)
+    }
+
+    fn add(&mut self, record: Record) -> bool {
         match record {
             Record::Stdout(bytes) => {
                 let text = self.stdout.feed(&bytes);
@@ -66,7 +86,7 @@ impl Output {
 
     /// A note of the agent's own among the error output.
     pub fn note(&mut self, text: &str) {
-        self.text(format!("{text}\n"), true);
+        self.push(Record::Stderr(format!("{text}\n").into()));
     }
 
     /// Ends the answer here with this status.
@@ -78,18 +98,19 @@ impl Output {
 
     /// Everything up to the next end of an answer, or all there is.
     pub fn take(&mut self) -> (Vec<ConsoleItem>, Option<RunStatus>) {
-        let mut items = Vec::new();
+        let (mut items, mut stop) = (Vec::new(), None);
         while let Some(piece) = self.pieces.pop_front() {
             match piece {
                 Piece::Item(item) => items.push(item),
                 Piece::Stop(status) => {
-                    self.bytes = self.pieces.iter().map(cost).sum();
-                    return (items, Some(status));
+                    stop = Some(status);
+                    break;
                 }
             }
         }
-        self.bytes = 0;
-        (items, None)
+        self.bytes = self.pieces.iter().map(cost).sum();
+        self.unwritten.collected(self.pieces.iter().filter_map(record).collect());
+        (items, stop)
     }
 
     /// Whether a whole answer waits here.
@@ -97,6 +118,13 @@ impl Output {
     pub fn holds_stop(&self) -> bool {
         // A stop is followed by little: the runner does not go on before it is answered or the run is over.
         self.pieces.iter().rev().any(|p| matches!(p, Piece::Stop(_)))
+    }
+
+    /// Whether the next answer is the run's last.
+    #[must_use]
+    pub fn ends_next(&self) -> bool {
+        let next = self.pieces.iter().find(|piece| matches!(piece, Piece::Stop(_)));
+        matches!(next, Some(Piece::Stop(RunStatus::Finished(_))))
     }
 
     /// Whether the run's end is among it.
@@ -148,6 +176,24 @@ impl Output {
         self.bytes += length + ITEM_COST;
         self.pieces.push_back(Piece::Item(item));
     }
+}
+
+/// The record that a piece came from, or one that makes the same piece again. An end that the agent itself set has none: its
+/// kernel ends with it.
+fn record(piece: &Piece) -> Option<Record> {
+    let bytes = |text: &String| Bytes::copy_from_slice(text.as_bytes());
+    Some(match piece {
+        Piece::Item(ConsoleItem::Stdout(text)) => Record::Stdout(bytes(text)),
+        Piece::Item(ConsoleItem::Stderr(text)) => Record::Stderr(bytes(text)),
+        Piece::Item(ConsoleItem::Media(mime, data)) => Record::Media(mime.clone(), data.clone()),
+        Piece::Item(ConsoleItem::Html(text)) => Record::Html(text.clone()),
+        Piece::Item(ConsoleItem::Log(text)) => Record::Log(text.clone()),
+        Piece::Item(ConsoleItem::Completion(found)) => Record::Completion(found.clone()),
+        Piece::Stop(RunStatus::WaitingInput(options)) => Record::WaitingInput(options.clone()),
+        Piece::Stop(RunStatus::BuildFinished(code)) => Record::BuildFinished(*code),
+        Piece::Stop(RunStatus::Finished(code)) => Record::Finished(*code),
+        Piece::Stop(RunStatus::Continued | RunStatus::ExecTimeout) => return None,
+    })
 }
 
 fn cost(piece: &Piece) -> usize {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::code::{Code, GoingRun, Way};
 use super::doubt::{Doubt, Heard};
 use super::output::{FULL, FULL_WHILE_ASKING, Output};
+use super::spill::{Change, LeftOutput, Spilled, Unwritten};
 use crate::ids::RunId;
 use crate::wire::record::Record;
 use crate::wire::reply::{ConsoleItem, RunStatus};
@@ -31,6 +32,10 @@ const BEGINS: Duration = Duration::from_millis(100);
 
 /// The pause before a run that can't be interrupted yet is looked at again.
 const SOON: Duration = Duration::from_millis(20);
+
+/// What is told of a run whose end nobody heard.
+const LOST_END: &str =
+    "the agent was restarted while this run began or ended: its exit code and its last output are not known";
 
 /// The exit code of a run that was interrupted before it began, a shell's for SIGINT.
 const INTERRUPTED: i64 = 130;
@@ -137,6 +142,13 @@ pub struct Runs {
     doubt: Option<Doubt>,
     /// The last ticket handed out.
     last_ticket: Ticket,
+    /// The last number given to a run's output on the disk.
+    last_number: u64,
+    /// Outputs that the disk still holds and nobody needs.
+    gone: Vec<(u64, RunId)>,
+    /// The output on the disk of the run whose end was answered last. Whether the answer arrives is not known here, so the
+    /// output stays until the next run begins: after a kill of the agent the caller may come back for it.
+    answered: Option<(u64, RunId)>,
 }
 
 #[derive(Debug)]
@@ -145,6 +157,8 @@ struct Current {
     /// The caller that waits for its output; none between two calls.
     attached: Option<Ticket>,
     output: Output,
+    /// The number of its output on the disk.
+    number: u64,
     /// Since when it has begun; `None` until its caller has handed its code over.
     since: Option<Instant>,
     /// Its code, from when its caller has it until it has left.
@@ -157,11 +171,29 @@ struct Current {
     wants_input: bool,
 }
 
+impl Current {
+    /// A run that goes on, as far as is known.
+    fn taken_over(run: RunId, output: Output, number: u64, now: Instant) -> Self {
+        Self {
+            run,
+            attached: None,
+            output,
+            number,
+            since: Some(now),
+            code: None,
+            way: Way::Left,
+            left_at: Some(now),
+            wants_input: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Parked {
     run: RunId,
     attached: Option<Ticket>,
     output: Output,
+    number: u64,
 }
 
 /// What the outside may know of the queue.
@@ -180,33 +212,79 @@ pub struct Activity {
 }
 
 impl Runs {
-    /// A queue whose kernel an earlier agent left, with what that remembered of the run that goes on; without a memory, one may
-    /// go on unremembered.
+    /// A queue whose kernel an earlier agent left, with what that remembered of the run that goes on, and the output of runs
+    /// that it had read and nobody had collected. Without a memory, a run may go on unremembered.
     #[must_use]
-    pub fn taken_over(going: Option<GoingRun>, now: Instant) -> Self {
-        let Some(going) = going else { return Self { adrift: Some(Output::default()), ..Self::default() } };
-        let mut runs = Self::default();
-        let Some(run) = going.run else { return runs };
-        let (code, lost) = match &going.way {
-            Way::Kept(code) => (code.clone(), code.is_none()),
-            Way::Leaving | Way::Left => (None, false),
+    pub fn taken_over(going: Option<GoingRun>, left: Vec<LeftOutput>, now: Instant) -> Self {
+        let last_number = left.iter().map(|left| left.number).max().unwrap_or(0);
+        let mut runs = Self { last_number, ..Self::default() };
+        let Some(going) = going else {
+            runs.adrift = Some(Output::default());
+            runs.gone = left.into_iter().map(|left| (left.number, left.run)).collect();
+            return runs;
         };
-        let has_left = code.is_none();
-        runs.doubt = (has_left && !lost).then(Doubt::default);
-        runs.current = Some(Current {
-            run,
-            attached: None,
-            output: Output::default(),
-            since: Some(now),
-            way: if has_left { Way::Left } else { going.way },
-            code,
-            left_at: has_left.then_some(now),
-            wants_input: going.waits,
-        });
-        if lost {
-            runs.end("the agent was restarted before this code could leave, and the code was too large to be kept; run it again");
+        for LeftOutput { number, run, records } in left {
+            let output = Output::restored(records);
+            runs.current = Some(Current::taken_over(run, output, number, now));
+            if runs.current.as_ref().is_some_and(|c| c.output.has_finished()) {
+                runs.park();
+            } else if runs.current.as_ref().map(|c| &c.run) != going.run.as_ref() {
+                runs.end(LOST_END);
+            }
+        }
+        let Some(run) = going.run else { return runs };
+        if runs.current.is_none() && runs.parked.iter().any(|parked| parked.run == run) {
+            // Its end was on the disk already, and not yet in the memory.
+            return runs;
+        }
+        let number = runs.next_number();
+        let current =
+            runs.current.get_or_insert_with(|| Current::taken_over(run, Output::default(), number, now));
+        current.wants_input = going.waits;
+        match going.way {
+            Way::Kept(None) => drop(runs.end(
+                "the agent was restarted before this code could leave, and the code was too large to be kept; run it again",
+            )),
+            Way::Kept(Some(code)) => {
+                (current.way, current.left_at) = (Way::kept(&code), None);
+                current.code = Some(code);
+            }
+            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::default()),
         }
         runs
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// What is to be done to the disk now; from here on it counts as done.
+    pub(super) fn spill(&mut self) -> Vec<Spilled> {
+        let gone = self.gone.drain(..).map(|(number, run)| Spilled { number, run, change: Change::Remove });
+        let mut spilled: Vec<_> = gone.collect();
+        let outputs = self.parked.iter_mut().map(|parked| (parked.number, &parked.run, &mut parked.output));
+        for (number, run, output) in
+            outputs.chain(self.current.iter_mut().map(|c| (c.number, &c.run, &mut c.output)))
+        {
+            let change = output.unwritten.take();
+            spilled.extend(change.map(|change| Spilled { number, run: run.clone(), change }));
+        }
+        spilled
+    }
+
+    /// Whether there is something to be done to the disk.
+    pub(super) fn has_to_spill(&self) -> bool {
+        let mut outputs = self.parked.iter().map(|p| &p.output).chain(self.current.iter().map(|c| &c.output));
+        !self.gone.is_empty() || outputs.any(|output| output.unwritten.is_due())
+    }
+
+    /// The disk refused.
+    pub(super) fn spill_refused(&mut self) {
+        let parked = self.parked.iter_mut().map(|p| &mut p.output);
+        for output in parked.chain(self.current.iter_mut().map(|c| &mut c.output)) {
+            output.unwritten.refused();
+        }
     }
 
     /// A caller comes.
@@ -225,7 +303,9 @@ impl Runs {
         }
         match entry {
             Entry::New => {
-                self.parked.retain(|p| p.run != *run || p.attached.is_some());
+                while let Some(at) = self.parked.iter().position(|p| p.run == *run && p.attached.is_none()) {
+                    self.drop_parked(at);
+                }
                 self.waiting.push_back((ticket, run.clone()));
                 self.promote();
                 Ok(ticket)
@@ -255,16 +335,8 @@ impl Runs {
         let is_over = output.has_finished();
         let (run, attached) = (run.clone(), Some(ticket));
         // Its start is not known; counting from now can only give it more time, never less.
-        self.current = Some(Current {
-            run,
-            attached,
-            output,
-            since: Some(now),
-            code: None,
-            way: Way::Left,
-            left_at: Some(now),
-            wants_input: false,
-        });
+        let number = self.next_number();
+        self.current = Some(Current { attached, ..Current::taken_over(run, output, number, now) });
         if is_over {
             self.park();
         }
@@ -292,6 +364,7 @@ impl Runs {
     /// The caller has the run's code, which is to be remembered before it [begins](Self::started).
     pub fn prepared(&mut self, ticket: Ticket, code: Code) {
         let can_leave = self.reached;
+        self.gone.extend(self.answered.take());
         if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
             let code = Arc::new(code);
             current.way = if can_leave { Way::Leaving } else { Way::kept(&code) };
@@ -440,14 +513,21 @@ impl Runs {
             }
     }
 
+    /// Whether what [`Self::take`] would give the caller is the end of its run.
+    #[must_use]
+    pub(super) fn has_end(&self, ticket: Ticket) -> bool {
+        self.parked.iter().any(|parked| parked.attached == Some(ticket) && parked.output.ends_next())
+    }
+
     fn take_parked(&mut self, at: usize) -> Taken {
-        let Some(mut parked) = self.parked.remove(at) else { return Taken::Nothing };
+        let Some(parked) = self.parked.get_mut(at) else { return Taken::Nothing };
         let (items, status) = parked.output.take();
+        // If an earlier stop came first, the end is still to be collected.
+        parked.attached = None;
         let status = status.unwrap_or(RunStatus::Continued);
-        if !matches!(status, RunStatus::Finished(_)) {
-            // An earlier stop came first; the end is still to be collected.
-            parked.attached = None;
-            self.parked.insert(at, parked);
+        if let RunStatus::Finished(_) = status {
+            self.gone.extend(self.answered.take());
+            self.answered = self.remove_parked(at);
         }
         Taken::Answer(items, status)
     }
@@ -496,9 +576,7 @@ impl Runs {
                 self.take_in(record)
             }
             Heard::Nothing => false,
-            Heard::Over => self.end(
-                "the agent was restarted while this run began or ended: its exit code and its last output are not known",
-            ),
+            Heard::Over => self.end(LOST_END),
         }
     }
 
@@ -540,6 +618,17 @@ impl Runs {
         // An exec-timeout that was not collected yet is still that run's answer.
         if self.current.as_ref().is_some_and(|c| c.attached.is_some() && c.output.holds_stop()) {
             self.park();
+        }
+        // Nobody comes back for any of them after the container.
+        self.gone.extend(self.answered.take());
+        let parked = self.parked.iter_mut().map(|p| (p.number, &p.run, &mut p.output));
+        for (number, run, output) in
+            parked.chain(self.current.iter_mut().map(|c| (c.number, &c.run, &mut c.output)))
+        {
+            if output.unwritten.is_on_disk() {
+                self.gone.push((number, run.clone()));
+            }
+            output.unwritten = Unwritten::default();
         }
         self.current = None;
         self.adrift = None;
@@ -598,14 +687,25 @@ impl Runs {
 
     fn park(&mut self) {
         let Some(current) = self.current.take() else { return };
-        let Current { run, attached, output, .. } = current;
-        self.parked.push_back(Parked { run, attached, output });
+        let Current { run, attached, output, number, .. } = current;
+        self.parked.push_back(Parked { run, attached, output, number });
         if self.parked.len() > MAX_PARKED
             && let Some(oldest) = self.parked.iter().position(|p| p.attached.is_none())
         {
-            self.parked.remove(oldest);
+            self.drop_parked(oldest);
         }
         self.promote();
+    }
+
+    fn drop_parked(&mut self, at: usize) {
+        let parked = self.remove_parked(at);
+        self.gone.extend(parked);
+    }
+
+    /// What the disk holds of it.
+    fn remove_parked(&mut self, at: usize) -> Option<(u64, RunId)> {
+        let parked = self.parked.remove(at).filter(|parked| parked.output.unwritten.is_on_disk())?;
+        Some((parked.number, parked.run))
     }
 
     fn promote(&mut self) {
@@ -614,11 +714,12 @@ impl Runs {
         }
         let Some((ticket, run)) = self.waiting.pop_front() else { return };
         self.adrift = None;
-        let output = Output::default();
+        let number = self.next_number();
         self.current = Some(Current {
             run,
             attached: Some(ticket),
-            output,
+            output: Output::default(),
+            number,
             since: None,
             code: None,
             way: Way::Left,

@@ -78,16 +78,8 @@ impl Seat {
     }
 
     /// Collects output until the run says something that ends an answer, the buffer is full, or `limit` is over. The end
-    /// of a run is answered when the run is remembered no more.
+    /// of a run is kept before it is answered.
     pub async fn collect(&self, limit: Duration) -> Answer {
-        let (items, status) = self.collect_output(limit).await?;
-        if let RunStatus::Finished(_) = status {
-            self.remembered.over(&self.run).await;
-        }
-        Some((items, status))
-    }
-
-    async fn collect_output(&self, limit: Duration) -> Answer {
         let deadline = tokio::time::Instant::now() + limit;
         let shared = &self.shared;
         let mut changed = shared.changed.subscribe();
@@ -95,6 +87,11 @@ impl Seat {
             changed.borrow_and_update();
             // Looked at before taking: a take wakes the others, and two callers must not wake each other for ever.
             if shared.runs().has_answer(self.ticket) {
+                // In its own statement: the queue is locked for its length.
+                let has_end = shared.runs().has_end(self.ticket);
+                if has_end {
+                    self.remembered.kept().await;
+                }
                 return match shared.change(|runs| runs.take(self.ticket)) {
                     Taken::Answer(items, status) => Some((items, status)),
                     Taken::Cut | Taken::Nothing => None,

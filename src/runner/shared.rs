@@ -20,6 +20,8 @@ pub(super) struct Shared {
     pub(super) activity: watch::Sender<Activity>,
     /// A full buffer was collected, or somebody asks for completions.
     pub(super) space: Notify,
+    /// The disk may not hold what it should.
+    pub(super) spills: Notify,
     /// Who gets the next completion record.
     pub(super) asker: Mutex<Option<mpsc::UnboundedSender<serde_json::Value>>>,
     /// One ask at a time: answers carry nothing that tells them apart.
@@ -36,6 +38,7 @@ impl Shared {
             runs: Mutex::new(runs),
             changed: watch::Sender::new(0),
             space: Notify::new(),
+            spills: Notify::new(),
             asker: Mutex::new(None),
             asking: Semaphore::new(1),
             stale_answers: AtomicUsize::new(0),
@@ -68,6 +71,9 @@ impl Shared {
             *old = activity;
             differs
         });
+        if runs.has_to_spill() {
+            self.spills.notify_one();
+        }
     }
 
     /// Takes completions that nobody waits for: whether they answer an ask that was given up.

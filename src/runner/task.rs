@@ -28,8 +28,10 @@ const MAX_OUTBOX: usize = 64;
 /// them in one go would make a heartbeat late.
 const LARGE: usize = 64 * 1024;
 
-/// How long a stop waits for what is leaving.
-const LEAVING: Duration = Duration::from_secs(1);
+/// How long a stop waits for what is leaving, and for what comes.
+const LEAVING: Duration = Duration::from_millis(500);
+/// A runner from which nothing comes for so long has nothing on its way.
+const QUIET: Duration = Duration::from_millis(30);
 
 /// How the task ends.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +66,10 @@ pub(super) async fn serve(
             // interrupt gets out however fast the kernel prints.
             biased;
             () = ends.cancel.cancelled() => return,
-            () = ends.leave.cancelled() => return out.leave(&shared, commands).await,
+            () = ends.leave.cancelled() => {
+                out.leave(&shared, commands).await;
+                return read_what_came(&mut intake, &shared, &mut skipped).await;
+            }
             Some(command) = commands.recv(), if out.outbox.len() < MAX_OUTBOX => out.outbox.push_back(command.encode()),
             () = out.advance() => out.advanced(&shared),
             received = intake.recv(), if may_read => match received {
@@ -81,6 +86,19 @@ pub(super) async fn serve(
         }
         // Records may be ready without end; give others on this thread their share.
         tokio::task::consume_budget().await;
+    }
+}
+
+/// Reads what the runner has sent already, which would be lost with the connection: until nothing comes for a moment, or
+/// the buffer is full.
+async fn read_what_came(intake: &mut Intake, shared: &Shared, skipped: &mut u64) {
+    let deadline = Instant::now() + LEAVING;
+    while shared.runs().may_read() && Instant::now() < deadline {
+        match timeout(QUIET, intake.recv()).await {
+            Ok(Ok(message)) => handle(shared, &message, skipped),
+            Ok(Err(broken)) => skip(shared, &broken, skipped),
+            Err(_) => return,
+        }
     }
 }
 
@@ -195,7 +213,7 @@ impl Out {
                 shared.change(|runs| runs.code_stays(code));
             }
             _ => {
-                tracing::warn!(kernel = %shared.kernel, "not everything had left for the runner within {} s", LEAVING.as_secs());
+                tracing::warn!(kernel = %shared.kernel, "not everything had left for the runner within {} s", LEAVING.as_secs_f64());
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 /// A record over this size is cut, in bytes.
 pub const MAX_RECORD: usize = 10 * 1024 * 1024;
@@ -89,10 +89,10 @@ impl Record {
             b"html" => Ok(Self::Html(text(data))),
             b"log" => Ok(Self::Log(text(data))),
             b"media" => media(data),
-            b"completion" => json(data).map(Self::Completion).ok_or(BadRecord::Json("completion")),
+            b"completion" => parsed(data).map(Self::Completion).ok_or(BadRecord::Json("completion")),
             // These three end a wait: with broken JSON they still do.
             b"waiting-input" => {
-                let options = json(data).filter(Json::is_object);
+                let options = parsed(data).filter(Json::is_object);
                 Ok(Self::WaitingInput(options.unwrap_or_else(|| Json::Object(serde_json::Map::new()))))
             }
             b"build-finished" => Ok(Self::BuildFinished(exit_code(data))),
@@ -103,6 +103,29 @@ impl Record {
                 Err(BadRecord::UnknownType(name))
             }
         }
+    }
+}
+
+impl Record {
+    /// The two frames that [`decode`](Self::decode) reads the same record from.
+    #[must_use]
+    pub fn encode(&self) -> [Bytes; 2] {
+        let json = |value: &Json| Bytes::from(value.to_string());
+        let end =
+            |code: &Option<i64>| code.map_or_else(Bytes::new, |code| json(&json!({ "exitCode": code })));
+        let (kind, data) = match self {
+            Self::Stdout(bytes) => ("stdout", bytes.clone()),
+            Self::Stderr(bytes) => ("stderr", bytes.clone()),
+            Self::Media(mime, data) => ("media", json(&json!({ "type": mime, "data": data }))),
+            Self::Html(text) => ("html", text.clone().into()),
+            Self::Log(text) => ("log", text.clone().into()),
+            Self::Completion(found) => ("completion", json(found)),
+            Self::WaitingInput(options) => ("waiting-input", json(options)),
+            Self::BuildFinished(code) => ("build-finished", end(code)),
+            Self::Finished(code) => ("finished", end(code)),
+            Self::Status => ("status", Bytes::new()),
+        };
+        [Bytes::from_static(kind.as_bytes()), data]
     }
 }
 
@@ -121,7 +144,7 @@ fn text(data: &Bytes) -> String {
     String::from_utf8_lossy(&cut(data)).into_owned()
 }
 
-fn json(data: &[u8]) -> Option<Json> {
+fn parsed(data: &[u8]) -> Option<Json> {
     if data.len() > MAX_JSON {
         return None;
     }
@@ -140,7 +163,7 @@ fn media(data: &Bytes) -> Result<Record, BadRecord> {
 }
 
 fn exit_code(data: &[u8]) -> Option<i64> {
-    json(data)?.get("exitCode")?.as_i64()
+    parsed(data)?.get("exitCode")?.as_i64()
 }
 
 #[cfg(test)]
@@ -158,6 +181,26 @@ mod tests {
             proptest::collection::vec(any::<u8>(), 0..40), 0..4)) {
             let frames: Vec<Bytes> = frames.into_iter().map(Bytes::from).collect();
             let _ = Record::decode(&frames);
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_again() {
+        let bytes = Bytes::from_static(b"\xe2\x82");
+        let options = json!({ "is_password": true });
+        for record in [
+            Record::Stdout(bytes.clone()),
+            Record::Stderr(bytes),
+            Record::Media("image/png".into(), "data \"quoted\"".into()),
+            Record::Html("<b>".into()),
+            Record::Log("x".into()),
+            Record::Completion(json!(["a", 1])),
+            Record::WaitingInput(options),
+            Record::BuildFinished(None),
+            Record::Finished(Some(-1)),
+            Record::Status,
+        ] {
+            assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
     }
 

@@ -36,10 +36,11 @@ fn kernels_and_untold_endings_come_back() {
     let again = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
     let found = again.load().unwrap();
     assert_eq!(found.kernels[&a], note.clone());
-    let (of_kernel, of_run) = again.of(a);
+    let Noted { kernel: of_kernel, run: of_run, .. } = again.of(a);
     assert_eq!((of_kernel, of_run.map(|run| run.going())), (Some(note), Some(going)));
     again.forget(a);
-    assert_eq!(again.of(a), (None, None));
+    let of_a = again.of(a);
+    assert_eq!((of_a.kernel, of_a.run, of_a.output), (None, None, vec![]));
     assert_eq!(found.untold[&b], ending);
     assert!(!must_tell(&again, b) && must_tell(&again, a));
 }

@@ -115,7 +115,7 @@ fn an_expired_run_is_told_so_before_the_close() {
 
 #[test]
 fn a_run_left_by_an_earlier_agent_goes_on() {
-    let mut runs = Runs::taken_over(Some(going("r")), now());
+    let mut runs = Runs::taken_over(Some(going("r")), vec![], now());
     runs.record(out("meanwhile"));
     let other = runs.enter(&id("q"), Entry::New, now()).unwrap();
     assert_eq!(runs.turn(other), Turn::Wait);
@@ -126,14 +126,14 @@ fn a_run_left_by_an_earlier_agent_goes_on() {
 
 #[test]
 fn an_unrecorded_run_goes_to_the_first_that_asks() {
-    let mut runs = Runs::taken_over(None, now());
+    let mut runs = Runs::taken_over(None, vec![], now());
     runs.record(out("meanwhile"));
     runs.record(done());
     let back = runs.enter(&id("any"), Entry::GoOn, now()).unwrap();
     assert_eq!(runs.take(back), answer("meanwhile", RunStatus::Finished(Some(0))));
     assert!(runs.enter(&id("any"), Entry::GoOn, now()).is_err());
 
-    let mut runs = Runs::taken_over(None, now());
+    let mut runs = Runs::taken_over(None, vec![], now());
     runs.record(out("old"));
     let fresh = begin(&mut runs, "new");
     runs.record(done());
@@ -230,7 +230,7 @@ proptest! {
 
 #[test]
 fn a_run_that_waited_for_input_is_taken_over_as_that() {
-    let mut runs = Runs::taken_over(Some(GoingRun { waits: true, ..going("r") }), now());
+    let mut runs = Runs::taken_over(Some(GoingRun { waits: true, ..going("r") }), vec![], now());
     let activity = runs.activity();
     assert!(activity.waits && !activity.in_use && activity.running_since.is_none());
     let ticket = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
@@ -273,7 +273,7 @@ fn code_that_can_t_leave_is_remembered_and_leaves_under_the_next_agent_once() {
     assert_eq!(kept, GoingRun { way: Way::Kept(Some(Arc::new(code.clone()))), ..going("r") });
     assert!(runs.activity().running_since.is_none());
 
-    let mut runs = Runs::taken_over(Some(kept), now());
+    let mut runs = Runs::taken_over(Some(kept), vec![], now());
     assert!(runs.doubt().is_none() && !runs.activity().in_use);
     assert_eq!(runs.hand_out(), Handing::Nothing, "not reached yet");
     runs.reached();
@@ -289,7 +289,7 @@ fn code_that_can_t_leave_is_remembered_and_leaves_under_the_next_agent_once() {
 #[test]
 fn a_run_whose_end_was_lost_is_answered_as_ended() {
     for way in [Way::Leaving, Way::Left] {
-        let mut runs = Runs::taken_over(Some(GoingRun { way, ..going("r") }), now());
+        let mut runs = Runs::taken_over(Some(GoingRun { way, ..going("r") }), vec![], now());
         runs.doubt().unwrap().asked(now());
         let next = runs.enter(&id("next"), Entry::New, now()).unwrap();
         runs.record(out("from before"));
@@ -307,7 +307,7 @@ fn a_run_whose_end_was_lost_is_answered_as_ended() {
 
 #[test]
 fn a_runner_that_says_nothing_holds_nobody_up() {
-    let mut runs = Runs::taken_over(Some(going("r")), now());
+    let mut runs = Runs::taken_over(Some(going("r")), vec![], now());
     runs.doubt().unwrap().asked(now());
     assert!(runs.doubt_until().is_some());
     let next = runs.enter(&id("next"), Entry::New, now()).unwrap();
@@ -327,7 +327,7 @@ fn a_runner_that_says_nothing_holds_nobody_up() {
 #[test]
 fn code_that_is_too_large_to_be_kept_is_not_waited_for() {
     let going = GoingRun { way: Way::Kept(None), ..going("r") };
-    let mut runs = Runs::taken_over(Some(going), now());
+    let mut runs = Runs::taken_over(Some(going), vec![], now());
     let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
     let Taken::Answer(items, RunStatus::Finished(None)) = runs.take(back) else { panic!("not ended") };
     assert!(format!("{items:?}").contains("too large"), "{items:?}");
@@ -356,7 +356,7 @@ fn an_interrupt_reaches_a_run_that_has_begun_and_ends_one_whose_code_has_not_lef
 
 #[test]
 fn a_run_that_may_be_over_is_not_interrupted_before_that_is_known() {
-    let mut runs = Runs::taken_over(Some(going("r")), now().checked_sub(BEGINS).unwrap());
+    let mut runs = Runs::taken_over(Some(going("r")), vec![], now().checked_sub(BEGINS).unwrap());
     assert!(matches!(runs.interrupt(now()), Interrupt::NotBefore(_)), "not asked yet");
     let asked = now();
     runs.doubt().unwrap().asked(asked);
@@ -365,4 +365,98 @@ fn a_run_that_may_be_over_is_not_interrupted_before_that_is_known() {
     runs.record(Record::BuildFinished(Some(0)));
     runs.record(Record::BuildFinished(Some(0)));
     assert_eq!(runs.interrupt(then), Interrupt::Nothing, "it was over");
+}
+
+/// Whatever one life has on the disk, the next begins with.
+fn next_life(runs: &mut Runs, disk: &mut BTreeMap<u64, LeftOutput>) -> Runs {
+    write(runs, disk);
+    Runs::taken_over(Some(runs.activity().going), disk.values().cloned().collect(), now())
+}
+
+fn write(runs: &mut Runs, disk: &mut BTreeMap<u64, LeftOutput>) {
+    for Spilled { number, run, change } in runs.spill() {
+        let left = disk.entry(number).or_insert_with(|| LeftOutput { number, run, records: vec![] });
+        match change {
+            Change::Append(records) => left.records.extend(records),
+            Change::Replace(records) => left.records = records,
+            Change::Remove => drop(disk.remove(&number)),
+        }
+    }
+    assert!(!runs.has_to_spill());
+}
+
+#[test]
+fn output_that_nobody_collected_is_collected_from_the_next_life() {
+    let (mut runs, mut disk) = (Runs::default(), BTreeMap::new());
+    let first = begin(&mut runs, "r1");
+    runs.record(out("collected"));
+    runs.take_all(first);
+    runs.record(out("r1, "));
+    runs.record(Record::Stdout(Bytes::from_static(b"\xe2\x82")));
+    write(&mut runs, &mut disk);
+    runs.record(Record::Stdout(Bytes::from_static(b"\xac")));
+    runs.record(done());
+    let second = begin(&mut runs, "r2");
+    runs.leave(second);
+    runs.record(out("r2"));
+
+    let mut runs = next_life(&mut runs, &mut disk);
+    assert!(runs.doubt().is_some(), "r2 may go on");
+    runs.record(out(" goes on"));
+    let mut runs = next_life(&mut runs, &mut disk);
+    let back = runs.enter(&id("r1"), Entry::GoOn, now()).unwrap();
+    assert_eq!(runs.take(back), answer("r1, \u{20ac}", RunStatus::Finished(Some(0))));
+    runs.record(done());
+    let back = runs.enter(&id("r2"), Entry::GoOn, now()).unwrap();
+    write(&mut runs, &mut disk);
+    assert_eq!(runs.take(back), answer("r2 goes on", RunStatus::Finished(Some(0))));
+    // An answer that a kill keeps from arriving is there once more.
+    let mut runs = next_life(&mut runs, &mut disk);
+    let back = runs.enter(&id("r2"), Entry::GoOn, now()).unwrap();
+    assert_eq!(runs.take(back), answer("r2 goes on", RunStatus::Finished(Some(0))));
+    begin(&mut runs, "next");
+    write(&mut runs, &mut disk);
+    assert_eq!(disk, BTreeMap::new(), "the next run shows that it arrived");
+}
+
+#[test]
+fn output_that_is_collected_at_once_never_reaches_the_disk() {
+    let mut runs = Runs::default();
+    for run in ["a", "b"] {
+        let ticket = begin(&mut runs, run);
+        runs.record(out("x"));
+        runs.record(done());
+        assert_eq!(runs.take(ticket), answer("x", RunStatus::Finished(Some(0))));
+        assert_eq!(runs.spill(), []);
+    }
+}
+
+#[test]
+fn a_run_that_is_on_the_disk_and_not_in_the_memory_is_over() {
+    for (going, over) in [(GoingRun::default(), true), (going("r"), false)] {
+        let left = LeftOutput { number: 3, run: id("r"), records: vec![out("x")] };
+        let mut runs = Runs::taken_over(Some(going), vec![left], now());
+        assert_eq!(runs.activity().run.is_none(), over);
+        let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+        assert_eq!(matches!(runs.take(back), Taken::Answer(_, RunStatus::Finished(None))), over);
+    }
+    // Its end was on the disk before the memory heard of it.
+    let left = LeftOutput { number: 3, run: id("r"), records: vec![out("x"), done()] };
+    let mut runs = Runs::taken_over(Some(going("r")), vec![left], now());
+    assert!(runs.doubt().is_none() && runs.activity().run.is_none());
+    let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    assert_eq!(runs.take(back), answer("x", RunStatus::Finished(Some(0))));
+}
+
+#[test]
+fn a_kernel_that_goes_takes_its_output_off_the_disk() {
+    let (mut runs, mut disk) = (Runs::default(), BTreeMap::new());
+    let first = begin(&mut runs, "r");
+    runs.leave(first);
+    runs.record(out("x"));
+    write(&mut runs, &mut disk);
+    assert_eq!(disk.len(), 1);
+    runs.close();
+    write(&mut runs, &mut disk);
+    assert_eq!(disk.len(), 0);
 }

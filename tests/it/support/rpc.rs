@@ -129,6 +129,12 @@ impl Line {
         assert_eq!(frames.len(), 2, "an answer has a header and a body: {frames:?}");
         Some(decode(&frames[0], &frames[1]))
     }
+
+    /// The answer that an agent sent before it ended, if it sent one.
+    pub(crate) async fn last_words(&mut self, limit: Duration) -> Option<Answer> {
+        let frames = timeout(limit, self.connection.recv()).await.ok()?.ok()?.frames;
+        Some(decode(&frames[0], &frames[1]))
+    }
 }
 
 /// A request's header: 16 bytes, native order, no padding.
