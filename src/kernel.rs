@@ -34,6 +34,7 @@ pub mod notes;
 mod pen;
 mod phase;
 mod plan;
+mod pulse;
 mod reach;
 mod reconcile;
 mod recover;

@@ -14,12 +14,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::labels;
 use super::node::RETRIES;
+use super::pulse::{Change, Pulse};
 use super::registry::Kernels;
 use crate::docker::{ContainerState, ContainerSummary, DockerError, DockerEventKind, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 
-/// The time between two probes, and what one may take: the manager must not place kernels where Docker hangs.
+/// The time between two probes: the manager must not place kernels where Docker hangs.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// What one may take. Two that hang make a Docker that does not answer, within 8 s.
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
 impl Kernels {
     /// Follows Docker's events for ever, beginning with `since` (nanoseconds since 1970).
@@ -192,19 +195,20 @@ impl Kernels {
     pub async fn probe(&self) {
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pulse = Pulse::default();
         loop {
-            ticks.tick().await;
-            let answer = tokio::time::timeout(PROBE_EVERY, self.node.docker.ping()).await;
-            let answers = matches!(answer, Ok(Ok(())));
-            let changed = self.shared.docker_answers.send_if_modified(|old| {
-                let changed = *old != answers;
-                *old = answers;
-                changed
-            });
-            if changed && answers {
-                tracing::info!("Docker answers again");
-            } else if changed {
-                tracing::error!("Docker does not answer; reporting no slots until it does");
+            let now = ticks.tick().await;
+            let answer = tokio::time::timeout(PROBE_LIMIT, self.node.docker.ping()).await;
+            match pulse.probed(matches!(answer, Ok(Ok(()))), now.into()) {
+                None => {}
+                Some(Change::Lost) => {
+                    tracing::error!("Docker does not answer; reporting no slots until it does");
+                    self.shared.docker_answers.send_replace(false);
+                }
+                Some(Change::Back(gone)) => {
+                    tracing::info!(gone_s = format!("{:.1}", gone.as_secs_f64()), "Docker answers again");
+                    self.shared.docker_answers.send_replace(true);
+                }
             }
         }
     }

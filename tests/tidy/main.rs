@@ -62,7 +62,7 @@ const HOMES: [(&str, &[&str]); 18] = [
 ];
 
 /// Files whose decisions are pure.
-const PURE: [&str; 37] = [
+const PURE: [&str; 38] = [
     "address.rs",
     "units.rs",
     "patience.rs",
@@ -90,6 +90,7 @@ const PURE: [&str; 37] = [
     "kernel/fate.rs",
     "kernel/life.rs",
     "kernel/plan.rs",
+    "kernel/pulse.rs",
     "resources/cpu_map.rs",
     "resources/gpu_map.rs",
     "resources/cpuset.rs",
