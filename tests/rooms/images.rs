@@ -80,7 +80,8 @@ impl Registry {
         if let Some(password) = password {
             let line = run("htpasswd", &["-nbB", "-C", "4", "me", password]);
             std::fs::write(dir.path().join("users"), line).unwrap();
-            config += &format!("auth: {{htpasswd: {{realm: it, path: {}}}}}\n", at("users"));
+            let users = at("users");
+            config.extend(["auth: {htpasswd: {realm: it, path: ", &users, "}}\n"]);
         }
         std::fs::write(dir.path().join("config.yml"), config).unwrap();
         let mut registry = Self { port, dir, process: None };
