@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::support::docker::{self, TestImage, image};
-use crate::support::{Bed, Kernel, kernel, new_id};
+use crate::support::{Bed, Kernel, kernel, new_id, secs};
 
 fn with_cpus(slots: &Json) -> Json {
     let mut config = kernel::config(&image::tiny());
@@ -75,9 +75,9 @@ async fn shared_memory_grows_with_the_limit_and_what_can_not_be_is_refused() {
     let kernel = agent.create_with(with_mem(json!(256))).await;
     let host = docker::inspect(kernel.container()).await["HostConfig"].clone();
     assert_eq!((host["Memory"].as_i64(), host["ShmSize"].as_i64()), (Some(256 << 20), Some(128 << 20)));
-    let shm = docker::docker(&["exec", kernel.container(), "df", "-k", "/dev/shm"]).await;
+    let shm = docker::docker(&["exec", kernel.container(), "/bin/busybox", "df", "-k", "/dev/shm"]).await;
     assert!(shm.contains(&format!(" {} ", 128 << 10)), "{shm}");
-    for (mib, words) in [(5, "can't have less than 6 MiB"), (1 << 40, "but this machine has")] {
+    for (mib, words) in [(5_u64, "can't have less than 6 MiB"), (1 << 40, "but this machine has")] {
         let answer = agent.call("create_kernel", json!([new_id(), with_mem(json!(mib))])).await;
         let refusal = answer.unwrap_err();
         assert!(refusal.text().contains(words), "{refusal:?}");
@@ -97,6 +97,35 @@ async fn what_an_image_declares_is_an_upper_limit() {
     let host = docker::inspect(kernel.container()).await["HostConfig"].clone();
     assert_eq!(host["Memory"].as_i64(), Some(96 << 20));
     assert_eq!(host["MemorySwap"], host["Memory"], "no swap beyond the limit");
+}
+
+#[tokio::test]
+async fn what_the_operator_keeps_is_neither_told_nor_given() {
+    let cores = cores_of_this_machine().await;
+    if cores < 2 {
+        // Nothing would be left.
+        return;
+    }
+    let bytes: u64 = docker::docker(&["info", "--format", "{{.MemTotal}}"]).await.parse().unwrap();
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--reserved-cpus", "0", "--reserved-memory", "512", "--shm-size", "80"]).await;
+    let beat = bed.wait_event("instance_heartbeat", |_| true, secs(5)).await.args[0].clone();
+    assert_eq!(beat["cpu_slots"], json!(cores - 1));
+    assert_eq!(beat["mem_slots"], json!((bytes >> 20) - 512));
+    let kernel = agent.create_with(with_cpus(&json!(1000))).await;
+    assert!(!cpu_set(&kernel).contains(&0), "{:?}", cpu_set(&kernel));
+    let host = docker::inspect(kernel.container()).await["HostConfig"].clone();
+    assert_eq!(host["ShmSize"].as_i64(), Some(80 << 20));
+}
+
+#[tokio::test]
+async fn an_operator_who_keeps_everything_is_told_so() {
+    let bed = Bed::start().await;
+    let mut agent = bed.spawn_agent(&["--limit-cpus", "60000"]);
+    assert!(!agent.wait(secs(10)).await.success());
+    let output = agent.output();
+    assert!(output.contains("--reserved-cpus and --limit-cpus leave none of the cores"), "{output}");
+    assert!(bed.presence().await.is_empty(), "etcd is as it was");
 }
 
 #[tokio::test]
