@@ -27,6 +27,7 @@ mod fate;
 mod folders;
 pub mod labels;
 mod last_statistics;
+mod leftovers;
 mod life;
 mod live;
 mod node;

@@ -97,6 +97,8 @@ impl Running {
         life.background(&broken, async move { k.reconcile().await });
         let k = kernels.clone();
         life.background(&broken, async move { k.probe().await });
+        let k = kernels.clone();
+        life.background(&broken, async move { k.sweep().await });
         life.background(&broken, parts::advise(parts.docker));
         let (k, every) = (kernels.clone(), parts.stats_interval);
         life.background(&broken, async move { k.keep_samples(every).await });

@@ -57,6 +57,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             debug_kernel: kernels.debug_kernel,
             pids_limit: Some(kernels.kernel_pids_limit).filter(|limit| *limit > 0),
             adopt: kernels.adopt,
+            sweep_scratch: kernels.sweep_scratch,
             reconcile_every: tuning.reconcile_interval,
         },
         stop_kernels_on_exit: kernels.stop_kernels_on_exit,

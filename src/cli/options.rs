@@ -183,6 +183,9 @@ pub(super) struct KernelOpts {
     /// Take over running kernels of the Python agent
     #[arg(long, env = "BACKEND_ADOPT", value_parser = BoolishValueParser::new())]
     pub(super) adopt: bool,
+    /// Remove directories below the scratch root, older than a day, that have no note and no container
+    #[arg(long, env = "BACKEND_SWEEP_SCRATCH", value_parser = BoolishValueParser::new())]
+    pub(super) sweep_scratch: bool,
     /// End all kernels when the agent ends; they stay otherwise
     #[arg(long, env = "BACKEND_STOP_KERNELS_ON_EXIT", value_parser = BoolishValueParser::new())]
     pub(super) stop_kernels_on_exit: bool,

@@ -38,6 +38,8 @@ pub struct KernelsConfig {
     pub pids_limit: Option<i64>,
     /// Whether the Python agent's containers are taken over.
     pub adopt: bool,
+    /// Whether scratch directories that are nobody's are removed.
+    pub sweep_scratch: bool,
     /// The time between two comparisons with Docker's list.
     pub reconcile_every: Duration,
 }

@@ -55,15 +55,6 @@ pub enum ScratchError {
         /// The user the agent runs as.
         uid: u32,
     },
-    /// The scratch root could not be listed.
-    #[error("listing the scratch root {path} failed: {source}")]
-    List {
-        /// The scratch root.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
     /// The environment can't be written down.
     #[error(transparent)]
     Environ(#[from] EnvironError),

@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -24,7 +25,7 @@ const AGENT_DIR: &str = ".agent";
 
 /// The scratch root, checked to be usable. Clones mean the same one.
 ///
-/// Two agents may share one root: [`list`](Self::list) then shows the kernels of both, and both empty the trash.
+/// Two agents may share one root: [`older_than`](Self::older_than) then shows the kernels of both, and both empty the trash.
 #[derive(Debug, Clone)]
 pub struct ScratchRoot {
     /// Where it is, absolute and free of links, as Docker wants a bind's source.
@@ -34,7 +35,7 @@ pub struct ScratchRoot {
 }
 
 impl ScratchRoot {
-    /// Takes the existing directory `path`, makes `{root}/.agent/{trash,endings}` and tries to write there.
+    /// Takes the existing directory `path`, makes `{root}/.agent/{trash,making,endings}` and tries to write there.
     /// Blocks; meant for the start.
     pub fn open(path: &Path) -> Result<Self, ScratchError> {
         let uid = rustix::process::geteuid().as_raw();
@@ -48,7 +49,9 @@ impl ScratchRoot {
         }
         let not_writable = |source| ScratchError::RootNotWritable { path: path.clone(), uid, source };
         let agent_dir = path.join(AGENT_DIR);
-        for dir in [agent_dir.clone(), agent_dir.join("trash"), agent_dir.join("endings")] {
+        for dir in
+            [agent_dir.clone(), agent_dir.join("trash"), agent_dir.join("making"), agent_dir.join("endings")]
+        {
             match DirBuilder::new().mode(0o700).create(&dir) {
                 Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(not_writable(source));
@@ -81,7 +84,9 @@ impl ScratchRoot {
     /// Makes `{root}/{kernel}` (0755) with `.config/environ.txt` in it. A leftover of that name is moved to the
     /// trash first; a failure leaves nothing of that name behind.
     ///
-    /// Dropping the future does not stop the work: [`discard`](Self::discard) afterwards may come too early.
+    /// Dropping the future does not stop a file system that is late. What it makes then is taken away again, and never
+    /// what a later call has made under the same name: a directory gets its name when it is whole, and only while
+    /// somebody waits for it.
     pub async fn create(
         &self,
         kernel: KernelId,
@@ -89,24 +94,49 @@ impl ScratchRoot {
     ) -> Result<Scratch, ScratchError> {
         let environ = environ::render(environ)?;
         let root = self.clone();
-        off_runtime(move || {
-            let path = root.path_of(kernel);
-            let made = match make_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    tracing::warn!(%kernel, "a scratch directory was left over from an earlier kernel of this id");
-                    root.discard_now(kernel)?;
-                    make_dir(&path)
-                }
-                made => made,
-            };
-            if let Err(source) = made.and_then(|()| fill(&path, &environ)) {
-                // The first error is the one to tell; what can't be moved now is a leftover next time.
-                let _ = root.discard_now(kernel);
-                return Err(ScratchError::Create { kernel, source });
+        let (answer, answered) = oneshot::channel();
+        let work = tokio::task::spawn_blocking(move || root.make(kernel, &environ, answer));
+        match answered.await {
+            Ok(made) => made,
+            Err(_) => match work.await {
+                Err(source) => Err(ScratchError::BrokenOff { source }),
+                // It always answers.
+                Ok(()) => Err(ScratchError::Create { kernel, source: io::ErrorKind::Interrupted.into() }),
+            },
+        }
+    }
+
+    /// Makes it in a place of its own, then gives it its name. Looks before each step whether somebody still waits.
+    fn make(&self, kernel: KernelId, environ: &str, answer: oneshot::Sender<Result<Scratch, ScratchError>>) {
+        let failed = |source| ScratchError::Create { kernel, source };
+        let making = self.making().join(format!("{kernel}.{}", Uuid::new_v4().as_simple()));
+        let path = self.path_of(kernel);
+        let named = make_dir(&making).and_then(|()| fill(&making, environ)).map_err(failed).and_then(|()| {
+            if !answer.is_closed() && fs::symlink_metadata(&path).is_ok() {
+                tracing::warn!(%kernel, "a scratch directory was left over from an earlier kernel of this id");
+                self.discard_now(kernel)?;
             }
-            Ok(Scratch::new(kernel, path))
-        })
-        .await
+            if answer.is_closed() {
+                return Err(failed(io::ErrorKind::Interrupted.into()));
+            }
+            let made = fs::symlink_metadata(&making).map_err(failed)?.ino();
+            fs::rename(&making, &path).map_err(failed)?;
+            Ok(made)
+        });
+        let made = named.as_ref().ok().copied();
+        if made.is_none() {
+            // The first error is the one to tell; what can't go now is swept later.
+            let _ = fs::remove_dir_all(&making);
+        }
+        if answer.send(named.map(|_| Scratch::new(kernel, path.clone()))).is_err()
+            && let Some(made) = made
+            && fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == made)
+        {
+            tracing::info!(%kernel, "its scratch directory came after it was given up; taking it away");
+            if let Err(error) = self.discard_now(kernel) {
+                tracing::warn!(%kernel, %error, "could not take a late scratch directory away");
+            }
+        }
     }
 
     /// The directory of a kernel, if it is there. One `stat`, off the runtime: the disk may hang.
@@ -118,17 +148,26 @@ impl ScratchRoot {
         is_dir.then(|| Scratch::new(kernel, path))
     }
 
-    /// The kernels that have a directory here; whatever has another name is not ours. Reads one directory.
-    pub fn list(&self) -> Result<Vec<KernelId>, ScratchError> {
-        let failed = |source| ScratchError::List { path: self.path.clone(), source };
+    /// The kernels that have had a directory here for at least `age`; whatever has another name is not ours. What was in
+    /// the making for so long belongs to a create that nobody waits for, and goes. Blocks.
+    pub fn older_than(&self, age: Duration) -> io::Result<Vec<KernelId>> {
+        let is_old =
+            |found: &fs::Metadata| found.modified().is_ok_and(|at| at.elapsed().unwrap_or_default() >= age);
+        for entry in fs::read_dir(self.making())? {
+            let entry = entry?;
+            if entry.metadata().is_ok_and(|found| is_old(&found)) {
+                fs::rename(entry.path(), self.trash().join(entry.file_name()))?;
+                self.discarded.notify_one();
+            }
+        }
         let mut kernels = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
             let name = entry.file_name();
             let Some(kernel) = name.to_str().and_then(|name| name.parse::<KernelId>().ok()) else { continue };
             // A UUID has several spellings; the directory has one.
-            if name.to_str() == Some(&kernel.to_string()) && entry.file_type().is_ok_and(|kind| kind.is_dir())
-            {
+            let is_ours = name.to_str() == Some(&kernel.to_string());
+            if is_ours && entry.metadata().is_ok_and(|found| found.is_dir() && is_old(&found)) {
                 kernels.push(kernel);
             }
         }
@@ -150,6 +189,10 @@ impl ScratchRoot {
 
     fn path_of(&self, kernel: KernelId) -> PathBuf {
         self.path.join(kernel.to_string())
+    }
+
+    fn making(&self) -> PathBuf {
+        self.agent_dir().join("making")
     }
 
     fn trash(&self) -> PathBuf {
@@ -251,7 +294,7 @@ mod tests {
         let mut names: Vec<_> =
             fs::read_dir(root.agent_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["endings", "trash"]);
+        assert_eq!(names, ["endings", "making", "trash"]);
         ScratchRoot::open(dir.path()).unwrap();
     }
 
@@ -303,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_directories_named_by_an_id_are_kernels() {
+    async fn only_old_directories_named_by_an_id_are_kernels() {
         let dir = tempfile::tempdir().unwrap();
         let root = ScratchRoot::open(dir.path()).unwrap();
         let kernel = KernelId::random();
@@ -311,9 +354,65 @@ mod tests {
         fs::create_dir(dir.path().join("lost+found")).unwrap();
         fs::create_dir(dir.path().join("0B9E1D3A-1F0C-4A52-9A43-0C7A6F3B2F10")).unwrap();
         fs::write(dir.path().join(KernelId::random().to_string()), "").unwrap();
-        assert_eq!(root.list().unwrap(), [kernel]);
+        fs::create_dir(root.making().join("cut off")).unwrap();
+        assert!(root.older_than(Duration::from_secs(60)).unwrap().is_empty());
+        assert!(root.making().join("cut off").exists());
+        assert_eq!(root.older_than(Duration::ZERO).unwrap(), [kernel]);
+        assert!(!root.making().join("cut off").exists());
         root.discard(kernel).await.unwrap();
         root.discard(kernel).await.unwrap();
-        assert!(root.list().unwrap().is_empty());
+        assert!(root.older_than(Duration::ZERO).unwrap().is_empty());
+    }
+
+    /// A file system that does a create's work long after it was given up: here the only thread for such work is busy.
+    #[test]
+    fn a_create_that_was_given_up_leaves_nothing_however_late_the_file_system_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (alone, again) = (KernelId::random(), KernelId::random());
+        runtime.block_on(async {
+            let (disk, hangs) = std::sync::mpsc::channel::<()>();
+            let hanging = tokio::task::spawn_blocking(move || hangs.recv());
+            let environ = BTreeMap::from([("OF".to_owned(), "the first".to_owned())]);
+            for kernel in [alone, again] {
+                let create = root.create(kernel, &environ);
+                assert!(tokio::time::timeout(Duration::from_millis(20), create).await.is_err());
+                root.discard_now(kernel).unwrap();
+            }
+            // The kernel of this id was made again meanwhile.
+            let (answer, mut made) = oneshot::channel();
+            root.make(again, "", answer);
+            made.try_recv().unwrap().unwrap();
+            disk.send(()).unwrap();
+            hanging.await.unwrap().unwrap();
+            // Behind what was late.
+            tokio::task::spawn_blocking(|| {}).await.unwrap();
+        });
+        assert_eq!(root.older_than(Duration::ZERO).unwrap(), [again]);
+        assert_eq!(fs::read_to_string(root.path_of(again).join(".config/environ.txt")).unwrap(), "");
+        assert_eq!(fs::read_dir(root.making()).unwrap().count(), 0);
+    }
+
+    /// The file system is late between the last look and the name.
+    #[test]
+    fn a_directory_that_nobody_waits_for_any_more_is_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        for _ in 0..200 {
+            let kernel = KernelId::random();
+            let (answer, made) = oneshot::channel();
+            let giving_up = std::thread::spawn(move || drop(made));
+            root.make(kernel, "", answer);
+            giving_up.join().unwrap();
+            // What undoing a kernel does: it may have been whole just before it was given up.
+            root.discard_now(kernel).unwrap();
+        }
+        assert!(root.older_than(Duration::ZERO).unwrap().is_empty());
+        assert_eq!(fs::read_dir(root.making()).unwrap().count(), 0);
     }
 }

@@ -342,3 +342,45 @@ async fn a_kernel_that_is_looked_at_hears_a_destroy_and_a_stop() {
     kept.destroy().await;
     ends_once(&bed, &agent, &kept.id, "user-requested").await;
 }
+
+/// What crashes of other times have left below the scratch root: named, or removed where the operator wants that.
+#[tokio::test]
+async fn directories_that_are_nobody_s_are_named_once_and_removed_on_request() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    agent.stop().await;
+    let [old, young, noted, contained] = [(); 4].map(|()| new_id());
+    for id in [&old, &young, &noted, &contained] {
+        std::fs::create_dir(bed.scratch().join(id)).unwrap();
+    }
+    std::fs::write(bed.scratch().join(&old).join("file"), "").unwrap();
+    std::fs::create_dir(bed.scratch().join("lost+found")).unwrap();
+    // Another agent's note and container; none that this one would look at otherwise.
+    let note = json!({ "version": 1, "owner": "another/i-agent", "kernel": noted, "phase": "running",
+        "run": null, "last_use": 0, "adopted": null });
+    std::fs::write(bed.scratch().join(format!(".agent/kernels/{noted}.json")), note.to_string()).unwrap();
+    let label = format!("{}={}", docker::NAMESPACE_LABEL, bed.namespace);
+    let image = format!("lablup/kernel-{}", image::tiny());
+    docker(&["create", "--name", &format!("kernel.tiny.{contained}"), "--label", &label, &image]).await;
+    for id in [&old, &noted, &contained, &kernel.id, &"lost+found".to_owned()] {
+        let days = ["-d", "2 days ago", &bed.scratch().join(id).display().to_string()].map(str::to_owned);
+        assert!(std::process::Command::new("touch").args(days).status().unwrap().success());
+    }
+
+    let mut agent = bed.agent(&[]).await;
+    until("a word about it", secs(5), async || agent.output().contains("--sweep-scratch").then_some(()))
+        .await;
+    assert_eq!(agent.output().matches(&old).count(), 1, "{}", agent.output());
+    for id in [&young, &noted, &contained, &kernel.id] {
+        assert!(!agent.output().lines().any(|line| line.contains("--sweep-scratch") && line.contains(id)));
+    }
+    agent.stop().await;
+    let mut left = vec![young, noted, contained, kernel.id.clone(), "lost+found".to_owned()];
+    left.sort();
+    assert!(bed.scratch().join(&old).exists(), "nobody wanted it removed");
+    let agent = bed.agent(&["--sweep-scratch"]).await;
+    until("its removal", secs(5), async || (bed.scratch_dirs() == left).then_some(())).await;
+    kernel.destroy().await;
+    ends_once(&bed, &agent, &kernel.id, "user-requested").await;
+}
