@@ -25,6 +25,7 @@ mod disk;
 pub mod error;
 mod fate;
 mod folders;
+mod inbox;
 pub mod labels;
 mod last_statistics;
 mod leftovers;

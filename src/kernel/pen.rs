@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::disk::InOrder;
 use super::node::Node;
-use super::notes::{KernelNote, RunNote};
-use crate::ids::KernelId;
+use super::notes::{KernelNote, NotedPhase, RunNote, unix_now};
+use crate::ids::{ContainerId, KernelId};
 use crate::runner::{GoingRun, RunMemory, Spilled};
 
 /// How long the kernel's task waits for one write.
@@ -22,26 +22,61 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// The pause before the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The writer of one kernel's own note.
-#[derive(Default)]
+/// The kernel's own note, and its writer.
 pub(super) struct Pen {
+    node: Arc<Node>,
+    kernel: KernelId,
     order: InOrder,
+    /// What the disk has, or shall have.
+    note: KernelNote,
     /// When to write again what could not be written.
     again: Option<Instant>,
 }
 
 impl Pen {
-    /// Writes the note; `durable` syncs it to the disk.
-    pub(super) async fn write(
-        &mut self,
-        node: &Arc<Node>,
-        kernel: KernelId,
-        text: KernelNote,
-        durable: bool,
-    ) -> io::Result<()> {
-        let writer = node.clone();
+    pub(super) fn new(node: Arc<Node>, kernel: KernelId) -> Self {
+        Self {
+            order: InOrder::default(),
+            note: KernelNote::new(kernel, NotedPhase::Creating),
+            again: None,
+            node,
+            kernel,
+        }
+    }
+
+    /// The phase that was noted last.
+    pub(super) fn phase(&self) -> NotedPhase {
+        self.note.phase
+    }
+
+    /// The kernel runs in a container of the Python agent, which has no labels.
+    pub(super) fn adopted(&mut self, container: &ContainerId) {
+        self.note.adopted = Some(container.to_string());
+    }
+
+    /// Notes how far the kernel is. A disk that is full or hangs must not stop it, so a failure is only logged, and
+    /// mended later.
+    pub(super) async fn note(&mut self, phase: NotedPhase, last_use: Instant) {
+        let was_behind = self.again.is_some();
+        if let Err(error) = self.write(phase, last_use, false).await
+            && !was_behind
+        {
+            tracing::warn!(kernel = %self.kernel, %error, "could not note what the kernel does, trying again; check the disk below the scratch root");
+        }
+    }
+
+    /// The same for a caller that can't do without: synced to the disk.
+    pub(super) async fn note_durably(&mut self, phase: NotedPhase, last_use: Instant) -> io::Result<()> {
+        self.write(phase, last_use, true).await
+    }
+
+    async fn write(&mut self, phase: NotedPhase, last_use: Instant, durable: bool) -> io::Result<()> {
+        self.note.phase = phase;
+        // Not of now: taking a kernel back, for one, is no use of it.
+        self.note.last_use = unix_now().saturating_sub(last_use.elapsed().as_secs());
+        let (writer, kernel, text) = (self.node.clone(), self.kernel, self.note.clone());
         let write = move || writer.notes.note(kernel, &text, durable);
-        let written = self.order.within(node.notes.disk(), LIMIT, write).await;
+        let written = self.order.within(self.node.notes.disk(), LIMIT, write).await;
         self.again = written.is_err().then(|| Instant::now() + RETRY);
         written
     }
@@ -53,19 +88,18 @@ impl Pen {
 
     /// Removes both notes, behind what is being written. What a disk that hangs leaves is known for a leftover by the
     /// kernel's ending, or undone once more.
-    pub(super) async fn forget(&self, node: &Arc<Node>, kernel: KernelId, runs: &RunPen) {
-        let runs_done = runs.order.clone();
-        let (writer, disk) = (node.clone(), node.notes.disk().clone());
-        let forgotten = self.order.within(node.notes.disk(), LIMIT, move || {
+    pub(super) async fn forget(&self, runs: &RunPen) {
+        let (writer, kernel, disk) = (self.node.clone(), self.kernel, self.node.notes.disk());
+        let forget = move || {
             writer.notes.forget(kernel);
             Ok(())
-        });
-        // A run's last note may be on its way.
-        let ordered = async {
-            runs_done.within(&disk, LIMIT, || Ok(())).await?;
-            forgotten.await
         };
-        if let Err(error) = ordered.await {
+        let in_order = async {
+            // A run's last note may be on its way.
+            runs.order.within(disk, LIMIT, || Ok(())).await?;
+            self.order.within(disk, LIMIT, forget).await
+        };
+        if let Err(error) = in_order.await {
             tracing::warn!(%kernel, %error, "the kernel's note is slow to go; check the disk below the scratch root");
         }
     }

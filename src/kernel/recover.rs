@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::error::KernelError;
 use super::fate::{Candidate, Fate, decide};
+use super::inbox::Birth;
 use super::labels;
 use super::node::RETRIES;
 use super::notes::{Found, NotedPhase};
 use super::registry::Kernels;
-use super::task::Birth;
 use crate::docker::{ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 

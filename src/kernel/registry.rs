@@ -11,10 +11,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::inbox::{Birth, Cuts, Inbox, Restart};
 use super::life::{self, Begin, Stage};
 use super::node::Node;
 use super::phase::{Outcome, Phase};
-use super::task::{Birth, Cuts, Inbox, Kernel, Restart};
+use super::task::Kernel;
 use crate::ids::{ContainerId, KernelId};
 use crate::stats::Target;
 use crate::wire::event::EndReason;

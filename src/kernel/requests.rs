@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, KernelError};
+use super::inbox::{Birth, Restart};
 use super::live::Live;
 use super::phase::{Outcome, Phase};
 use super::registry::{Handle, Kernels};
-use super::task::{Birth, Restart};
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Begin, Code, Entry};
 use crate::wire::config::{ConfigPatch, KernelConfig};

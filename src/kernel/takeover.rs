@@ -1,15 +1,16 @@
 //! Taking a running container of an earlier life back, with all that its kernel had. Knows no kernel's state.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::container::{Made, ports};
+use super::container::{Made, look_at, ports};
 use super::error::KernelError;
 use super::labels;
 use super::node::Node;
 use super::notes::{KernelNote, Noted, NotedPhase, RunNote, unix_now};
 use super::reach;
 use crate::docker::Container;
-use crate::ids::KernelId;
+use crate::ids::{ContainerId, KernelId};
 use crate::resources::{Allocation, Held, parse_cpuset};
 use crate::runner::{GoingRun, Runs};
 use crate::units::{Cores, Gpus};
@@ -31,8 +32,26 @@ pub(super) struct TakenBack {
     pub(super) is_adopted: bool,
 }
 
+/// Looks at the container and takes it back. `None`: it runs no more.
+pub(super) async fn look(
+    node: &Arc<Node>,
+    kernel: KernelId,
+    container: &ContainerId,
+) -> Option<Result<Box<TakenBack>, KernelError>> {
+    let found = look_at(node, kernel, container).await?;
+    if !found.state.is_alive() {
+        let (exit_code, out_of_memory) = (found.exit_code.unwrap_or(-1), found.oom_killed);
+        tracing::info!(%kernel, exit_code, out_of_memory, "the container ended while no agent ran");
+        return None;
+    }
+    let reader = node.clone();
+    let noted = tokio::task::spawn_blocking(move || reader.notes.of(kernel)).await;
+    let Ok(noted) = noted else { return Some(Err(KernelError::Thread("read the kernel's notes"))) };
+    Some(take_back(node, kernel, &found, noted).await.map(Box::new))
+}
+
 /// Takes it back, or says what is odd about it.
-pub(super) async fn take_back(
+async fn take_back(
     node: &Node,
     kernel: KernelId,
     found: &Container,

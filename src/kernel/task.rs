@@ -11,16 +11,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::container::{self, Made};
 use super::error::{Failure, KernelError};
-use super::life::{Begin, Input, Life, Stage, Step};
+use super::inbox::{Birth, Inbox, Restart, cut};
+use super::life::{Input, Life, Stage, Step};
 use super::live::Live;
 use super::node::Node;
-use super::notes::{KernelNote, NotedPhase, unix_now};
+use super::notes::NotedPhase;
 use super::pen::{Pen, RunPen};
 use super::phase::{Outcome, Phase};
 use super::takeover::{self, TakenBack};
@@ -30,74 +30,10 @@ use crate::resources::Allocation;
 use crate::runner::{Activity, GoingRun, RunMemory, Runs};
 use crate::wire::config::{ConfigPatch, KernelConfig};
 use crate::wire::event::{EndReason, Event};
-use crate::wire::reply::KernelPlace;
 use crate::wire::sample::Sample;
 
 /// How long a restart may take.
 const RESTART_LIMIT: Duration = Duration::from_secs(28);
-
-/// How a kernel comes into a task.
-pub(super) enum Birth {
-    /// The manager asks for it; its limit counts from when the request was received.
-    Asked(KernelConfig, Option<Instant>),
-    /// A container of an earlier life of the agent, or of the Python agent.
-    Found {
-        container: ContainerId,
-        /// Its last statistics, if it turns out to be dead.
-        sample: Option<Sample>,
-        /// An earlier life was restarting it.
-        restarting: bool,
-    },
-    /// An earlier life was ending it, or noted a kernel whose container is gone.
-    Ended { reason: EndReason, sample: Option<Sample>, restarting: bool },
-    /// An earlier life was making it, and nobody was answered, or told its end already.
-    Leftover,
-    /// The manager asks for the end of a kernel that is over or that was never here; as far as it was told, with this
-    /// reason and these statistics.
-    Unheard(EndReason, Option<Sample>),
-}
-
-impl Birth {
-    fn begin(&self) -> Begin {
-        match self {
-            Self::Asked(..) => Begin::Asked,
-            Self::Found { restarting, .. } => Begin::Found { restarting: *restarting },
-            Self::Ended { reason, restarting, .. } => {
-                Begin::Ended { reason: *reason, restarting: *restarting }
-            }
-            Self::Leftover => Begin::Leftover,
-            Self::Unheard(reason, _) => Begin::Unheard(*reason),
-        }
-    }
-}
-
-/// What the handle sends.
-pub(super) struct Inbox {
-    pub(super) cuts: Cuts,
-    pub(super) deaths: mpsc::UnboundedReceiver<ContainerId>,
-    pub(super) restarts: mpsc::UnboundedReceiver<Restart>,
-    pub(super) used: watch::Receiver<Instant>,
-}
-
-/// What may cut off whatever goes on.
-pub(super) struct Cuts {
-    pub(super) terminate: mpsc::UnboundedReceiver<EndReason>,
-    /// Cancelled when whoever asked for it has left without an answer, and so knows of no kernel.
-    pub(super) unwanted: CancellationToken,
-}
-
-/// One request to restart.
-pub(super) struct Restart {
-    pub(super) config: ConfigPatch,
-    pub(super) answer: oneshot::Sender<Result<KernelPlace, Failure>>,
-}
-
-impl Restart {
-    fn refuse(self, why: Failure) {
-        // The asker may be gone; nothing depends on its hearing.
-        let _ = self.answer.send(Err(why));
-    }
-}
 
 /// One kernel.
 pub(super) struct Kernel {
@@ -134,9 +70,7 @@ pub(super) struct Kernel {
     telling: Option<Telling>,
     /// Its event, once that has a place in the queue.
     queued: Option<QueuedTelling>,
-    /// What the agent remembers of it on disk.
-    note: KernelNote,
-    /// Writes the note.
+    /// Writes what the agent remembers of it on disk.
     pen: Pen,
     /// Writes the note of its runs.
     run_pen: RunPen,
@@ -179,8 +113,7 @@ impl Kernel {
             sample,
             telling: None,
             queued: None,
-            note: KernelNote::new(id, NotedPhase::Creating),
-            pen: Pen::default(),
+            pen: Pen::new(node.clone(), id),
             run_pen: RunPen::new(node.clone(), id),
             last_use: Instant::now(),
             node,
@@ -277,7 +210,7 @@ impl Kernel {
         let mut result = made.map(|made| self.connect(made, Runs::default(), Some(GoingRun::default())));
         if let Ok(live) = &result
             // On the disk before the answer: the next life undoes what is noted as being made.
-            && let Err(source) = self.write_note(NotedPhase::Running, true).await
+            && let Err(source) = self.pen.note_durably(NotedPhase::Running, self.last_use).await
         {
             live.runner.close();
             result = Err((self.node.not_noted(source), Input::Failed));
@@ -303,7 +236,7 @@ impl Kernel {
         let looked = tokio::select! {
             biased;
             input = cut(&mut inbox.cuts, node) => return input,
-            looked = look_at(node, *id, &container) => looked,
+            looked = takeover::look(node, *id, &container) => looked,
         };
         match looked {
             None => Input::Dead,
@@ -324,8 +257,10 @@ impl Kernel {
         let run = going.as_ref().and_then(|going| going.run.clone());
         let live = self.connect(made, runs, going);
         self.last_use = Instant::now().checked_sub(unused).unwrap_or(self.last_use);
-        self.note.adopted = is_adopted.then(|| live.place.container.to_string());
-        self.note_phase(NotedPhase::Running).await;
+        if is_adopted {
+            self.pen.adopted(&live.place.container);
+        }
+        self.pen.note(NotedPhase::Running, self.last_use).await;
         if let Some(run) = &run {
             // Files that are new from now on are its own.
             live.remember_output(run).await;
@@ -359,8 +294,8 @@ impl Kernel {
             let now = self.activity.borrow_and_update().clone();
             let expires = self.expiry(&live, &now);
             let idles = self.idle_deadline(&now);
-            if self.note.phase != NotedPhase::Running {
-                self.note_phase(NotedPhase::Running).await;
+            if self.pen.phase() != NotedPhase::Running {
+                self.pen.note(NotedPhase::Running, self.last_use).await;
             }
             tokio::select! {
                 biased;
@@ -382,7 +317,7 @@ impl Kernel {
                     tracing::warn!(kernel = %self.id, "the kernel's process ended, and Docker does not say so; ending the kernel");
                     return Input::TimeUp(EndReason::SelfTerminated);
                 }
-                () = at(self.pen.again()) => self.note_phase(NotedPhase::Running).await,
+                () = at(self.pen.again()) => self.pen.note(NotedPhase::Running, self.last_use).await,
                 () = at(expires) => {
                     tracing::info!(kernel = %self.id, "the run took longer than the image allows");
                     live.runner.expire();
@@ -400,7 +335,7 @@ impl Kernel {
                 Ok(()) = self.activity.changed() => self.last_use = Instant::now(),
                 Ok(()) = self.inbox.used.changed() => {
                     self.last_use = *self.inbox.used.borrow_and_update();
-                    self.note_phase(NotedPhase::Running).await;
+                    self.pen.note(NotedPhase::Running, self.last_use).await;
                 }
             }
         }
@@ -443,7 +378,7 @@ impl Kernel {
         };
         old.runner.close();
         let kept = self.run_pen.keep(GoingRun::default()).await;
-        self.note_phase(NotedPhase::Restarting).await;
+        self.pen.note(NotedPhase::Restarting, self.last_use).await;
         self.node.events.emit(Event::KernelCreating(self.id));
         self.merge(config);
         let Self { node, id, config, allocation, inbox, .. } = self;
@@ -531,7 +466,7 @@ impl Kernel {
             self.queued = Some(telling.queue());
             tracing::info!(kernel = %self.id, %reason, "ended");
         }
-        self.pen.forget(&self.node, self.id, &self.run_pen).await;
+        self.pen.forget(&self.run_pen).await;
         Input::Done
     }
 
@@ -541,12 +476,12 @@ impl Kernel {
             tracing::warn!(kernel = %self.id, "whoever asked for the kernel left before the answer; undoing the create");
             live.runner.close();
             // A crash from here on finds a kernel that was never answered.
-            self.note_phase(NotedPhase::Creating).await;
+            self.pen.note(NotedPhase::Creating, self.last_use).await;
         }
         self.allocation = None;
         container::clear(&self.node, self.id).await;
         container::discard(&self.node, self.id).await;
-        self.pen.forget(&self.node, self.id, &self.run_pen).await;
+        self.pen.forget(&self.run_pen).await;
         Input::Done
     }
 
@@ -562,25 +497,6 @@ impl Kernel {
         (!activity.in_use).then(|| self.last_use.checked_add(timeout)).flatten()
     }
 
-    /// Writes the note; a disk that is full or hangs must not stop the kernel, so a failure is only logged, and mended
-    /// later.
-    async fn note_phase(&mut self, phase: NotedPhase) {
-        let was_behind = self.pen.again().is_some();
-        if let Err(error) = self.write_note(phase, false).await
-            && !was_behind
-        {
-            tracing::warn!(kernel = %self.id, %error, "could not note what the kernel does, trying again; check the disk below the scratch root");
-        }
-    }
-
-    /// The same for a caller that can't do without.
-    async fn write_note(&mut self, phase: NotedPhase, durable: bool) -> std::io::Result<()> {
-        self.note.phase = phase;
-        // Not of now: taking a kernel back, for one, is no use of it.
-        self.note.last_use = unix_now().saturating_sub(self.last_use.elapsed().as_secs());
-        self.pen.write(&self.node, self.id, self.note.clone(), durable).await
-    }
-
     /// What the new config leaves empty stays as it was (section 12, item 18).
     fn merge(&mut self, patch: ConfigPatch) {
         let new = patch.apply(&self.config);
@@ -590,34 +506,6 @@ impl Kernel {
         }
         self.config = new;
     }
-}
-
-/// What may cut off whatever a kernel is in the middle of.
-async fn cut(cuts: &mut Cuts, node: &Node) -> Input {
-    tokio::select! {
-        biased;
-        Some(reason) = cuts.terminate.recv() => Input::Terminate(reason),
-        () = node.detach.cancelled() => Input::Detach,
-        () = cuts.unwanted.cancelled() => Input::AskerLeft,
-    }
-}
-
-/// `None`: it runs no more.
-async fn look_at(
-    node: &Arc<Node>,
-    kernel: KernelId,
-    container: &ContainerId,
-) -> Option<Result<Box<TakenBack>, KernelError>> {
-    let found = container::look_at(node, kernel, container).await?;
-    if !found.state.is_alive() {
-        let (exit_code, out_of_memory) = (found.exit_code.unwrap_or(-1), found.oom_killed);
-        tracing::info!(%kernel, exit_code, out_of_memory, "the container ended while no agent ran");
-        return None;
-    }
-    let reader = node.clone();
-    let noted = tokio::task::spawn_blocking(move || reader.notes.of(kernel)).await;
-    let Ok(noted) = noted else { return Some(Err(KernelError::Thread("read the kernel's notes"))) };
-    Some(takeover::take_back(node, kernel, &found, noted).await.map(Box::new))
 }
 
 /// Waits for the moment; for ever when there is none.
