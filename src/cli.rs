@@ -16,6 +16,7 @@ mod paths;
 mod report;
 mod run;
 mod settings;
+mod signals;
 mod terminal;
 mod values;
 

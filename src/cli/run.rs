@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{AgentArgs, ClientCommand, Command, Exit, commands, events};
+use super::{AgentArgs, ClientCommand, Command, Exit, commands, events, signals};
 use crate::agent;
 use crate::agent::config::Config;
 use crate::client::{CallError, Client};
@@ -61,8 +60,8 @@ fn live(config: Config, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         // Ends of kernels may take their time where they are asked for.
-        let limit = (!config.stop_kernels_on_exit).then_some(STOP_LIMIT);
-        stop_on_signals(stop.clone(), limit, telemetry).context("could not listen for signals")?;
+        let is_limited = !config.stop_kernels_on_exit;
+        signals::listen(stop.clone(), is_limited, telemetry).context("could not listen for signals")?;
         agent::run(config, telemetry, stop).await.map_err(anyhow::Error::from)
     });
     // Threads that hang in a system call (a dead network file system) must not keep the process.
@@ -78,59 +77,6 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, limit = ?limit.current, "could not raise the limit of open files");
     }
-}
-
-/// The stop has limits for each of its steps, which stay below this together; a disk or a log that hangs has none.
-const STOP_LIMIT: Duration = Duration::from_millis(4700);
-
-/// What log lines and reports get where the process has to end at once.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// Ends the process whatever hangs. A thread of its own: the runtime may hang, too.
-fn end_after(limit: Duration, telemetry: &Arc<Telemetry>) {
-    let telemetry = Arc::clone(telemetry);
-    let ending = std::thread::Builder::new().name("stop-limit".to_owned()).spawn(move || {
-        std::thread::sleep(limit);
-        tracing::error!("the stop hangs; ending without it, the next start finishes what is open");
-        telemetry.close(LAST_WORDS);
-        std::process::exit(1);
-    });
-    if let Err(error) = ending {
-        tracing::warn!(%error, "could not limit the time of the stop");
-    }
-}
-
-/// The first signal stops in order, the second at once.
-fn stop_on_signals(
-    stop: CancellationToken,
-    limit: Option<Duration>,
-    telemetry: &Arc<Telemetry>,
-) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let telemetry = Arc::clone(telemetry);
-    tokio::spawn(async move {
-        for is_second in [false, true] {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if is_second {
-                tracing::warn!(
-                    signal = name,
-                    "a second signal: stopping at once; the next start finishes what is open"
-                );
-                telemetry.close(LAST_WORDS);
-                std::process::exit(1);
-            }
-            tracing::info!(signal = name, "asked to stop");
-            if let Some(limit) = limit {
-                end_after(limit, &telemetry);
-            }
-            stop.cancel();
-        }
-    });
-    Ok(())
 }
 
 async fn run_client(args: AgentArgs, command: ClientCommand) -> Exit {

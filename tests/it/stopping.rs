@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value as Json, json};
 
 use crate::support::engine::{Engine, Fails};
 use crate::support::msgpack::{from_json, to_json};
-use crate::support::{Bed, docker, secs, until};
+use crate::support::{Agent, Bed, docker, secs, until};
 
 #[tokio::test]
 async fn a_run_goes_on_through_a_stop_and_its_caller_can_follow_it() {
@@ -93,29 +94,56 @@ async fn a_stop_while_waiting_for_the_manager_is_quick() {
     assert!(agent.stop().await.success());
 }
 
+/// Sends the agent a signal, to its process alone.
+fn signal(agent: &Agent, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(agent.pid().try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_half_a_second_later_ends_at_once() {
     let mut bed = Bed::start().await;
     let mut agent = bed.agent(&[]).await;
     bed.etcd.pause().await;
     bed.manager.down();
-    let begin = Instant::now();
-    let pid = agent.pid().to_string();
-    for _ in 0..2 {
-        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
-        // Two signals of a kind that come together are one.
-        until("the first to be heard", secs(5), async || {
-            agent.output().contains("asked to stop").then_some(())
-        })
+    signal(&agent, Signal::TERM);
+    until("the first to be heard", secs(5), async || agent.output().contains("asked to stop").then_some(()))
         .await;
-    }
-    agent.wait(secs(2)).await;
-    println!("ended {:?} after the first signal", begin.elapsed());
-    assert!(begin.elapsed() < secs(2));
+    let heard = Instant::now();
+    until("the end", secs(2), async || {
+        // One of them is the first that is late enough.
+        signal(&agent, Signal::TERM);
+        (!agent.is_alive()).then_some(())
+    })
+    .await;
+    println!("ended {:?} after the first signal", heard.elapsed());
+    // The first was heard up to 50 ms earlier.
+    assert!(heard.elapsed() > std::time::Duration::from_millis(400) && heard.elapsed() < secs(2));
     let output = agent.output();
     assert!(output.lines().last().unwrap_or_default().contains("a second signal"), "{output}");
     bed.etcd.resume();
+}
+
+/// A supervisor may signal the group and the process, a terminal with one signal and a script with another.
+#[tokio::test]
+async fn signals_that_come_together_are_one() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    signal(&agent, Signal::INT);
+    signal(&agent, Signal::TERM);
+    assert!(agent.wait(secs(5)).await.success(), "{}", agent.output());
+    bed.wait_event("instance_terminated", |_| true, secs(1)).await;
+}
+
+#[tokio::test]
+async fn a_hangup_ends_nothing_and_says_so() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    signal(&agent, Signal::HUP);
+    until("the line", secs(5), async || agent.output().contains("SIGHUP: nothing is reloaded").then_some(()))
+        .await;
+    assert_eq!(agent.call("ping", json!(["there"])).await.unwrap(), "there");
+    assert!(agent.stop().await.success());
+    bed.wait_event("instance_terminated", |_| true, secs(1)).await;
 }
 
 #[tokio::test]
@@ -127,8 +155,7 @@ async fn stopping_the_kernels_too_reaches_those_that_are_not_found_yet() {
     agent.kill9();
     engine.fail("GET", "/containers/json", Fails::Late, 1);
     let mut agent = bed.agent(&["--docker-host", &engine.host(), "--stop-kernels-on-exit"]).await;
-    let asked = std::process::Command::new("kill").args(["-TERM", &agent.pid().to_string()]).status();
-    assert!(asked.unwrap().success());
+    signal(&agent, Signal::TERM);
     until("the stop", secs(5), async || agent.output().contains("stop_kernels=true").then_some(())).await;
     engine.release();
     assert!(agent.wait(secs(10)).await.success());

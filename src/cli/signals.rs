@@ -1,0 +1,126 @@
+//! Signals: which of them end the agent, and how soon.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::Telemetry;
+
+/// The stop has limits for each of its steps, which stay below this together; a disk or a log that hangs has none.
+const STOP_LIMIT: Duration = Duration::from_millis(4700);
+
+/// What log lines and reports get where the process has to end at once.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Signals that come sooner after the first are a part of it: supervisors and terminals signal a process and its group,
+/// with two signals at times.
+const ONE_REQUEST: Duration = Duration::from_millis(500);
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// To stop in order.
+    Stop,
+    /// What was asked for already.
+    Again,
+    /// To end, whatever is open.
+    AtOnce,
+}
+
+/// What `SIGTERM` and `SIGINT` have asked for so far.
+#[derive(Debug, Default)]
+struct Requests {
+    /// When the first came.
+    first: Option<Instant>,
+}
+
+impl Requests {
+    /// One more.
+    fn heard(&mut self, now: Instant) -> Asked {
+        match self.first {
+            None => {
+                self.first = Some(now);
+                Asked::Stop
+            }
+            Some(first) if now.duration_since(first) < ONE_REQUEST => Asked::Again,
+            Some(_) => Asked::AtOnce,
+        }
+    }
+}
+
+/// Listens for signals from now on: the first `SIGTERM` or `SIGINT` cancels `stop`, and where `is_limited` ends the
+/// process when the stop hangs; a later one ends the process at once.
+pub(super) fn listen(
+    stop: CancellationToken,
+    is_limited: bool,
+    telemetry: &Arc<Telemetry>,
+) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let telemetry = Arc::clone(telemetry);
+    tokio::spawn(async move {
+        let mut requests = Requests::default();
+        loop {
+            let signal = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: nothing is reloaded; restart the agent to change settings");
+                    continue;
+                }
+            };
+            match requests.heard(Instant::now()) {
+                Asked::Stop => {
+                    tracing::info!(signal, "asked to stop");
+                    if is_limited {
+                        end_after(STOP_LIMIT, &telemetry);
+                    }
+                    stop.cancel();
+                }
+                Asked::Again => tracing::debug!(signal, "asked to stop once more"),
+                Asked::AtOnce => {
+                    tracing::warn!(
+                        signal,
+                        "a second signal: stopping at once; the next start finishes what is open"
+                    );
+                    telemetry.close(LAST_WORDS);
+                    std::process::exit(1);
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Ends the process whatever hangs. A thread of its own: the runtime may hang, too.
+fn end_after(limit: Duration, telemetry: &Arc<Telemetry>) {
+    let telemetry = Arc::clone(telemetry);
+    let ending = std::thread::Builder::new().name("stop-limit".to_owned()).spawn(move || {
+        std::thread::sleep(limit);
+        tracing::error!("the stop hangs; ending without it, the next start finishes what is open");
+        telemetry.close(LAST_WORDS);
+        std::process::exit(1);
+    });
+    if let Err(error) = ending {
+        tracing::warn!(%error, "could not limit the time of the stop");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_signal_half_a_second_after_the_first_means_at_once() {
+        let (mut requests, first) = (Requests::default(), Instant::now());
+        let mut after = |ms| requests.heard(first + Duration::from_millis(ms));
+        assert_eq!(after(0), Asked::Stop);
+        assert_eq!(after(0), Asked::Again);
+        assert_eq!(after(499), Asked::Again);
+        assert_eq!(after(500), Asked::AtOnce);
+    }
+}
