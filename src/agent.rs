@@ -7,22 +7,29 @@
 //! it needs; no part knows this one.
 
 pub mod config;
+mod lock;
 mod pair;
 mod parts;
 mod running;
 mod stop;
+mod systemd;
 
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::config::Config;
+pub use self::lock::{Holder, LockError};
 pub use self::running::Running;
+use crate::identity::{self, Identity, IdentityConfig};
+use crate::kernel::labels::Owner;
 use crate::kernel::notes::NotesDir;
 use crate::rpc;
 use crate::scratch::{OutputStore, ScratchRoot};
@@ -34,6 +41,9 @@ pub enum StartError {
     /// The scratch root can't be used.
     #[error(transparent)]
     Scratch(#[from] crate::scratch::ScratchError),
+    /// Another agent has this one's scratch root or name.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// The notes below the scratch root can't be used.
     #[error("could not open the notes of kernels below {path}; check the owner and the disk")]
     Notes {
@@ -69,6 +79,9 @@ pub enum StartError {
 /// An agent that has all that it needs of this machine, and that nobody else has heard of.
 pub struct Agent {
     config: Config,
+    identity: Identity,
+    /// Whose kernels are this agent's.
+    owner: Owner,
     scratch: ScratchRoot,
     notes: NotesDir,
     outputs: OutputStore,
@@ -87,13 +100,18 @@ struct Life {
     end: CancellationToken,
     /// Those tasks.
     tracker: TaskTracker,
+    /// Keep other agents out, to the last moment.
+    _locks: (Option<File>, Option<Arc<UnixListener>>),
     /// Cancels `end`.
     _given_up: DropGuard,
 }
 
 /// Runs the agent until `stop`, then stops it in order. An error is one of the start.
 pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken) -> Result<(), StartError> {
-    let agent = Agent::bind(config, telemetry).await?;
+    let binding = Box::pin(Agent::bind(config, telemetry));
+    let Some(agent) = stop.run_until_cancelled(binding).await else { return Ok(()) };
+    let agent = agent?;
+    systemd::ready(agent.readiness.subscribe(), &stop, &agent.life.end, &agent.life.tracker);
     match agent.pair(&stop).await? {
         Some(running) => running.run(stop).await,
         None => Ok(()),
@@ -101,17 +119,24 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
 }
 
 impl Agent {
-    /// Takes everything that can fail on this machine: directories, sockets, the settings of clients. Whatever fails,
-    /// neither etcd nor the manager has been told of this agent, and a supervisor may try again as often as it likes.
+    /// Takes everything that can fail on this machine: directories, locks, sockets, the settings of clients. Whatever
+    /// fails, neither etcd nor the manager has been told of this agent, and a supervisor may try again as often as it
+    /// likes.
     pub async fn bind(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.cluster.namespace, "starting");
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         let scratch = ScratchRoot::open(&config.scratch_root)?;
+        let root_lock = lock::root(scratch.path(), &scratch.agent_dir())?;
         let notes = NotesDir::open(&scratch.agent_dir())
             .map_err(|source| StartError::Notes { path: scratch.agent_dir(), source })?;
         let outputs = OutputStore::new(config.s3.clone())?;
+        let memory = Some(scratch.agent_dir().join("identity.json"));
+        let identity = identity::discover(IdentityConfig { memory, ..config.identity.clone() }).await;
+        let owner =
+            Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
+        let name_lock = lock::name(&owner).await?.map(Arc::new);
         let metrics = match config.metrics_addr {
             Some(addr) => {
                 let bound = TcpListener::bind(addr).await;
@@ -121,18 +146,33 @@ impl Agent {
         };
         let server = rpc::Server::bind(&format!("*:{}", config.agent_port), parts::rpc_limits(config.rpc))?;
 
-        let life = Life::begin();
+        let life = Life::begin(root_lock, name_lock);
         let readiness = watch::Sender::new(Readiness::not_ready(vec!["starting".to_owned()]));
         if let Some(listener) = metrics {
             telemetry.serve_metrics(listener, readiness.subscribe(), life.end.clone(), &life.tracker);
         }
-        Ok(Self { config, scratch, notes, outputs, server, readiness, meters: telemetry.meters(), life })
+        Ok(Self {
+            config,
+            identity,
+            owner,
+            scratch,
+            notes,
+            outputs,
+            server,
+            readiness,
+            meters: telemetry.meters(),
+            life,
+        })
     }
 }
 
 impl Life {
-    fn begin() -> Self {
-        let end = CancellationToken::new();
-        Self { tracker: TaskTracker::new(), _given_up: end.clone().drop_guard(), end }
+    fn begin(root_lock: Option<File>, name_lock: Option<Arc<UnixListener>>) -> Self {
+        let (end, tracker) = (CancellationToken::new(), TaskTracker::new());
+        if let Some(listener) = name_lock.clone() {
+            let end = end.clone();
+            tracker.spawn(async move { end.run_until_cancelled(lock::let_callers_go(&listener)).await });
+        }
+        Self { tracker, _locks: (root_lock, name_lock), _given_up: end.clone().drop_guard(), end }
     }
 }

@@ -5,6 +5,7 @@
 //! {root}/{kernel id}/.config/environ.txt
 //! {root}/{kernel id}/.output/        what a run leaves for the user
 //! {root}/.agent/                     0700, never inside a container
+//! {root}/.agent/lock                one agent at a time (kept by the agent room)
 //! {root}/.agent/endings/             the journal of endings (kept by the kernel room)
 //! {root}/.agent/making/{kernel id}.* directories that get their name when they are whole
 //! {root}/.agent/trash/{kernel id}.*  directories on their way out

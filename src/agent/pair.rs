@@ -1,4 +1,4 @@
-//! From what this machine gives to an agent that serves: Docker, identity, etcd, the manager, then the parts.
+//! From what this machine gives to an agent that serves: Docker, etcd, the manager, then the parts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +13,7 @@ use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::HeartbeatConfig;
-use crate::identity::{self, IdentityConfig};
 use crate::images::{Images, ImagesConfig};
-use crate::kernel::labels::Owner;
 use crate::kernel::{FolderChecks, Kernels, LastStatistics, Node};
 use crate::stats::{Collector, Store};
 use crate::telemetry::Readiness;
@@ -33,7 +31,7 @@ impl Agent {
     // One straight line on purpose: the order of the start is the thing to read here.
     #[allow(clippy::too_many_lines)]
     pub async fn pair(self, stop: &CancellationToken) -> Result<Option<Running>, StartError> {
-        let Self { config, scratch, notes, outputs, server, readiness, meters, life } = self;
+        let Self { config, identity, owner, scratch, notes, outputs, server, readiness, meters, life } = self;
         let (end, tracker) = (&life.end, &life.tracker);
         let waits_for =
             |what: &str| drop(readiness.send_replace(Readiness::not_ready(vec![what.to_owned()])));
@@ -46,17 +44,16 @@ impl Agent {
         let (resources, gpus) = parts::discover_resources(&info, config.limits).await?;
         // From before the first look at the containers, so that nothing falls in between.
         let events_since = parts::unix_nanos();
-        let memory = Some(scratch.agent_dir().join("identity.json"));
-        let identity = identity::discover(IdentityConfig { memory, ..config.identity }).await;
         let agent_host = config.agent_host.unwrap_or_else(|| identity.ip.to_string());
         let kernel_host = config.kernel_host.unwrap_or_else(|| agent_host.clone());
         tracing::info!(instance = %identity.instance_id, host = agent_host, region = identity.region, "this machine");
 
-        let owner =
-            Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
         let cluster = Cluster::start(config.cluster, &identity.instance_id, end, tracker);
-        waits_for("waiting for the manager");
-        let Some(manager) = stop.run_until_cancelled(cluster.wait_for_manager()).await else {
+        let manager = tokio::select! {
+            manager = stop.run_until_cancelled(cluster.wait_for_manager()) => manager,
+            never = parts::say_what_is_awaited(&cluster, waits_for) => match never {},
+        };
+        let Some(manager) = manager else {
             return Ok(None);
         };
         tracing::info!(manager = manager.manager_id, "paired with the manager");

@@ -1,5 +1,6 @@
 //! The small glue between parts that know nothing of each other.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -65,6 +66,25 @@ pub(super) async fn wait_for_docker(docker: &Docker) -> EngineInfo {
             Err(error) => tracing::debug!(%error, "still waiting for Docker"),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Says for ever what is awaited before the manager's settings are there.
+pub(super) async fn say_what_is_awaited(cluster: &Cluster, say: impl Fn(&str)) -> Infallible {
+    let mut status = cluster.status();
+    loop {
+        let text = {
+            let status = status.borrow_and_update();
+            match (status.etcd_reachable, status.gaps.is_empty()) {
+                (false, _) => "waiting for etcd".to_owned(),
+                (true, true) => "waiting for the manager".to_owned(),
+                (true, false) => format!("waiting for the manager ({})", status.gaps),
+            }
+        };
+        say(&text);
+        if status.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 
@@ -249,11 +269,4 @@ fn gpu_gauges(readings: &[GpuReading], used: &InUse) -> Vec<GpuGauges> {
 pub(super) fn unix_nanos() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Tells systemd, where it started the agent; nobody else listens.
-pub(super) fn tell_systemd(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::debug!(%error, "could not tell systemd");
-    }
 }

@@ -146,7 +146,6 @@ impl Running {
             ),
         );
         tracing::info!(port, cores, "serving");
-        parts::tell_systemd(sd_notify::NotifyState::Ready);
         Self {
             cluster,
             kernels,
@@ -170,7 +169,7 @@ impl Running {
                 tracing::error!("a part of the agent broke; stopping, so that it is started anew");
             }
         }
-        parts::tell_systemd(sd_notify::NotifyState::Stopping);
+        stop.cancel();
         let is_broken = self.broken.is_cancelled();
         let stop_kernels = self.stop_kernels && !is_broken;
         self.stop(stop_kernels).await;

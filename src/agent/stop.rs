@@ -5,12 +5,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::running::Running;
+use super::systemd;
 use crate::wire::event::{EndReason, Event, StopReason};
 
 /// How long leaving etcd may take.
 const LEAVE: Duration = Duration::from_secs(1);
 /// How long kernels may take to end, when they are to.
 const END_KERNELS: Duration = Duration::from_secs(30);
+/// More than all that comes after them takes, the last log lines included.
+const AFTER_KERNELS: Duration = Duration::from_secs(15);
 /// How long kernel tasks may take to let go; what is in the middle of an end is finished by the next start.
 const DETACH: Duration = Duration::from_millis(1500);
 /// How long the calls under way may take to be answered.
@@ -31,6 +34,7 @@ impl Running {
         }
         stop_calls.cancel();
         let reason = if stop_kernels {
+            systemd::stop_takes(END_KERNELS + AFTER_KERNELS);
             let count = kernels.end_all(EndReason::AgentTermination);
             let gone = async {
                 // What the recovery still finds is ended by it; the sender lives as long as the registry.

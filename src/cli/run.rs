@@ -62,7 +62,7 @@ fn live(config: Config, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
         // Ends of kernels may take their time where they are asked for.
         let is_limited = !config.stop_kernels_on_exit;
         signals::listen(stop.clone(), is_limited, telemetry).context("could not listen for signals")?;
-        agent::run(config, telemetry, stop).await.map_err(anyhow::Error::from)
+        Box::pin(agent::run(config, telemetry, stop)).await.map_err(anyhow::Error::from)
     });
     // Threads that hang in a system call (a dead network file system) must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));

@@ -25,7 +25,7 @@ const AGENT_DIR: &str = ".agent";
 
 /// The scratch root, checked to be usable. Clones mean the same one.
 ///
-/// Two agents may share one root: [`older_than`](Self::older_than) then shows the kernels of both, and both empty the trash.
+/// Agents of several names may have it one after the other: [`older_than`](Self::older_than) then shows the kernels of all.
 #[derive(Debug, Clone)]
 pub struct ScratchRoot {
     /// Where it is, absolute and free of links, as Docker wants a bind's source.

@@ -30,3 +30,4 @@ mod recovery;
 mod rpc;
 mod stopping;
 mod support;
+mod systemd;

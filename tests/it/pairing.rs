@@ -8,7 +8,8 @@ use serde_json::{Value as Json, json};
 use crate::support::docker::{self, image};
 use crate::support::manager::Event;
 use crate::support::msgpack::{keys, to_json, unpack};
-use crate::support::{Bed, secs, until};
+use crate::support::ports::Port;
+use crate::support::{Agent, Bed, secs, until};
 
 /// Every agent of this test starts before the manager wrote anything.
 async fn pairs_when_keys_come_as(order: [&str; 3]) {
@@ -248,6 +249,50 @@ async fn notes_that_cannot_be_opened_end_the_start_before_anybody_hears_of_it() 
     std::fs::create_dir(root.path().join(".agent")).unwrap();
     std::fs::write(root.path().join(".agent/kernels"), "not a directory").unwrap();
     a_start_in_vain(&["--scratch-root", root.path().to_str().unwrap()], "File exists").await;
+}
+
+/// Starts a second agent beside `first`, on a port of its own: it ends with the pid of the first, and nobody hears of it.
+async fn a_second_start_in_vain(bed: &Bed, first: &Agent, args: &[&str], reason: &str) {
+    let history = bed.etcd.history(&bed.key("nodes/agents"));
+    let before = bed.key("nodes/agents/before");
+    bed.etcd.etcdctl(&["put", &before, reason]).await;
+    let put = |key: &str| ("PUT".to_owned(), key.to_owned(), reason.to_owned());
+    let known = until("the mark", secs(5), async || {
+        let changes = history.changes(1).await;
+        changes.iter().position(|change| *change == put(&before))
+    })
+    .await;
+    let port = Port::lease();
+    let port = port.number().to_string();
+    let mut second = bed.spawn_agent(&[&["--agent-port", &port], args].concat());
+    assert_eq!(second.wait(secs(5)).await.code(), Some(1), "{}", second.output());
+    let output = second.output();
+    let last = output.lines().last().unwrap_or_default();
+    let holder = format!("another agent (pid {}) ", first.pid());
+    assert!(last.contains("giving up") && last.contains(&holder) && last.contains(reason), "{output}");
+    // Behind whatever the second may have written.
+    let after = bed.key("nodes/agents/after");
+    bed.etcd.etcdctl(&["put", &after, reason]).await;
+    assert_eq!(history.changes(known + 2).await[known + 1..], [put(&after)]);
+    assert!(bed.manager.all("instance_terminated", |_| true).is_empty());
+}
+
+#[tokio::test]
+async fn two_agents_with_one_scratch_root_or_one_name_are_refused() {
+    let bed = Bed::start().await;
+    let mut first = bed.agent(&[]).await;
+    let kernel = first.create_python().await.warm().await;
+    a_second_start_in_vain(&bed, &first, &[], "works in the scratch root").await;
+    a_second_start_in_vain(&bed, &first, &["--instance-id", "i-other"], "in the scratch root").await;
+    let root = bed.outside().join("other");
+    std::fs::create_dir(&root).unwrap();
+    let other_root = ["--scratch-root", root.to_str().unwrap()];
+    let name = format!("is {}/{} ", bed.namespace, bed.instance);
+    a_second_start_in_vain(&bed, &first, &other_root, &name).await;
+    assert_eq!(kernel.run("print(1)").await.stdout(), "1\n");
+    first.kill9();
+    // What it had is free again, whichever of the two is started next.
+    let _second = bed.agent(&other_root).await;
 }
 
 #[tokio::test]

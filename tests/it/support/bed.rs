@@ -126,6 +126,11 @@ impl Bed {
 
     /// Starts an agent and does not wait for anything. What `args` set is not set by the bed.
     pub(crate) fn spawn_agent(&self, args: &[&str]) -> Agent {
+        self.spawn_agent_in(&[], args)
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn spawn_agent_in(&self, env: &[(&str, &str)], args: &[&str]) -> Agent {
         let own = [
             ("--namespace", self.namespace.clone()),
             ("--instance-id", self.instance.clone()),
@@ -139,17 +144,21 @@ impl Bed {
         let own = own.into_iter().filter(|(flag, _)| !args.contains(flag));
         let mut all: Vec<String> = own.flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
         all.extend(args.iter().map(|&arg| arg.to_owned()));
-        self.spawn_agent_as(&all)
+        self.spawn(env, &all)
     }
 
     /// Starts an agent with these arguments only.
     pub(crate) fn spawn_agent_as(&self, args: &[String]) -> Agent {
+        self.spawn(&[], args)
+    }
+
+    fn spawn(&self, env: &[(&str, &str)], args: &[String]) -> Agent {
         let program = std::env::var("BACKENDAI_TEST_AGENT_CMD")
             .unwrap_or_else(|_| env!("CARGO_BIN_EXE_backendai-agent").to_owned());
         let command: Vec<String> =
             program.split_whitespace().map(str::to_owned).chain(args.iter().cloned()).collect();
         let log = self.dir.path().join(format!("agent-{}.log", new_id()));
-        Agent::new(Process::spawn("the agent", &command, &[], &log).talkative(), self.rpc())
+        Agent::new(Process::spawn("the agent", &command, env, &log).talkative(), self.rpc())
     }
 
     /// Waits for an event, however early it came.
