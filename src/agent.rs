@@ -10,6 +10,7 @@ pub mod config;
 mod lock;
 mod pair;
 mod parts;
+mod reach;
 mod running;
 mod stop;
 mod systemd;

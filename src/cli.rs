@@ -19,6 +19,7 @@ mod settings;
 mod signals;
 mod terminal;
 mod values;
+mod variables;
 
 pub use client_options::{
     AgentArgs, Call, CompleteArgs, CreateArgs, EnvVar, EventsArgs, ExecArgs, ExecMode, KernelArgs, LimitArgs,
@@ -73,7 +74,11 @@ pub enum ClientCommand {
 /// and changes nothing.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
     let args: Vec<_> = args.into_iter().collect();
-    read(settings::without_empty_variables(options::command(&args)), &args)
+    let mut command = read(settings::without_empty_variables(options::command(&args)), &args)?;
+    if let Command::Run(config) | Command::Check(config) = &mut command {
+        config.warnings.extend(variables::unread(std::env::vars_os(), &options::variables()));
+    }
+    Ok(command)
 }
 
 fn read(command: clap::Command, args: &[OsString]) -> Result<Command, Refusal> {

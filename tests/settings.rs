@@ -3,15 +3,17 @@
 // Helpers of an integration test may unwrap like the tests themselves.
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 /// What `check` says of the settings that it was given, and its exit code. Nothing that it looks for need be there.
-fn check(args: &[&str], variables: &[(&str, &str)]) -> (String, Option<i32>) {
+fn check(args: &[&str], variables: &[(&str, impl AsRef<OsStr>)]) -> (String, Option<i32>) {
     let root = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_backendai-agent"));
     command.env_clear().arg("check").args(args);
     command.args(["--docker-host", "unix:///nowhere/docker.sock", "--scratch-root"]).arg(root.path());
-    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let output = command.envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (String::from_utf8(said).unwrap(), output.status.code())
 }
@@ -66,6 +68,30 @@ fn bad_variables_are_reported_at_once_with_their_names_and_no_secret() {
         assert!(said.contains(&format!("\n  {flag} (from {variable} in the environment): ")), "{said}");
     }
     assert!(said.contains("\n  --agent-port: \"x\": "), "{said}");
+    assert!(!said.contains("secretkey"), "{said}");
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_refused_by_name() {
+    for variable in [
+        "BACKEND_NAMESPACE",
+        "BACKEND_ETCD_ADDR",
+        "BACKEND_DEBUG",
+        "BACKEND_SCRATCH_ROOT",
+        "AWS_SESSION_TOKEN",
+    ] {
+        let (said, code) = check(&[], &[(variable, OsStr::from_bytes(b"pr\xf6d"))]);
+        assert_eq!(code, Some(2), "{variable}: {said}");
+        assert!(said.contains(variable), "{variable}: {said}");
+    }
+}
+
+#[test]
+fn a_misspelt_variable_is_warned_of_with_the_nearest_name() {
+    let (said, code) = check(&[], &[("BACKEND_NAMESPAEC", "secretkey")]);
+    assert_eq!(code, Some(1), "Docker is not there: {said}");
+    let row = said.lines().find(|line| line.contains("settings")).unwrap_or_else(|| panic!("{said}"));
+    assert!(row.contains("\"BACKEND_NAMESPAEC\"") && row.contains("BACKEND_NAMESPACE "), "{said}");
     assert!(!said.contains("secretkey"), "{said}");
 }
 

@@ -56,7 +56,7 @@ pub struct Config {
     /// From one round of statistics to the next; they expire in Redis after 30 s.
     pub stats_interval: Duration,
     /// What is not wrong among the settings but will surprise, a line each; to be logged once the agent starts.
-    pub warnings: Vec<&'static str>,
+    pub warnings: Vec<String>,
 }
 
 /// The bounds of what the RPC server holds that an operator may set.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::running::{Parts, Running};
-use super::{Agent, StartError, parts};
+use super::{Agent, StartError, parts, reach};
 use crate::address::HostPort;
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
@@ -57,6 +57,8 @@ impl Agent {
             return Ok(None);
         };
         tracing::info!(manager = manager.manager_id, "paired with the manager");
+        let (published, manager) = (agent_host.clone(), manager.event_addr);
+        tracker.spawn(end.clone().run_until_cancelled_owned(reach::advise(published, manager)));
         cluster.set_presence(Presence::Starting);
         waits_for("starting");
 

@@ -26,7 +26,8 @@ pub(super) async fn check(config: Config) -> Exit {
         };
         table.add_row([what, &at, &text]);
     };
-    row("settings", String::new(), Ok("good".to_owned()));
+    let settings = if config.warnings.is_empty() { "good".to_owned() } else { config.warnings.join("\n") };
+    row("settings", String::new(), Ok(settings));
     let root = paths::usable_root(&config.scratch_root).map_or_else(|| Ok("is usable".to_owned()), Err);
     row("scratch root", config.scratch_root.display().to_string(), root);
     row("Docker", config.docker.address.to_string(), docker(config.docker).await);

@@ -119,7 +119,7 @@ fn telemetry(opts: ObservingOpts) -> TelemetryConfig {
     }
 }
 
-fn warnings(kernels: &KernelOpts, s3: &S3Opts, observing: &ObservingOpts) -> Vec<&'static str> {
+fn warnings(kernels: &KernelOpts, s3: &S3Opts, observing: &ObservingOpts) -> Vec<String> {
     let is_half = |first: bool, second: bool| first != second;
     let warnings = [
         (kernels.kernel_aliases.is_some(), "--kernel-aliases has no effect, as it never had any"),
@@ -136,7 +136,7 @@ fn warnings(kernels: &KernelOpts, s3: &S3Opts, observing: &ObservingOpts) -> Vec
             "--debug-kernel replaces the kernel runner in every container: for development only",
         ),
     ];
-    warnings.into_iter().filter_map(|(applies, text)| applies.then_some(text)).collect()
+    warnings.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text.to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -69,6 +69,12 @@ pub(super) fn command(args: &[OsString]) -> Command {
         .allow_negative_numbers(true)
 }
 
+/// The environment variables that the agent's settings read.
+pub(super) fn variables() -> Vec<String> {
+    let command = AgentOpts::augment_args(clap::Command::new("backendai-agent"));
+    command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())).collect()
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
@@ -133,7 +139,7 @@ pub(super) struct ClusterOpts {
     pub(super) etcd_addr: Vec<HostPort>,
     /// The host that the manager reaches this agent at [default: this machine's address]
     #[arg(long, env = "BACKEND_AGENT_HOST_OVERRIDE", value_name = "HOST")]
-    #[arg(value_parser = wants("a host name or an address, without a port", address::host))]
+    #[arg(value_parser = wants("a host name or an IPv4 address, without a port: the agent listens on IPv4 only", values::ipv4_host))]
     pub(super) agent_host_override: Option<String>,
     /// The host that kernels are reached at [default: the agent's]
     #[arg(long, env = "BACKEND_KERNEL_HOST_OVERRIDE", value_name = "HOST")]

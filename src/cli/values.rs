@@ -1,11 +1,13 @@
 //! From text to values. Pure; `None` is a text that does not fit, and [`wants`] says what would.
 
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use url::Url;
 
+use crate::address;
 use crate::scratch::Acl;
 use crate::secret::Secret;
 use crate::units::Memory;
@@ -74,6 +76,11 @@ where
 pub(super) fn name(text: &str) -> Option<String> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     (!text.is_empty() && !text.contains(odd)).then(|| text.to_owned())
+}
+
+/// A host that can be called at an IPv4 address, as far as its text tells.
+pub(super) fn ipv4_host(text: &str) -> Option<String> {
+    address::host(text).filter(|host| host.parse::<Ipv6Addr>().is_err())
 }
 
 /// Anything on one line that isn't blank.
@@ -211,6 +218,12 @@ mod tests {
                 ":5000",
             ],
         );
+    }
+
+    #[test]
+    fn hosts_of_ipv4() {
+        let good = [("10.0.0.5", "10.0.0.5".to_owned()), ("worker-1.lan", "worker-1.lan".to_owned())];
+        check(ipv4_host, &good, &["", "fd00::5", "[fd00::5]", "::1", "::ffff:10.0.0.5", "h:1"]);
     }
 
     #[test]

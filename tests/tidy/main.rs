@@ -39,7 +39,7 @@ const ROOMS: [&str; 23] = [
 ];
 
 /// Each outside crate's one home.
-const HOMES: [(&str, &[&str]); 18] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("rmpv", &["wire"]),
     ("snap", &["wire"]),
     ("bollard", &["docker"]),
@@ -56,6 +56,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("cadence", &["telemetry"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("clap", &["cli"]),
+    ("strsim", &["cli"]),
     ("comfy_table", &["cli"]),
     ("anyhow", &["cli"]),
     ("sd_notify", &["agent"]),
