@@ -18,6 +18,8 @@ struct Bad {
     value: String,
     /// What the setting says of it.
     advice: String,
+    /// The variable that holds it, where the library does not know.
+    variable: Option<String>,
 }
 
 /// What was typed, or all that is wrong with it.
@@ -31,9 +33,14 @@ pub(super) fn read(mut command: Command, args: &[OsString]) -> Result<ArgMatches
             Ok(matches) => return Err(report(&command, &matches, &bad).into()),
             Err(error) => error,
         };
-        match Bad::of(&error) {
+        let found = if error.kind() == ErrorKind::InvalidUtf8 { no_text(&command) } else { Bad::of(&error) };
+        match found {
             Some(found) if bad.iter().all(|known| known.arg != found.arg) => {
-                command = taking_anything(command, &found.arg);
+                command = if found.variable.is_some() {
+                    without_variables(command, &|arg| arg.to_string() == found.arg)
+                } else {
+                    taking_anything(command, &found.arg)
+                };
                 bad.push(found);
             }
             _ => return Err(error.into()),
@@ -43,10 +50,29 @@ pub(super) fn read(mut command: Command, args: &[OsString]) -> Result<ArgMatches
 
 /// An empty variable counts as not set, as a file of settings with nothing behind a `=` means it.
 pub(super) fn without_empty_variables(command: Command) -> Command {
-    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    without_variables(command, &|arg| variable(arg).is_some_and(|value| value.is_empty()))
+}
+
+fn without_variables(command: Command, which: &impl Fn(&Arg) -> bool) -> Command {
     command
-        .mut_args(|arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg })
-        .mut_subcommands(without_empty_variables)
+        .mut_args(|arg| if which(&arg) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(|sub| without_variables(sub, which))
+}
+
+fn variable(arg: &Arg) -> Option<OsString> {
+    arg.get_env().and_then(std::env::var_os)
+}
+
+/// A setting whose variable is no text, which the library refuses without a name.
+fn no_text(command: &Command) -> Option<Bad> {
+    let own = command.get_arguments().find_map(|arg| {
+        let value = variable(arg).filter(|value| value.to_str().is_none())?;
+        let (value, advice) =
+            (value.to_string_lossy().into_owned(), "the variable is no text in UTF-8".to_owned());
+        let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+        Some(Bad { arg: arg.to_string(), value, advice, variable })
+    });
+    own.or_else(|| command.get_subcommands().find_map(no_text))
 }
 
 fn taking_anything(command: Command, shown: &str) -> Command {
@@ -67,7 +93,7 @@ impl Bad {
         };
         let advice = std::error::Error::source(error)?.to_string();
         let (arg, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-        (error.kind() == ErrorKind::ValueValidation).then_some(Self { arg, value, advice })
+        (error.kind() == ErrorKind::ValueValidation).then_some(Self { arg, value, advice, variable: None })
     }
 }
 
@@ -76,11 +102,12 @@ fn report(command: &Command, matches: &ArgMatches, bad: &[Bad]) -> ConfigErrors 
     let (command, matches) = sub.unwrap_or((command, matches));
     // In the order of `--help`.
     let problems = command.get_arguments().filter_map(|arg| {
-        let Bad { value, advice, .. } = bad.iter().find(|bad| bad.arg == arg.to_string())?;
+        let Bad { value, advice, variable: found, .. } = bad.iter().find(|bad| bad.arg == arg.to_string())?;
         let name = arg.get_long().map_or_else(|| arg.to_string(), |long| format!("--{long}"));
         let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
-        let origin = match (matches.value_source(arg.get_id().as_str()), variable) {
-            (Some(ValueSource::EnvVariable), Some(variable)) => Origin::Env(variable),
+        let origin = match (matches.value_source(arg.get_id().as_str()), variable, found) {
+            (_, _, Some(variable)) => Origin::Env(variable.clone()),
+            (Some(ValueSource::EnvVariable), Some(variable), None) => Origin::Env(variable),
             _ => Origin::Flag,
         };
         Some(Problem::new(name, origin, value, arg.is_hide_env_values_set(), advice))
