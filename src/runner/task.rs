@@ -133,7 +133,10 @@ impl Out {
         let handing = {
             let mut runs = shared.runs();
             let handing = runs.hand_out();
-            shared.publish(&runs);
+            // Asked for each record; the rest changes nothing that others may know.
+            if let Handing::Remember(_) = handing {
+                shared.publish(&runs);
+            }
             handing
         };
         match handing {

@@ -186,8 +186,8 @@ impl Connection {
     }
 
     /// Whether either side is in the middle of a message.
-    #[must_use]
-    pub fn is_amid(&self) -> bool {
+    #[cfg(test)]
+    fn is_amid(&self) -> bool {
         !self.is_written() || self.inbox.is_amid()
     }
 

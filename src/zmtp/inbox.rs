@@ -164,6 +164,7 @@ impl Inbox {
     }
 
     /// Whether the peer is in the middle of something.
+    #[cfg(test)]
     pub(super) fn is_amid(&self) -> bool {
         self.frame.is_some() || !self.message.frames.is_empty() || !self.unread.is_empty()
     }
