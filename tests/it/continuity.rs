@@ -182,7 +182,7 @@ async fn a_run_whose_end_was_lost_is_answered_as_ended() {
         }
     }
     // It stands still while the run ends: what the runner sends gets as far as the agent's socket, and dies with it.
-    agent.pause();
+    agent.pause().await;
     tokio::time::sleep(secs(1)).await;
     agent.kill9();
     let _agent = bed.agent(&["--idle-timeout", "20"]).await;

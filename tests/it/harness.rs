@@ -43,7 +43,7 @@ async fn a_frozen_service_answers_after_it_thaws() {
 async fn an_agent_that_stands_still_goes_on_later() {
     let bed = Bed::start().await;
     let mut agent = bed.agent(&[]).await;
-    agent.pause();
+    agent.pause().await;
     let mut line = tokio::time::timeout(secs(1), agent.rpc().connect()).await.ok();
     assert!(line.is_none(), "a stopped agent shook hands");
     agent.resume();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use backendai_agent::rooms::images::{
     Images, ImagesConfig, ImagesError, ImagesHandle, Registry as Source, WantedImage,
 };
-use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -241,7 +240,7 @@ async fn a_registry_that_dies_in_the_middle_is_tried_again() {
     let mut registry = Registry::start(None).await;
     let (image, old, new) = old_and_new(&registry, None).await;
     // Stands still: the pull begins and hangs, then its end is cut off.
-    registry.process.as_ref().unwrap().signal(Signal::STOP);
+    registry.process.as_ref().unwrap().pause().await;
     let (_catalogue, wanted) = watch::channel(vec![want(&image, &new)]);
     let config =
         ImagesConfig { stall_limit: Duration::from_secs(2), ..quickly(registry.source(None), wanted) };

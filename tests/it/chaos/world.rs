@@ -254,7 +254,7 @@ impl World {
     pub(super) async fn freeze_docker_amid(&mut self, request: Request, target: usize, millis: u64) {
         let Some((method, id, args)) = self.request(request, target) else { return };
         let outage = async {
-            self.engine.pause();
+            self.engine.pause().await;
             tokio::time::sleep(Duration::from_millis(millis)).await;
             self.engine.resume();
         };
@@ -293,7 +293,7 @@ impl World {
     }
 
     pub(super) async fn pause_agent(&mut self, millis: u64) {
-        self.agent.pause();
+        self.agent.pause().await;
         tokio::time::sleep(Duration::from_millis(millis)).await;
         self.agent.resume();
     }

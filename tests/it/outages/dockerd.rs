@@ -113,7 +113,7 @@ async fn a_frozen_dockerd_delays_ends_and_no_run() {
         let doomed = agent.create_tiny().await;
         let late = new_id();
         let (since, vitals) = (SystemTime::now(), Vitals::of(&agent));
-        engine.pause();
+        engine.pause().await;
         let destroyed = doomed.call("destroy_kernel", json!([]));
         let created =
             agent.rpc().call("create_kernel", json!([late, kernel::config(&image::tiny())]), secs(12));
@@ -142,7 +142,7 @@ async fn a_frozen_dockerd_delays_ends_and_no_run() {
         vitals.check(&agent, 40);
     }
     // And a stop is quick, and loses nothing.
-    engine.pause();
+    engine.pause().await;
     assert!(agent.stop().await.success());
     engine.resume();
     let agent = agent_of(&bed, &engine).await;

@@ -81,13 +81,13 @@ impl Agent {
     }
 
     /// SIGSTOP: the agent stands still.
-    pub(crate) fn pause(&self) {
-        self.process.signal(Signal::STOP);
+    pub(crate) async fn pause(&self) {
+        self.process.pause().await;
     }
 
     /// Ends [`Agent::pause`].
     pub(crate) fn resume(&self) {
-        self.process.signal(Signal::CONT);
+        self.process.resume();
     }
 
     /// What it wrote to standard output and standard error.

@@ -62,8 +62,10 @@ impl Dockerd {
     }
 
     /// SIGSTOP to dockerd alone: connections are taken by the system and nothing answers. Containers go on.
-    pub(crate) fn pause(&self) {
-        signal(self.process.as_ref().expect("it runs"), Signal::STOP);
+    pub(crate) async fn pause(&self) {
+        let process = self.process.as_ref().expect("it runs");
+        signal(process, Signal::STOP);
+        process.stands_still().await;
     }
 
     /// Ends [`Dockerd::pause`].

@@ -62,6 +62,27 @@ impl Process {
         let _ = kill_process_group(self.group, signal);
     }
 
+    /// SIGSTOP to the whole group, then [`Process::stands_still`].
+    pub(crate) async fn pause(&self) {
+        self.signal(Signal::STOP);
+        self.stands_still().await;
+    }
+
+    /// Waits until every thread of the child is stopped: the signal is only on its way when `kill` returns, and a thread
+    /// that is on a processor goes on until the signal meets it.
+    pub(crate) async fn stands_still(&self) {
+        let tasks = format!("/proc/{}/task", self.pid());
+        until("threads that stand still", Duration::from_secs(10), async || {
+            all_stopped(&tasks).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends [`Process::pause`].
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// How it ended, or `None` while it runs.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
@@ -101,4 +122,13 @@ impl Drop for Process {
             eprintln!("--- the end of what {} wrote ---\n{tail}\n---", self.name);
         }
     }
+}
+
+/// Whether every thread of a process is in state T: the first field after the name, which is in parentheses. A thread
+/// that ended since the list was read stands still, too.
+fn all_stopped(tasks: &str) -> bool {
+    std::fs::read_dir(tasks).unwrap().all(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+        stat.is_ok_and(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
+    })
 }

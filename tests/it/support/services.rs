@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -134,30 +133,19 @@ impl Service {
         self.ready().await;
     }
 
-    /// Freezes it: connections stay open and nothing answers. Waits until no thread of it runs on: the signal is only on
-    /// its way when sending it returns.
+    /// Freezes it: connections stay open and nothing answers.
     pub(crate) async fn pause(&self) {
-        self.signal(Signal::STOP);
-        let tasks = format!("/proc/{}/task", self.process.as_ref().expect("the service runs").pid());
-        until("threads that stand still", secs(10), async || all_stopped(&tasks).then_some(())).await;
+        self.running().pause().await;
     }
 
     /// Ends [`Service::pause`].
     pub(crate) fn resume(&self) {
-        self.signal(Signal::CONT);
+        self.running().resume();
     }
 
-    fn signal(&self, signal: Signal) {
-        self.process.as_ref().expect("the service runs").signal(signal);
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("the service runs")
     }
-}
-
-/// Whether every thread of a process is in state T: the first field after the name, which is in parentheses.
-fn all_stopped(tasks: &str) -> bool {
-    std::fs::read_dir(tasks).unwrap().all(|task| {
-        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.starts_with('T')
-    })
 }
 
 /// What etcd holds, through `etcdctl`.
