@@ -12,8 +12,10 @@
 //! `activity` to the kernel's task and the keeper of the memory (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
 
 mod code;
+mod current;
 mod doubt;
 mod intake;
+mod kept;
 pub mod memory;
 mod outlet;
 pub mod output;
@@ -37,12 +39,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::code::{Code, GoingRun, Way};
+pub use self::current::Activity;
 use self::intake::Intake;
 pub use self::memory::RunMemory;
 use self::memory::{Remembered, RunKeeper};
 use self::outlet::Outlet;
 use self::runs::Interrupt;
-pub use self::runs::{Activity, Entry, Refusal, Runs};
+pub use self::runs::{Entry, Refusal, Runs};
 pub use self::seat::{Answer, Begin, Seat};
 use self::shared::{Asker, Shared};
 pub use self::spill::{Change, LeftOutput, Spilled};

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::code::{GoingRun, Way};
-use super::runs::Activity;
+use super::current::Activity;
 use super::shared::Shared;
 use super::spill::Spilled;
 use crate::ids::{KernelId, RunId};

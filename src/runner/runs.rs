@@ -13,12 +13,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::code::{Code, GoingRun, Way};
+use super::current::{Activity, Current, Handing, Interruptible, RunOutput, SOON, Ticket};
 use super::doubt::{Doubt, Heard};
+use super::kept::{Kept, Place};
 use super::output::{FULL, FULL_WHILE_ASKING, Output};
-use super::spill::{Change, LeftOutput, Spilled, Unwritten};
+use super::spill::{LeftOutput, Spilled};
 use crate::ids::RunId;
 use crate::wire::record::Record;
 use crate::wire::reply::{ConsoleItem, RunStatus};
@@ -26,22 +28,12 @@ use crate::wire::reply::{ConsoleItem, RunStatus};
 /// How many finished runs nobody came back for are kept; older ones are dropped.
 const MAX_PARKED: usize = 4;
 
-/// How long a runner may take to begin with code that it was sent. An interrupt that comes before finds the worker of a
-/// Python runner waiting, and ends it.
-const BEGINS: Duration = Duration::from_millis(100);
-
-/// The pause before a run that can't be interrupted yet is looked at again.
-const SOON: Duration = Duration::from_millis(20);
-
 /// What is told of a run whose end nobody heard.
 const LOST_END: &str =
     "the agent was restarted while this run began or ended: its exit code and its last output are not known";
 
 /// The exit code of a run that was interrupted before it began, a shell's for SIGINT.
 const INTERRUPTED: i64 = 130;
-
-/// One caller of `execute`.
-pub type Ticket = u64;
 
 /// What a caller wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,17 +66,6 @@ pub enum Turn {
     Resume,
     /// The kernel is being restarted or destroyed: answer nil.
     Cut,
-}
-
-/// What is to be done with the current run's code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Handing {
-    /// Nothing now.
-    Nothing,
-    /// Wait until it is remembered that this run's code leaves.
-    Remember(RunId),
-    /// Send it.
-    Send(Arc<Code>),
 }
 
 /// What is to be done to interrupt.
@@ -128,7 +109,7 @@ pub struct Runs {
     /// Callers whose runs have not begun, in order.
     waiting: VecDeque<(Ticket, RunId)>,
     /// Finished runs whose last answer was not collected.
-    parked: VecDeque<Parked>,
+    parked: VecDeque<RunOutput>,
     /// Output of a run whose id is not known, because an earlier agent began it and left no record of it;
     /// the first caller that goes on with any run gets it.
     adrift: Option<Output>,
@@ -142,73 +123,8 @@ pub struct Runs {
     doubt: Option<Doubt>,
     /// The last ticket handed out.
     last_ticket: Ticket,
-    /// The last number given to a run's output on the disk.
-    last_number: u64,
-    /// Outputs that the disk still holds and nobody needs.
-    gone: Vec<(u64, RunId)>,
-    /// The output on the disk of the run whose end was answered last. Whether the answer arrives is not known here, so the
-    /// output stays until the next run begins: after a kill of the agent the caller may come back for it.
-    answered: Option<(u64, RunId)>,
-}
-
-#[derive(Debug)]
-struct Current {
-    run: RunId,
-    /// The caller that waits for its output; none between two calls.
-    attached: Option<Ticket>,
-    output: Output,
-    /// The number of its output on the disk.
-    number: u64,
-    /// Since when it has begun; `None` until its caller has handed its code over.
-    since: Option<Instant>,
-    /// Its code, from when its caller has it until it has left.
-    code: Option<Arc<Code>>,
-    /// How far that is.
-    way: Way,
-    /// When the code had left, as far as this life of the agent knows: from then on it runs.
-    left_at: Option<Instant>,
-    /// It waits for input: nothing runs.
-    wants_input: bool,
-}
-
-impl Current {
-    /// A run that goes on, as far as is known.
-    fn taken_over(run: RunId, output: Output, number: u64, now: Instant) -> Self {
-        Self {
-            run,
-            attached: None,
-            output,
-            number,
-            since: Some(now),
-            code: None,
-            way: Way::Left,
-            left_at: Some(now),
-            wants_input: false,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Parked {
-    run: RunId,
-    attached: Option<Ticket>,
-    output: Output,
-    number: u64,
-}
-
-/// What the outside may know of the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Activity {
-    /// The current run.
-    pub run: Option<RunId>,
-    /// Since when code runs; `None` while nothing runs or the run waits for input.
-    pub running_since: Option<Instant>,
-    /// Whether the current run waits for input.
-    pub waits: bool,
-    /// Whether the kernel is in use: a run goes on, or a caller waits.
-    pub in_use: bool,
-    /// What the next life of the agent has to know.
-    pub going: GoingRun,
+    /// Which outputs the disk holds.
+    kept: Kept,
 }
 
 impl Runs {
@@ -216,19 +132,20 @@ impl Runs {
     /// that it had read and nobody had collected. Without a memory, a run may go on unremembered.
     #[must_use]
     pub fn taken_over(going: Option<GoingRun>, left: Vec<LeftOutput>, now: Instant) -> Self {
-        let last_number = left.iter().map(|left| left.number).max().unwrap_or(0);
-        let mut runs = Self { last_number, ..Self::default() };
+        let kept = Kept::after(left.iter().map(|left| left.number).max().unwrap_or(0));
+        let mut runs = Self { kept, ..Self::default() };
         let Some(going) = going else {
             runs.adrift = Some(Output::default());
-            runs.gone = left.into_iter().map(|left| (left.number, left.run)).collect();
+            runs.kept.forget(left.into_iter().map(|left| (left.number, left.run)));
             return runs;
         };
         for LeftOutput { number, run, records } in left {
             let output = Output::restored(records);
+            let (is_over, is_going) = (output.has_finished(), going.run.as_ref() == Some(&run));
             runs.current = Some(Current::taken_over(run, output, number, now));
-            if runs.current.as_ref().is_some_and(|c| c.output.has_finished()) {
+            if is_over {
                 runs.park();
-            } else if runs.current.as_ref().map(|c| &c.run) != going.run.as_ref() {
+            } else if !is_going {
                 runs.end(LOST_END);
             }
         }
@@ -237,7 +154,7 @@ impl Runs {
             // Its end was on the disk already, and not yet in the memory.
             return runs;
         }
-        let number = runs.next_number();
+        let number = runs.kept.next_number();
         let current =
             runs.current.get_or_insert_with(|| Current::taken_over(run, Output::default(), number, now));
         current.wants_input = going.waits;
@@ -245,45 +162,36 @@ impl Runs {
             Way::Kept(None) => drop(runs.end(
                 "the agent was restarted before this code could leave, and the code was too large to be kept; run it again",
             )),
-            Way::Kept(Some(code)) => {
-                (current.way, current.left_at) = (Way::kept(&code), None);
-                current.code = Some(code);
-            }
+            Way::Kept(Some(code)) => current.code_kept(code),
             Way::Leaving | Way::Left => runs.doubt = Some(Doubt::default()),
         }
         runs
     }
 
-    fn next_number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
+    /// Every output that is not collected whole.
+    fn outputs(&self) -> impl Iterator<Item = &RunOutput> {
+        self.parked.iter().chain(self.current.iter().map(|current| &current.out))
     }
 
     /// What is to be done to the disk now; from here on it counts as done.
     pub(super) fn spill(&mut self) -> Vec<Spilled> {
-        let gone = self.gone.drain(..).map(|(number, run)| Spilled { number, run, change: Change::Remove });
-        let mut spilled: Vec<_> = gone.collect();
-        let outputs = self.parked.iter_mut().map(|parked| (parked.number, &parked.run, &mut parked.output));
-        for (number, run, output) in
-            outputs.chain(self.current.iter_mut().map(|c| (c.number, &c.run, &mut c.output)))
-        {
-            let change = output.unwritten.take();
-            spilled.extend(change.map(|change| Spilled { number, run: run.clone(), change }));
+        let mut spilled = self.kept.take();
+        for out in outputs(&mut self.parked, self.current.as_mut()) {
+            let change = out.output.unwritten.take();
+            spilled.extend(change.map(|change| Spilled { number: out.number, run: out.run.clone(), change }));
         }
         spilled
     }
 
     /// Whether there is something to be done to the disk.
     pub(super) fn has_to_spill(&self) -> bool {
-        let mut outputs = self.parked.iter().map(|p| &p.output).chain(self.current.iter().map(|c| &c.output));
-        !self.gone.is_empty() || outputs.any(|output| output.unwritten.is_due())
+        self.kept.is_due() || self.outputs().any(|out| out.output.unwritten.is_due())
     }
 
     /// The disk refused.
     pub(super) fn spill_refused(&mut self) {
-        let parked = self.parked.iter_mut().map(|p| &mut p.output);
-        for output in parked.chain(self.current.iter_mut().map(|c| &mut c.output)) {
-            output.unwritten.refused();
+        for out in outputs(&mut self.parked, self.current.as_mut()) {
+            out.output.unwritten.refused();
         }
     }
 
@@ -294,10 +202,10 @@ impl Runs {
         if self.course != Course::Open {
             return Ok(ticket);
         }
-        if let Some(current) = self.current.as_mut().filter(|c| c.run == *run) {
+        if let Some(current) = self.current.as_mut().filter(|c| c.out.run == *run) {
             // Before its code is sent the run still belongs to the caller that will send it.
             if current.since.is_some() {
-                current.attached = Some(ticket);
+                current.out.attached = Some(ticket);
                 return Ok(ticket);
             }
         }
@@ -315,9 +223,9 @@ impl Runs {
                     parked.attached = Some(ticket);
                     return Ok(ticket);
                 }
-                let is_waiting =
-                    self.waiting.iter().map(|(_, r)| r).chain(self.current.iter().map(|c| &c.run));
-                if is_waiting.into_iter().any(|r| r == run) {
+                let mut begins_later =
+                    self.waiting.iter().map(|(_, r)| r).chain(self.current.iter().map(|c| &c.out.run));
+                if begins_later.any(|r| r == run) {
                     return Err(Refusal::Waiting(run.clone()));
                 }
                 if self.current.is_none()
@@ -333,10 +241,10 @@ impl Runs {
 
     fn go_on_adrift(&mut self, run: &RunId, ticket: Ticket, output: Output, now: Instant) {
         let is_over = output.has_finished();
-        let (run, attached) = (run.clone(), Some(ticket));
-        // Its start is not known; counting from now can only give it more time, never less.
-        let number = self.next_number();
-        self.current = Some(Current { attached, ..Current::taken_over(run, output, number, now) });
+        let number = self.kept.next_number();
+        let mut current = Current::taken_over(run.clone(), output, number, now);
+        current.out.attached = Some(ticket);
+        self.current = Some(current);
         if is_over {
             self.park();
         }
@@ -352,32 +260,31 @@ impl Runs {
             return Turn::Wait;
         }
         match &self.current {
-            Some(c) if c.attached == Some(ticket) && c.since.is_none() => Turn::Start,
-            Some(c) if c.attached == Some(ticket) => Turn::Resume,
-            _ if self.course == Course::Left && !self.parked.iter().any(|p| p.attached == Some(ticket)) => {
-                Turn::Cut
-            }
+            Some(c) if c.out.is_for(ticket) && c.since.is_none() => Turn::Start,
+            Some(c) if c.out.is_for(ticket) => Turn::Resume,
+            _ if self.course == Course::Left && !self.parked.iter().any(|p| p.is_for(ticket)) => Turn::Cut,
             _ => Turn::Resume,
         }
+    }
+
+    /// The current run, if it is this caller's.
+    fn current_of(&mut self, ticket: Ticket) -> Option<&mut Current> {
+        self.current.as_mut().filter(|current| current.out.is_for(ticket))
     }
 
     /// The caller has the run's code, which is to be remembered before it [begins](Self::started).
     pub fn prepared(&mut self, ticket: Ticket, code: Code) {
         let can_leave = self.reached;
-        self.gone.extend(self.answered.take());
-        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
-            let code = Arc::new(code);
-            current.way = if can_leave { Way::Leaving } else { Way::kept(&code) };
-            current.code = Some(code);
+        self.kept.answered_arrived();
+        if let Some(current) = self.current_of(ticket) {
+            current.prepare(code, can_leave);
         }
     }
 
     /// The run begins. `false`: it must not, it was cut off meanwhile.
     #[must_use]
     pub fn started(&mut self, ticket: Ticket, now: Instant) -> bool {
-        let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) else {
-            return false;
-        };
+        let Some(current) = self.current_of(ticket) else { return false };
         current.since = Some(now);
         true
     }
@@ -390,30 +297,21 @@ impl Runs {
     /// What to do with the current run's code.
     pub(super) fn hand_out(&mut self) -> Handing {
         let is_reached = self.reached;
-        let Some(current) = self.current.as_mut().filter(|c| c.since.is_some()) else {
-            return Handing::Nothing;
-        };
-        match &current.way {
-            Way::Kept(_) if is_reached => {
-                current.way = Way::Leaving;
-                Handing::Remember(current.run.clone())
-            }
-            Way::Leaving => current.code.take().map_or(Handing::Nothing, Handing::Send),
-            Way::Kept(_) | Way::Left => Handing::Nothing,
-        }
+        let current = self.current.as_mut().filter(|c| c.since.is_some());
+        current.map_or(Handing::Nothing, |current| current.hand_out(is_reached))
     }
 
     /// All of the current run's code is written.
     pub(super) fn code_left(&mut self, now: Instant) {
         if let Some(current) = &mut self.current {
-            (current.way, current.left_at) = (Way::Left, Some(now));
+            current.code_left(now);
         }
     }
 
     /// Nothing of the current run's code has left after all, and the agent stops: the next one sends it.
     pub(super) fn code_stays(&mut self, code: &Arc<Code>) {
         if let Some(current) = &mut self.current {
-            current.way = Way::kept(code);
+            current.code_stays(code);
         }
     }
 
@@ -443,14 +341,12 @@ impl Runs {
         let Some(current) = self.current.as_ref().filter(|c| c.since.is_some()) else {
             return Interrupt::Nothing;
         };
-        let begins = match (&current.way, current.left_at) {
-            (Way::Kept(_), _) => {
+        let begins = match current.interruptible(now) {
+            Interruptible::From(begins) => begins,
+            Interruptible::NotSent => {
                 self.cancel();
                 return Interrupt::Nothing;
             }
-            (Way::Left, Some(at)) => at + BEGINS,
-            // An instant, unless the disk or the connection hangs.
-            _ => now + SOON,
         };
         let earliest = not_before.unwrap_or(begins).max(begins);
         if earliest > now { Interrupt::NotBefore(earliest) } else { Interrupt::Send }
@@ -459,9 +355,8 @@ impl Runs {
     /// Ends a run whose code has not left.
     fn cancel(&mut self) {
         if let Some(current) = &mut self.current {
-            current.code = None;
-            current.way = Way::Left;
-            current.output.note("Interrupted before it began");
+            current.drop_code();
+            current.out.output.note("Interrupted before it began");
         }
         self.take_in(Record::Finished(Some(INTERRUPTED)));
     }
@@ -474,26 +369,26 @@ impl Runs {
 
     /// The caller gives the run its input.
     pub fn gave_input(&mut self, ticket: Ticket) {
-        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
+        if let Some(current) = self.current_of(ticket) {
             current.wants_input = false;
         }
     }
 
     /// What the caller can be answered by now.
     pub fn take(&mut self, ticket: Ticket) -> Taken {
-        if let Some(at) = self.parked.iter().position(|p| p.attached == Some(ticket)) {
+        if let Some(at) = self.parked.iter().position(|p| p.is_for(ticket)) {
             return self.take_parked(at);
         }
         if self.course == Course::Closed {
             return Taken::Cut;
         }
         match self.current.as_mut() {
-            Some(c) if c.attached == Some(ticket) => {
-                if !c.output.holds_stop() && !c.output.is_full() && self.course != Course::Left {
+            Some(Current { out, .. }) if out.is_for(ticket) => {
+                if !out.output.holds_stop() && !out.output.is_full() && self.course != Course::Left {
                     return Taken::Nothing;
                 }
-                let (items, status) = c.output.take();
-                c.attached = None;
+                let (items, status) = out.output.take();
+                out.attached = None;
                 Taken::Answer(items, status.unwrap_or(RunStatus::Continued))
             }
             // Its code was never sent.
@@ -508,7 +403,9 @@ impl Runs {
     pub fn has_answer(&self, ticket: Ticket) -> bool {
         self.course != Course::Open
             || match &self.current {
-                Some(c) if c.attached == Some(ticket) => c.output.holds_stop() || c.output.is_full(),
+                Some(Current { out, .. }) if out.is_for(ticket) => {
+                    out.output.holds_stop() || out.output.is_full()
+                }
                 _ => true,
             }
     }
@@ -516,7 +413,7 @@ impl Runs {
     /// Whether what [`Self::take`] would give the caller is the end of its run.
     #[must_use]
     pub(super) fn has_end(&self, ticket: Ticket) -> bool {
-        self.parked.iter().any(|parked| parked.attached == Some(ticket) && parked.output.ends_next())
+        self.parked.iter().any(|parked| parked.is_for(ticket) && parked.output.ends_next())
     }
 
     fn take_parked(&mut self, at: usize) -> Taken {
@@ -526,8 +423,8 @@ impl Runs {
         parked.attached = None;
         let status = status.unwrap_or(RunStatus::Continued);
         if let RunStatus::Finished(_) = status {
-            self.gone.extend(self.answered.take());
-            self.answered = self.remove_parked(at);
+            let place = self.remove_parked(at);
+            self.kept.answered(place);
         }
         Taken::Answer(items, status)
     }
@@ -538,10 +435,10 @@ impl Runs {
             Taken::Nothing => {}
             taken => return taken,
         }
-        match self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
+        match self.current_of(ticket) {
             Some(current) => {
-                current.attached = None;
-                Taken::Answer(current.output.take().0, RunStatus::Continued)
+                current.out.attached = None;
+                Taken::Answer(current.out.output.take().0, RunStatus::Continued)
             }
             None => Taken::Answer(Vec::new(), RunStatus::Continued),
         }
@@ -550,11 +447,11 @@ impl Runs {
     /// The caller goes, answered or not.
     pub fn leave(&mut self, ticket: Ticket) {
         self.waiting.retain(|(t, _)| *t != ticket);
-        for parked in self.parked.iter_mut().filter(|p| p.attached == Some(ticket)) {
+        for parked in self.parked.iter_mut().filter(|p| p.is_for(ticket)) {
             parked.attached = None;
         }
-        if let Some(current) = self.current.as_mut().filter(|c| c.attached == Some(ticket)) {
-            current.attached = None;
+        if let Some(current) = self.current_of(ticket) {
+            current.out.attached = None;
             if current.since.is_none() {
                 self.current = None;
                 self.promote();
@@ -590,7 +487,7 @@ impl Runs {
             return false;
         };
         current.wants_input = wants_input || (current.wants_input && !is_end);
-        let wake = current.output.push(record);
+        let wake = current.out.output.push(record);
         if is_end {
             self.park();
         }
@@ -600,14 +497,14 @@ impl Runs {
     /// A note of the agent's own for whoever runs now.
     pub fn note(&mut self, text: &str) {
         if let Some(current) = self.current.as_mut() {
-            current.output.note(text);
+            current.out.output.note(text);
         }
     }
 
     /// The current run took too long.
     pub fn expire(&mut self) {
         if let Some(current) = self.current.as_mut() {
-            current.output.stop(RunStatus::ExecTimeout);
+            current.out.output.stop(RunStatus::ExecTimeout);
         }
     }
 
@@ -616,20 +513,13 @@ impl Runs {
         self.course = Course::Closed;
         self.waiting.clear();
         // An exec-timeout that was not collected yet is still that run's answer.
-        if self.current.as_ref().is_some_and(|c| c.attached.is_some() && c.output.holds_stop()) {
+        if self.current.as_ref().is_some_and(|c| c.out.attached.is_some() && c.out.output.holds_stop()) {
             self.park();
         }
         // Nobody comes back for any of them after the container.
-        self.gone.extend(self.answered.take());
-        let parked = self.parked.iter_mut().map(|p| (p.number, &p.run, &mut p.output));
-        for (number, run, output) in
-            parked.chain(self.current.iter_mut().map(|c| (c.number, &c.run, &mut c.output)))
-        {
-            if output.unwritten.is_on_disk() {
-                self.gone.push((number, run.clone()));
-            }
-            output.unwritten = Unwritten::default();
-        }
+        self.kept.answered_arrived();
+        let places = outputs(&mut self.parked, self.current.as_mut()).filter_map(RunOutput::unkeep);
+        self.kept.forget(places);
         self.current = None;
         self.adrift = None;
     }
@@ -650,45 +540,29 @@ impl Runs {
     #[must_use]
     pub fn may_read(&self) -> bool {
         let limit = if self.asking { FULL_WHILE_ASKING } else { FULL };
-        self.current.as_ref().is_none_or(|c| c.output.bytes() < limit)
+        self.current.as_ref().is_none_or(|c| c.out.output.bytes() < limit)
     }
 
     /// Roughly what the current run's output holds, in bytes.
     #[cfg(test)]
     pub(super) fn current_bytes(&self) -> usize {
-        self.current.as_ref().map_or(0, |c| c.output.bytes())
+        self.current.as_ref().map_or(0, |c| c.out.output.bytes())
     }
 
     /// For the idle check, the execution limit and the record of runs.
     #[must_use]
     pub fn activity(&self) -> Activity {
-        let Some(current) = &self.current else {
-            return Activity {
-                in_use: self.parked.iter().any(|p| p.attached.is_some()),
-                ..Activity::default()
-            };
-        };
-        let is_kept = matches!(current.way, Way::Kept(_));
-        // Before its caller has its code there is nothing that the next life could do about the run.
-        let is_known = current.since.is_some() || current.code.is_some();
-        Activity {
-            run: Some(current.run.clone()),
-            running_since: current.left_at.filter(|_| !current.wants_input),
-            waits: current.wants_input,
-            // A runner that is never reached must not keep its kernel from idling out.
-            in_use: current.attached.is_some() || !(current.wants_input || is_kept),
-            going: GoingRun {
-                run: is_known.then(|| current.run.clone()),
-                way: if is_known { current.way.clone() } else { Way::Left },
-                waits: current.wants_input,
-            },
+        match &self.current {
+            Some(current) => current.activity(),
+            None => {
+                Activity { in_use: self.parked.iter().any(|p| p.attached.is_some()), ..Activity::default() }
+            }
         }
     }
 
     fn park(&mut self) {
         let Some(current) = self.current.take() else { return };
-        let Current { run, attached, output, number, .. } = current;
-        self.parked.push_back(Parked { run, attached, output, number });
+        self.parked.push_back(current.out);
         if self.parked.len() > MAX_PARKED
             && let Some(oldest) = self.parked.iter().position(|p| p.attached.is_none())
         {
@@ -698,14 +572,12 @@ impl Runs {
     }
 
     fn drop_parked(&mut self, at: usize) {
-        let parked = self.remove_parked(at);
-        self.gone.extend(parked);
+        let place = self.remove_parked(at);
+        self.kept.forget(place);
     }
 
-    /// What the disk holds of it.
-    fn remove_parked(&mut self, at: usize) -> Option<(u64, RunId)> {
-        let parked = self.parked.remove(at).filter(|parked| parked.output.unwritten.is_on_disk())?;
-        Some((parked.number, parked.run))
+    fn remove_parked(&mut self, at: usize) -> Option<Place> {
+        self.parked.remove(at)?.place()
     }
 
     fn promote(&mut self) {
@@ -714,19 +586,16 @@ impl Runs {
         }
         let Some((ticket, run)) = self.waiting.pop_front() else { return };
         self.adrift = None;
-        let number = self.next_number();
-        self.current = Some(Current {
-            run,
-            attached: Some(ticket),
-            output: Output::default(),
-            number,
-            since: None,
-            code: None,
-            way: Way::Left,
-            left_at: None,
-            wants_input: false,
-        });
+        self.current = Some(Current::promoted(run, ticket, self.kept.next_number()));
     }
+}
+
+/// Every output that is not collected whole, to change it.
+fn outputs<'a>(
+    parked: &'a mut VecDeque<RunOutput>,
+    current: Option<&'a mut Current>,
+) -> impl Iterator<Item = &'a mut RunOutput> {
+    parked.iter_mut().chain(current.map(|current| &mut current.out))
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
 use super::code::Code;
+use super::current::Ticket;
 use super::memory::Remembered;
-use super::runs::{Taken, Ticket, Turn};
+use super::runs::{Taken, Turn};
 use super::shared::Shared;
 use crate::ids::RunId;
 use crate::wire::command::Command;

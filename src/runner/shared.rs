@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
-use super::runs::{Activity, Runs};
+use super::current::Activity;
+use super::runs::Runs;
 use crate::ids::KernelId;
 
 /// See [`runner`](super) for why a mutex.

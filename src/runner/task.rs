@@ -11,11 +11,11 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::code::Code;
+use super::current::Handing;
 use super::doubt::Doubt;
 use super::intake::Intake;
 use super::memory::Remembered;
 use super::outlet::Outlet;
-use super::runs::Handing;
 use super::shared::Shared;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::super::current::BEGINS;
+use super::super::spill::Change;
 use super::*;
 
 fn now() -> Instant {
