@@ -41,6 +41,7 @@ mod reach;
 mod reconcile;
 mod recover;
 mod registry;
+mod remaking;
 mod requests;
 mod takeover;
 mod task;

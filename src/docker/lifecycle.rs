@@ -5,7 +5,7 @@ use std::time::Duration;
 use bollard::errors::Error as EngineError;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions,
 };
 use tracing::debug;
 
@@ -76,6 +76,19 @@ impl Docker {
         self.connection
             .call(step, self.deadlines.create, |engine| async move {
                 engine.start_container(id.as_str(), None::<StartContainerOptions>).await
+            })
+            .await
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, id: &ContainerId, name: &str) -> Result<(), DockerError> {
+        let step = names::checked_name(format!("rename container {}", id.short()), id.as_str())?;
+        let step = names::checked_name(step, name)?;
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        self.connection
+            .call(step, self.deadlines.quick, |engine| {
+                let options = options.clone();
+                async move { engine.rename_container(id.as_str(), options).await }
             })
             .await
     }

@@ -177,34 +177,14 @@ pub(super) async fn make(
         .map_err(|source| node.not_noted(source))?;
     node.events.emit(Event::KernelCreating(kernel));
     let scratch = node.scratch.create(kernel, &config.environ).await?;
-    start(node, kernel, config, &image, Granted { limits, memory, held }, &folders, scratch).await
+    let granted = Granted { limits, memory, held };
+    let spec = specify(node, kernel, config, &image, &granted, &folders, &scratch).await?;
+    let container = create_named(node, kernel, &labels::name(&config.lang, kernel), &spec).await?;
+    run(node, kernel, container, &image, held, scratch).await
 }
 
-/// A new container over the same files.
-pub(super) async fn remake(
-    node: &Arc<Node>,
-    kernel: KernelId,
-    config: &KernelConfig,
-    allocation: &mut Option<Allocation>,
-    old: &ContainerId,
-) -> Result<Made, KernelError> {
-    let image = image(node, config).await?;
-    let folders = folders(node, &config.mounts).await?;
-    let (limits, memory) = grant(node, config, &image)?;
-    let held = allocate(node, config, limits, allocation)?;
-    node.docker.remove(old).await?;
-    let scratch = match node.scratch.existing(kernel).await {
-        Some(scratch) => {
-            scratch.write_environ(&config.environ).await?;
-            scratch
-        }
-        // Somebody deleted it; the kernel is better off with an empty one than not at all.
-        None => node.scratch.create(kernel, &config.environ).await?,
-    };
-    start(node, kernel, config, &image, Granted { limits, memory, held }, &folders, scratch).await
-}
-
-async fn image(node: &Node, config: &KernelConfig) -> Result<KernelImage, KernelError> {
+/// The kernel's image.
+pub(super) async fn image(node: &Node, config: &KernelConfig) -> Result<KernelImage, KernelError> {
     let image =
         node.images.lookup(&config.lang).await?.ok_or_else(|| KernelError::NoImage(config.lang.clone()))?;
     if config.limits.gpu_slot > Gpus::default() && !image.labels.nvidia_enabled {
@@ -213,19 +193,20 @@ async fn image(node: &Node, config: &KernelConfig) -> Result<KernelImage, Kernel
     Ok(image)
 }
 
-async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<(PathBuf, String)>, KernelError> {
+/// The kernel's virtual folders: where they are, and where they go.
+pub(super) async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<(PathBuf, String)>, KernelError> {
     node.folder_checks.look_up(node.volume_mount(), mounts).await
 }
 
 /// What a kernel gets of the machine.
-struct Granted<'a> {
-    limits: Limits,
-    memory: MemoryGrant,
-    held: &'a Allocation,
+pub(super) struct Granted<'a> {
+    pub(super) limits: Limits,
+    pub(super) memory: MemoryGrant,
+    pub(super) held: &'a Allocation,
 }
 
 /// What was asked for, within what the image declares that it can use.
-fn grant(
+pub(super) fn grant(
     node: &Node,
     config: &KernelConfig,
     image: &KernelImage,
@@ -234,7 +215,8 @@ fn grant(
     Ok((limits, node.resources.memory(limits.mem_slot)?))
 }
 
-fn allocate<'a>(
+/// The cores and GPUs that the kernel holds; handed out where it holds none.
+pub(super) fn allocate<'a>(
     node: &Node,
     config: &KernelConfig,
     limits: Limits,
@@ -252,18 +234,19 @@ fn allocate<'a>(
     Ok(held.insert(allocation))
 }
 
-async fn start(
+/// What the container shall be like.
+pub(super) async fn specify(
     node: &Node,
     kernel: KernelId,
     config: &KernelConfig,
     image: &KernelImage,
-    granted: Granted<'_>,
+    granted: &Granted<'_>,
     folders: &[(PathBuf, String)],
-    scratch: Scratch,
-) -> Result<Made, KernelError> {
-    let Granted { limits, memory, held } = granted;
+    scratch: &Scratch,
+) -> Result<ContainerSpec, KernelError> {
+    let Granted { limits, memory, held } = *granted;
     let samples = plan::wants_samples(&config.lang) && node.docker.volume_exists(plan::SAMPLES).await?;
-    let spec = plan::spec(&Plan {
+    Ok(plan::spec(&Plan {
         owner: &node.owner,
         kernel,
         config,
@@ -281,8 +264,18 @@ async fn start(
         uid: rustix::process::getuid().as_raw(),
         debug_kernel: node.config.debug_kernel.as_deref(),
         pids_limit: node.config.pids_limit,
-    });
-    let container = create_named(node, kernel, &labels::name(&config.lang, kernel), &spec).await?;
+    }))
+}
+
+/// Starts a container that was made, and finds out where its runner is.
+pub(super) async fn run(
+    node: &Node,
+    kernel: KernelId,
+    container: ContainerId,
+    image: &KernelImage,
+    held: &Allocation,
+    scratch: Scratch,
+) -> Result<Made, KernelError> {
     node.docker.start(&container).await?;
     let stillborn = |problem| KernelError::Stillborn { container: container.short().to_owned(), problem };
     let found = node.docker.inspect(container.as_str()).await?.ok_or_else(|| stillborn("is gone"))?;
@@ -301,7 +294,7 @@ async fn start(
 }
 
 /// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's.
-async fn create_named(
+pub(super) async fn create_named(
     node: &Node,
     kernel: KernelId,
     name: &str,

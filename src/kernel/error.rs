@@ -97,6 +97,19 @@ pub enum KernelError {
     /// It was destroyed before it was ready.
     #[error("kernel {0} was destroyed before it was ready")]
     Cancelled(KernelId),
+    /// The agent stops before a restart has begun.
+    #[error(
+        "kernel {0} runs on and is not restarted, because this agent is stopping; ask again when it is back"
+    )]
+    Stopping(KernelId),
+    /// Docker or a disk was too slow for a restart that had not begun.
+    #[error("the restart of kernel {kernel} was not ready to begin within {} s, and the kernel runs on; check whether Docker or the disks hang", .limit.as_secs())]
+    RestartLate {
+        /// The kernel.
+        kernel: KernelId,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// Whoever asked for it closed the connection before the answer, as the manager does after 3 s.
     #[error("kernel {0} was undone, because its asker left before it was ready")]
     Unwanted(KernelId),
@@ -146,7 +159,9 @@ impl KernelError {
         match self {
             Self::GpuRefused(_) | Self::Mount(_) | Self::Resources(_) | Self::Run(_) => Fault::Request,
             Self::Scratch(e) if e.is_refusal() => Fault::Request,
-            Self::Late(_) | Self::EndLate { .. } | Self::Ask(AskError::Late) => Fault::TimeLimit,
+            Self::Late(_) | Self::EndLate { .. } | Self::RestartLate { .. } | Self::Ask(AskError::Late) => {
+                Fault::TimeLimit
+            }
             _ => Fault::Agent,
         }
     }

@@ -67,8 +67,11 @@ pub(super) struct Cuts {
 /// One request to restart.
 pub(super) struct Restart {
     pub(super) config: ConfigPatch,
-    pub(super) answer: oneshot::Sender<Result<KernelPlace, Failure>>,
+    pub(super) answer: RestartAnswer,
 }
+
+/// Where the asker of a restart waits.
+pub(super) type RestartAnswer = oneshot::Sender<Result<KernelPlace, Failure>>;
 
 impl Restart {
     pub(super) fn refuse(self, why: Failure) {

@@ -135,6 +135,13 @@ pub fn name(lang: &str, kernel: KernelId) -> String {
     format!("kernel.{base}.{kernel}")
 }
 
+/// The name of a container that waits to replace the kernel's own.
+#[must_use]
+pub fn spare_name(lang: &str, kernel: KernelId) -> String {
+    let base = name(lang, kernel);
+    base.replace(&kernel.to_string(), &format!("next.{kernel}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +167,8 @@ mod tests {
             let labels = write(&owner, kernel, &config, &cpus, &[]);
             prop_assert_eq!(read(&labels), Some((kernel, config)));
             let (_, id) = from_name(&name(&lang, kernel)).unwrap();
+            prop_assert_eq!(id, kernel);
+            let (_, id) = from_name(&spare_name(&lang, kernel)).unwrap();
             prop_assert_eq!(id, kernel);
         }
     }

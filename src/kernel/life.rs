@@ -52,7 +52,9 @@ pub(super) enum Step {
     Check,
     /// It runs and can't be worked with: leave it alone until something happens.
     LeaveAlone,
-    /// Give it a new container.
+    /// A restart is wanted: get ready all that it needs, while the kernel runs on. Whatever is refused is refused here.
+    Prepare,
+    /// Take its container away and start the new one.
     Remake,
     /// Note its end, before anything is done about it.
     Note(EndReason),
@@ -78,7 +80,7 @@ pub(super) enum Step {
 pub(super) enum Input {
     /// Its container runs, whether made, made anew or taken back.
     Ready(ContainerId),
-    /// There is no such container, and will be none.
+    /// There is no such container, and will be none; or there is no way to a new one.
     Failed,
     /// The container of an earlier life runs, but can't be worked with.
     Odd(ContainerId),
@@ -244,34 +246,46 @@ impl Life {
                 Step::Check
             }
             (Step::Serve, Input::TimeUp(reason)) => self.end(reason),
-            (Step::Serve, Input::RestartAsked) => {
+            (Step::Serve, Input::RestartAsked) => Step::Prepare,
+            (Step::Prepare, Input::Done) => {
                 self.container = None;
                 Step::Remake
+            }
+            // Refused, and nothing has happened to the kernel. The manager writes the refusal down.
+            (Step::Prepare, Input::Failed) => {
+                self.answered(now);
+                Step::Serve
+            }
+            (Step::Prepare, Input::ProcessEnded) => {
+                self.answered(now);
+                self.process_ended = Some(now + DOCKER_LAG);
+                Step::Check
+            }
+            (Step::Prepare | Step::Remake, Input::Terminate(reason)) => {
+                // Whoever wants the kernel gone wins over a restart; either way the restart is answered.
+                self.answered(now);
+                self.end(reason)
             }
             (Step::LeaveAlone, Input::RestartAsked) => {
                 self.answered(now);
                 Step::LeaveAlone
             }
-            (Step::Serve | Step::Check, Input::AskerLeft) if !self.is_odd => {
+            (Step::Serve | Step::Prepare | Step::Check, Input::AskerLeft) if !self.is_odd => {
                 self.container = None;
                 Step::Undo
             }
             // An end that is in the journal is told by the next life.
-            (Step::Look | Step::Serve | Step::LeaveAlone | Step::Check | Step::Settle(_), Input::Detach) => {
-                Step::LetGo
-            }
+            (
+                Step::Look | Step::Serve | Step::LeaveAlone | Step::Prepare | Step::Check | Step::Settle(_),
+                Input::Detach,
+            ) => Step::LetGo,
             (Step::Look | Step::Serve | Step::LeaveAlone | Step::Check, Input::Terminate(reason)) => {
                 self.end(reason)
             }
 
-            // Whoever wants the kernel gone wins over a restart; either way the restart is answered.
             (Step::Remake, Input::Failed) => {
                 self.answered(now);
                 self.end(EndReason::SelfTerminated)
-            }
-            (Step::Remake, Input::Terminate(reason)) => {
-                self.answered(now);
-                self.end(reason)
             }
 
             (Step::Note(_), Input::Done) => Step::Clear { has_containers: self.has_containers },

@@ -54,6 +54,11 @@ impl Pen {
         self.note.adopted = Some(container.to_string());
     }
 
+    /// The manager waits for the answer of a restart that has not begun, or has it. Goes to the disk with the next note.
+    pub(super) fn restart_asked(&mut self, is_asked: bool) {
+        self.note.restart_asked = is_asked;
+    }
+
     /// Notes how far the kernel is. A disk that is full or hangs must not stop it, so a failure is only logged, and
     /// mended later.
     pub(super) async fn note(&mut self, phase: NotedPhase, last_use: Instant) {

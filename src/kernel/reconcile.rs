@@ -14,6 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::labels;
 use super::node::RETRIES;
+use super::notes::unix_now;
+use super::phase::Phase;
 use super::pulse::{Change, Pulse};
 use super::registry::Kernels;
 use crate::docker::{ContainerState, ContainerSummary, DockerError, DockerEventKind, ListFilter};
@@ -23,6 +25,8 @@ use crate::ids::{ContainerId, KernelId};
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// What one may take. Two that hang make a Docker that does not answer, within 8 s.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// A container that is older and does not run waits for no restart: the manager gives one up after 30 s.
+const LEFT_OVER_SECS: i64 = 60;
 
 impl Kernels {
     /// Follows Docker's events for ever, beginning with `since` (nanoseconds since 1970).
@@ -140,12 +144,11 @@ impl Kernels {
                 // What is left now is for the next start to look at.
                 return Ok(());
             }
-            if !self.node.owner.owns(&container.labels) || self.handle(kernel).is_some() {
+            let is_nobodys = || self.handle(kernel).is_none() || self.is_left_over(kernel, container);
+            if !self.node.owner.owns(&container.labels) || !is_nobodys() {
                 continue;
             }
-            if self.node.docker.inspect(container.id.as_str()).await?.is_none()
-                || self.handle(kernel).is_some()
-            {
+            if self.node.docker.inspect(container.id.as_str()).await?.is_none() || !is_nobodys() {
                 continue;
             }
             let is_new = stuck.insert(container.id.clone());
@@ -161,6 +164,14 @@ impl Kernels {
             }
         }
         Ok(())
+    }
+
+    fn is_left_over(&self, kernel: KernelId, container: &ContainerSummary) -> bool {
+        let Some(handle) = self.handle(kernel) else { return false };
+        match &*handle.phase.borrow() {
+            Phase::Running(live) => is_left_over(container, &live.place.container, unix_now()),
+            _ => false,
+        }
     }
 
     /// Keeps the kernels' last statistics on disk for ever, one file for all.
@@ -211,5 +222,36 @@ impl Kernels {
                 }
             }
         }
+    }
+}
+
+/// What a restart left that was cut off or never began: a container that does not run, of a kernel that runs in another.
+fn is_left_over(container: &ContainerSummary, runs_in: &ContainerId, now: u64) -> bool {
+    let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(container.created);
+    !container.state.is_alive() && container.id != *runs_in && age > LEFT_OVER_SECS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_restart_left_goes_and_what_waits_for_one_stays() {
+        let container = |state, created| ContainerSummary {
+            id: ContainerId::new("spare"),
+            name: String::new(),
+            labels: std::collections::BTreeMap::new(),
+            state,
+            created,
+        };
+        let (old, now) = (ContainerId::new("old"), 1000);
+        assert!(is_left_over(&container(ContainerState::Created, 900), &old, now));
+        assert!(is_left_over(&container(ContainerState::Exited, 900), &old, now));
+        assert!(
+            !is_left_over(&container(ContainerState::Created, 950), &old, now),
+            "a restart may wait for it"
+        );
+        assert!(!is_left_over(&container(ContainerState::Created, 900), &ContainerId::new("spare"), now));
+        assert!(!is_left_over(&container(ContainerState::Running, 900), &old, now));
     }
 }

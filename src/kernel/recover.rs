@@ -13,7 +13,7 @@ use super::fate::{Candidate, Fate, decide};
 use super::inbox::Birth;
 use super::labels;
 use super::node::RETRIES;
-use super::notes::{Found, NotedPhase};
+use super::notes::{Found, KernelNote};
 use super::registry::Kernels;
 use crate::docker::{ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId};
@@ -55,8 +55,7 @@ impl Kernels {
         for (kernel, fate) in fates {
             let noted = found.untold.get(&kernel).and_then(|ending| ending.sample);
             let sample = noted.or_else(|| found.samples.get(&kernel).copied());
-            let was = found.kernels.get(&kernel).map(|note| note.phase);
-            let restarting = was == Some(NotedPhase::Restarting);
+            let restarting = found.kernels.get(&kernel).is_some_and(KernelNote::is_restarting);
             let birth = match fate {
                 Fate::TakeBack(container) => {
                     taken += 1;

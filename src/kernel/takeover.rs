@@ -9,7 +9,7 @@ use super::labels;
 use super::node::Node;
 use super::notes::{KernelNote, Noted, NotedPhase, RunNote, unix_now};
 use super::reach;
-use crate::docker::Container;
+use crate::docker::{Container, ContainerState};
 use crate::ids::{ContainerId, KernelId};
 use crate::resources::{Allocation, Held, parse_cpuset};
 use crate::runner::{GoingRun, Runs};
@@ -38,16 +38,29 @@ pub(super) async fn look(
     kernel: KernelId,
     container: &ContainerId,
 ) -> Option<Result<Box<TakenBack>, KernelError>> {
-    let found = look_at(node, kernel, container).await?;
+    let mut found = look_at(node, kernel, container).await?;
+    let reader = node.clone();
+    let noted = tokio::task::spawn_blocking(move || reader.notes.of(kernel)).await;
+    let Ok(noted) = noted else { return Some(Err(KernelError::Thread("read the kernel's notes"))) };
+    let was_restarting = noted.kernel.as_ref().is_some_and(|note| note.phase == NotedPhase::Restarting);
+    if was_restarting && found.state == ContainerState::Created {
+        found = finish_restart(node, kernel, found).await?;
+    }
     if !found.state.is_alive() {
         let (exit_code, out_of_memory) = (found.exit_code.unwrap_or(-1), found.oom_killed);
         tracing::info!(%kernel, exit_code, out_of_memory, "the container ended while no agent ran");
         return None;
     }
-    let reader = node.clone();
-    let noted = tokio::task::spawn_blocking(move || reader.notes.of(kernel)).await;
-    let Ok(noted) = noted else { return Some(Err(KernelError::Thread("read the kernel's notes"))) };
     Some(take_back(node, kernel, &found, noted).await.map(Box::new))
+}
+
+/// An earlier life ended between the removal of the old container and the start of the new one.
+async fn finish_restart(node: &Node, kernel: KernelId, ready: Container) -> Option<Container> {
+    tracing::info!(%kernel, container = ready.id.short(), "going on with a restart that an earlier agent had begun");
+    if let Err(error) = node.docker.start(&ready.id).await {
+        tracing::warn!(%kernel, %error, "could not go on with a restart that had begun");
+    }
+    look_at(node, kernel, &ready.id).await
 }
 
 /// Takes it back, or says what is odd about it.

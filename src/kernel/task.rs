@@ -1,4 +1,5 @@
-//! The task that owns one kernel's life, and the one file that changes a kernel's state.
+//! The task that owns one kernel's life, and the one place that changes a kernel's state. [`restarting`] is the part of it
+//! that gives the kernel a new container.
 //!
 //! [`Life`] decides, this task does: each [`Step`] is a method that does it and comes back with what happened. The phase
 //! is set in one place, [`Kernel::publish`].
@@ -8,32 +9,32 @@
 //! heard that it was made). Out of it goes the phase, a `watch`. When the task is over the phase's sender is dropped, and
 //! only then may the id be used anew.
 
+mod restarting;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Instant as StdInstant;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::container::{self, Made};
 use super::error::{Failure, KernelError};
-use super::inbox::{Birth, Inbox, Restart, cut};
+use super::inbox::{Birth, Inbox, Restart, RestartAnswer, cut};
 use super::life::{Input, Life, Stage, Step};
 use super::live::Live;
 use super::node::Node;
 use super::notes::NotedPhase;
 use super::pen::{Pen, RunPen};
 use super::phase::{Outcome, Phase};
+use super::remaking::Prepared;
 use super::takeover::{self, TakenBack};
 use super::telling::{QueuedTelling, Telling};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::Allocation;
 use crate::runner::{Activity, GoingRun, RunMemory, Runs};
-use crate::wire::config::{ConfigPatch, KernelConfig};
-use crate::wire::event::{EndReason, Event};
+use crate::wire::config::KernelConfig;
+use crate::wire::event::EndReason;
 use crate::wire::sample::Sample;
-
-/// How long a restart may take.
-const RESTART_LIMIT: Duration = Duration::from_secs(28);
 
 /// One kernel.
 pub(super) struct Kernel {
@@ -60,8 +61,10 @@ pub(super) struct Kernel {
     live: Option<Arc<Live>>,
     /// What its runs do.
     activity: watch::Receiver<Activity>,
-    /// The restart that goes on.
+    /// A restart that is wanted.
     restart: Option<Restart>,
+    /// One that is ready to be carried out, and who waits for it.
+    prepared: Option<(Prepared, RestartAnswer)>,
     /// Why it can't be used, as far as that is known better than that it ends.
     failure: Option<Failure>,
     /// Its last statistics.
@@ -109,6 +112,7 @@ impl Kernel {
             // Of no runner yet.
             activity: watch::Sender::default().subscribe(),
             restart: None,
+            prepared: None,
             failure: None,
             sample,
             telling: None,
@@ -131,6 +135,7 @@ impl Kernel {
                 Step::Serve => self.serve().await,
                 Step::Check => self.check().await,
                 Step::LeaveAlone => self.leave_alone().await,
+                Step::Prepare => self.prepare().await,
                 Step::Remake => self.remake().await,
                 Step::Note(reason) => self.note_end(reason).await,
                 Step::Clear { has_containers } => self.clear(has_containers).await,
@@ -371,43 +376,6 @@ impl Kernel {
         }
     }
 
-    /// The restart races the termination; whoever wants the kernel gone wins.
-    async fn remake(&mut self) -> Input {
-        let (Some(old), Some(Restart { config, answer })) = (self.live.take(), self.restart.take()) else {
-            return Input::Failed;
-        };
-        old.runner.close();
-        let kept = self.run_pen.keep(GoingRun::default()).await;
-        self.pen.note(NotedPhase::Restarting, self.last_use).await;
-        self.node.events.emit(Event::KernelCreating(self.id));
-        self.merge(config);
-        let Self { node, id, config, allocation, inbox, .. } = self;
-        let remake = container::remake(node, *id, config, allocation, &old.place.container);
-        let made = tokio::select! {
-            biased;
-            Some(reason) = inbox.cuts.terminate.recv() => Err((KernelError::Cancelled(*id), Input::Terminate(reason))),
-            made = timeout(RESTART_LIMIT, remake) => {
-                made.unwrap_or(Err(KernelError::Late(RESTART_LIMIT))).map_err(|e| (e, Input::Failed))
-            }
-        };
-        let (result, input) = match made {
-            Ok(made) => {
-                let live = self.connect(made, Runs::default(), kept.ok().map(|()| GoingRun::default()));
-                tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
-                (Ok(live.place.clone()), self.runs_in(live))
-            }
-            Err((error, input)) => {
-                tracing::warn!(kernel = %self.id, %error, "could not restart the kernel; ending it");
-                // For its last statistics.
-                self.live = Some(old);
-                (Err(self.fail(error)), input)
-            }
-        };
-        // The asker may be gone; the kernel runs all the same.
-        let _ = answer.send(result);
-        input
-    }
-
     /// The journal first, with the last statistics in it.
     async fn note_end(&mut self, reason: EndReason) -> Input {
         if let Some(live) = self.live.take() {
@@ -495,16 +463,6 @@ impl Kernel {
     fn idle_deadline(&self, activity: &Activity) -> Option<Instant> {
         let timeout = self.node.config.idle_timeout?;
         (!activity.in_use).then(|| self.last_use.checked_add(timeout)).flatten()
-    }
-
-    /// What the new config leaves empty stays as it was (section 12, item 18).
-    fn merge(&mut self, patch: ConfigPatch) {
-        let new = patch.apply(&self.config);
-        let (old_limits, limits) = (self.config.limits, new.limits);
-        if (old_limits.cpu_slot, old_limits.gpu_slot) != (limits.cpu_slot, limits.gpu_slot) {
-            self.allocation = None;
-        }
-        self.config = new;
     }
 }
 

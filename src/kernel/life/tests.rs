@@ -38,9 +38,12 @@ struct World {
     kernel: KernelId,
     /// The disk: the kernel's note and its end.
     note: Option<NotedPhase>,
+    /// Whether that says that the manager waits for a restart.
+    restart_noted: bool,
     journal: Option<(EndReason, Told)>,
-    /// Docker: containers and whether they run.
+    /// Docker: containers and whether they run, and one that was got ready for a restart.
     containers: Vec<(ContainerId, bool)>,
+    spare: Option<ContainerId>,
     made: usize,
     /// This life of the agent. Whether it has to tell an end is known in its memory too, as a disk may refuse.
     life: Option<Life>,
@@ -68,8 +71,10 @@ impl World {
             now,
             kernel: KernelId::random(),
             note: None,
+            restart_noted: false,
             journal: None,
             containers: Vec::new(),
+            spare: None,
             made: 0,
             life: Some(Life::new(Begin::Asked, now)),
             has_cores: false,
@@ -102,10 +107,19 @@ impl World {
     }
 
     fn make_container(&mut self) -> ContainerId {
-        self.made += 1;
-        let id = ContainerId::new(self.made.to_string());
+        let id = self.new_container();
         self.containers.push((id.clone(), true));
         id
+    }
+
+    fn new_container(&mut self) -> ContainerId {
+        self.made += 1;
+        ContainerId::new(self.made.to_string())
+    }
+
+    fn remove_containers(&mut self) {
+        self.containers.clear();
+        self.spare = None;
     }
 
     fn newest(&self) -> ContainerId {
@@ -155,6 +169,14 @@ impl World {
     }
 
     fn look(&mut self) -> Ended {
+        if self.note == Some(NotedPhase::Restarting)
+            && self.spare == Some(self.newest())
+            && self.choose(2) == 0
+            && let Some((_, alive)) = self.containers.last_mut()
+        {
+            // What a restart had come to is gone on with.
+            (*alive, self.spare) = (true, None);
+        }
         match self.choose(7) {
             2 => self.terminate(),
             3 => Ended::By(Input::Detach),
@@ -162,7 +184,7 @@ impl World {
             5 => Ended::Panic,
             6 if self.lives() => Ended::By(Input::Odd(self.newest())),
             _ if self.lives() => {
-                self.has_cores = true;
+                (self.has_cores, self.restart_noted) = (true, false);
                 Ended::By(Input::Ready(self.newest()))
             }
             _ => Ended::By(Input::Dead),
@@ -216,19 +238,47 @@ impl World {
         }
     }
 
+    /// It runs, and a restart is got ready.
+    fn prepare(&mut self) -> Ended {
+        self.restart_noted = true;
+        let choice = self.choose(8);
+        if choice == 0 || self.choose(2) > 0 {
+            self.spare = Some(self.new_container());
+        }
+        if (1..6).contains(&choice) {
+            // Refused, for one of these reasons.
+            self.answered();
+            self.restart_noted = false;
+        }
+        match choice {
+            0 => Ended::By(Input::Done),
+            1 => Ended::By(Input::Failed),
+            2 => Ended::By(Input::ProcessEnded),
+            3 => Ended::By(Input::Detach),
+            // One that was answered has no asker who left.
+            4 => Ended::By(if self.knows { Input::Failed } else { Input::AskerLeft }),
+            5 => self.terminate(),
+            6 => Ended::Crash,
+            _ => Ended::Panic,
+        }
+    }
+
     fn remake(&mut self) -> Ended {
-        self.note = Some(NotedPhase::Restarting);
+        (self.note, self.restart_noted) = (Some(NotedPhase::Restarting), false);
         let choice = self.choose(6);
-        if choice > 0 && self.choose(2) > 0 {
+        let has_begun = choice == 0 || self.choose(2) > 0;
+        if has_begun {
             self.containers.clear();
         }
-        if choice > 0 && self.choose(2) > 0 {
-            self.make_container();
+        if has_begun
+            && (choice == 0 || self.choose(2) > 0)
+            && let Some(spare) = self.spare.take()
+        {
+            self.containers.push((spare, true));
         }
         match choice {
             0 => {
-                self.containers.clear();
-                let container = self.make_container();
+                let container = self.newest();
                 self.answered();
                 Ended::By(Input::Ready(container))
             }
@@ -272,7 +322,7 @@ impl World {
         }
         self.has_stored = true;
         if has_containers {
-            self.containers.clear();
+            self.remove_containers();
             self.has_cores = false;
         }
         Ended::By(Input::Done)
@@ -323,7 +373,7 @@ impl World {
             2 => return Ended::Panic,
             _ => {}
         }
-        self.containers.clear();
+        self.remove_containers();
         (self.note, self.has_cores) = (None, false);
         Ended::By(Input::Done)
     }
@@ -376,33 +426,40 @@ impl World {
     fn recover(&mut self) {
         (self.telling, self.life, self.has_cores) = (None, None, false);
         (self.is_noted, self.has_stored, self.is_unwanted) = (false, false, false);
-        if self.note == Some(NotedPhase::Running) {
+        if self.note == Some(NotedPhase::Running) && !self.restart_noted {
             // Not remembered: a restart that was cut off by a crash within the last 30 s, with another crash since.
             self.restarting_until = None;
         }
         let kernel = self.kernel;
         let mut found = Found::default();
-        found.kernels.extend(self.note.map(|phase| (kernel, KernelNote::new(kernel, phase))));
+        let noted = self.note.map(|phase| {
+            let mut note = KernelNote::new(kernel, phase);
+            note.restart_asked = self.restart_noted;
+            note
+        });
+        let restarting = noted.as_ref().is_some_and(KernelNote::is_restarting);
+        found.kernels.extend(noted.map(|note| (kernel, note)));
         match self.journal {
             Some((reason, Told::No)) => drop(found.untold.insert(kernel, Ending::new(kernel, reason, None))),
             Some(_) => drop(found.over.insert(kernel)),
             None => {}
         }
-        let candidates = self.containers.iter().zip(0..).map(|((id, alive), created)| Candidate {
-            kernel,
-            container: id.clone(),
-            alive: *alive,
-            created,
-        });
+        let spare = self.spare.clone().map(|id| (id, false));
+        let all = self.containers.iter().cloned().chain(spare);
+        let candidates =
+            all.zip(0..).map(|((container, alive), created)| Candidate { kernel, container, alive, created });
         let candidates: Vec<_> = candidates.collect();
         let fates: HashMap<_, _> = decide(&found, &candidates, &HashSet::new());
-        let restarting = self.note == Some(NotedPhase::Restarting);
         let begin = fates.get(&kernel).map(|fate| match fate {
             Fate::TakeBack(container) => {
                 // The one that is looked at; the others go when the kernel ends.
-                let at = self.containers.iter().position(|(id, _)| id == container).unwrap();
-                let best = self.containers.remove(at);
-                self.containers.push(best);
+                match self.containers.iter().position(|(id, _)| id == container) {
+                    Some(at) => {
+                        let best = self.containers.remove(at);
+                        self.containers.push(best);
+                    }
+                    None => self.containers.push((container.clone(), false)),
+                }
                 Begin::Found { restarting }
             }
             Fate::End(reason) => Begin::Ended { reason: *reason, restarting },
@@ -440,6 +497,7 @@ impl World {
             Step::Serve => self.idle(false),
             Step::LeaveAlone => self.idle(true),
             Step::Check => self.check(),
+            Step::Prepare => self.prepare(),
             Step::Remake => self.remake(),
             Step::Note(reason) => self.note_end(reason),
             Step::Clear { has_containers } => self.clear(has_containers),
@@ -491,7 +549,7 @@ proptest! {
             while world.go_on() {}
         }
         prop_assert!(world.heard.len() == usize::from(world.knows) || !world.knows, "{:?}", world.heard);
-        prop_assert!(world.containers.is_empty() && world.note.is_none() && !world.has_cores);
+        prop_assert!(world.containers.is_empty() && world.spare.is_none() && world.note.is_none() && !world.has_cores);
     }
 }
 
@@ -522,6 +580,7 @@ fn a_death_of_a_container_that_was_replaced_is_nobody_s() {
     let mut life = Life::new(Begin::Asked, now);
     life.take(Input::Ready(container("old")), now);
     life.take(Input::RestartAsked, now);
+    life.take(Input::Done, now);
     life.take(Input::Ready(container("new")), now);
     life.take(Input::Death(container("old")), now);
     assert_eq!(life.step(), Step::Serve);
@@ -548,6 +607,23 @@ fn a_kernel_that_is_looked_at_or_checked_hears_an_end_and_a_stop() {
         life.take(Input::Detach, now);
         assert_eq!(life.step(), Step::LetGo);
     }
+}
+
+#[test]
+fn a_restart_that_is_refused_changes_nothing_and_the_manager_writes_it_down() {
+    let now = Instant::now();
+    let mut life = Life::new(Begin::Asked, now);
+    life.take(Input::Ready(container("a")), now);
+    let asked = now + SETTLE * 9;
+    life.take(Input::RestartAsked, asked);
+    assert_eq!((life.step(), life.stage()), (Step::Prepare, Stage::Running));
+    life.take(Input::Failed, asked);
+    assert_eq!((life.step(), life.stage()), (Step::Serve, Stage::Running));
+    life.take(Input::Death(container("a")), asked);
+    life.take(Input::Dead, asked);
+    life.take(Input::Done, asked);
+    life.take(Input::Done, asked);
+    assert_eq!(life.step(), Step::Settle(asked + SETTLE));
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub struct KernelNote {
     pub last_use: u64,
     /// The container of a kernel that was adopted, which has no labels.
     pub adopted: Option<String>,
+    /// Whether the manager waits for the answer of a restart that has not begun: until it has that, or has given up,
+    /// it hears of no end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart_asked: bool,
 }
 
 /// How far a noted kernel is.
@@ -100,7 +104,14 @@ impl KernelNote {
             waits: false,
             last_use: unix_now(),
             adopted: None,
+            restart_asked: false,
         }
+    }
+
+    /// Whether the manager waits for the answer of a restart.
+    #[must_use]
+    pub fn is_restarting(&self) -> bool {
+        self.restart_asked || self.phase == NotedPhase::Restarting
     }
 
     /// The run that goes on, as earlier versions of the agent noted it here.

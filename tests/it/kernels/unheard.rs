@@ -121,13 +121,16 @@ async fn the_end_of_a_kernel_whose_restart_a_crash_cut_off_waits_for_the_manager
     let engine = Engine::start(bed.outside());
     let mut agent = bed.agent(&["--docker-host", &engine.host()]).await;
     let kernel = agent.create_tiny().await;
-    engine.fail("POST", "/containers/create", Fails::Late, 1);
+    engine.fail("POST", "/start", Fails::Late, 1);
     let mut line = agent.rpc().connect().await;
     line.request("restart_kernel", &from_json(&json!([kernel.id, {}])), &from_json(&json!({}))).await;
-    // The old container is gone, and a new one never comes.
-    docker::gone(&kernel.id).await;
+    until("the start of the new container", secs(5), async || (engine.failed() == 1).then_some(())).await;
     agent.kill9();
     drop((agent, line));
+    // The old container is gone, and the new one never comes.
+    for container in docker::containers_named(&kernel.id).await {
+        docker(&["rm", "-f", &container]).await;
+    }
     let agent = bed.agent(&[]).await;
     until("the journal's entry", secs(5), async || {
         let entry = bed.scratch().join(".agent/endings").join(format!("{}.json", kernel.id));

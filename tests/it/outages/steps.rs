@@ -69,23 +69,38 @@ async fn is_over(bed: &Bed, agent: &Agent, kernel: &Kernel) {
 }
 
 #[tokio::test]
-async fn a_restart_of_which_any_step_fails_ends_the_kernel_once() {
+async fn a_restart_that_has_begun_and_fails_ends_the_kernel_once() {
     let bed = Bed::start().await;
     let engine = Engine::start(bed.outside());
     let agent = bed.agent(&["--docker-host", &engine.host(), "--create-deadline", "9"]).await;
     let free = cores(&agent).await;
-    for (method, path) in [
-        ("DELETE", "/containers/"),
-        ("POST", "/containers/create"),
-        ("POST", "/start"),
-        ("GET", "/containers/*/json"),
-    ] {
+    for (method, path) in [("POST", "/start"), ("GET", "/containers/*/json")] {
         let kernel = agent.create_tiny().await;
         engine.fail(method, path, Fails::Before, 1);
         kernel.call("restart_kernel", json!([{}])).await.expect_err(path);
         is_over(&bed, &agent, &kernel).await;
         assert_eq!(cores(&agent).await, free, "{path}: cores are still taken");
     }
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_docker_fails_to_remove_or_rename() {
+    let bed = Bed::start().await;
+    let engine = Engine::start(bed.outside());
+    let agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    let kernel = agent.create_tiny().await;
+    // Without its usual name it is restarted as well, and under that once more.
+    for (method, path) in [("DELETE", "/containers/"), ("POST", "/rename"), ("POST", "/rename")] {
+        let failed = engine.failed();
+        engine.fail(method, path, Fails::Before, 1);
+        let answer = kernel.call("restart_kernel", json!([{}])).await.expect(path);
+        assert_eq!(engine.failed(), failed + 1, "{path}");
+        let left = docker::containers_named(&kernel.id).await;
+        assert_eq!(left, [answer["container_id"].as_str().unwrap()], "{path}");
+    }
+    kernel.destroy().await;
+    docker::gone(&kernel.id).await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
 }
 
 #[tokio::test]
