@@ -8,6 +8,7 @@ mod check;
 mod client_options;
 mod commands;
 mod config;
+mod dev;
 mod events;
 mod exec;
 mod exit;
@@ -39,6 +40,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Check what the agent needs.
     Check(Box<Config>),
+    /// Run the agent with all that it needs.
+    Dev(Box<Config>),
     /// Talk to an agent.
     Client(AgentArgs, ClientCommand),
     /// Listen for events.
@@ -91,6 +94,14 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Command, Refusal> {
     Ok(match Action::from_arg_matches(&matches)? {
         Action::Run(agent) => Command::Run(Box::new(config::config(*agent))),
         Action::Check(agent) => Command::Check(Box::new(config::config(*agent))),
+        Action::Dev(dev) => {
+            let line = dev.line();
+            let command = settings::without_own_variables(options::command(&line));
+            match read(command, &line)? {
+                Command::Run(config) => Command::Dev(Box::new(dev.settled(*config, std::env::home_dir()))),
+                other => other,
+            }
+        }
         Action::Ping(call) => client(call.agent, ClientCommand::Ping(call.args)),
         Action::Create(call) => client(call.agent, ClientCommand::Create(call.args)),
         Action::Exec(call) => client(call.agent, ClientCommand::Exec(call.args)),

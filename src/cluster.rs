@@ -35,6 +35,7 @@ mod tests;
 pub use catalogue::{Catalogue, CatalogueImage, Tag};
 pub use config::ClusterConfig;
 pub use handle::Cluster;
+pub use keys::manager_keys;
 pub use link::{ClusterError, Step};
 #[cfg(feature = "rooms")]
 pub use link::{Link, Snapshot, Watching};

@@ -27,6 +27,7 @@
 //! | [`rpc`] | the server, the method table, exception names | what a method does |
 //! | [`telemetry`] | log, metrics, health, Sentry, `DogStatsD`; knows no other room | a log line's form |
 //! | [`agent`] | the composition root: start and stop as straight lines | the order of the start |
+//! | [`dev`] | the etcd, Redis and manager of `backendai-agent dev` | what there is to try the agent with |
 //! | [`client`], [`cli`] | the operator's commands and settings | a flag |
 //!
 //! "PROTOCOL section N" in the comments is `docs/protocol.md`: what the agent speaks. ARCHITECTURE.md tells what holds
@@ -44,6 +45,7 @@ mod agent;
 pub mod cli;
 mod client;
 mod cluster;
+mod dev;
 mod docker;
 mod events;
 mod heartbeat;
@@ -76,5 +78,5 @@ pub mod rooms {
     }
 
     open! { address agent client cluster docker events heartbeat identity images kernel patience resources rpc runner }
-    open! { scratch secret stats units zmtp }
+    open! { dev scratch secret stats units zmtp }
 }

@@ -39,23 +39,27 @@ fn as_json(heard: &HeardEvent) -> String {
     serde_json::json!({"event": heard.name, "agent": heard.instance.as_str(), "args": args}).to_string()
 }
 
-fn as_text(heard: &HeardEvent) -> String {
+/// An event on one line, for a person.
+pub(super) fn as_text(heard: &HeardEvent) -> String {
     let args: Vec<_> = heard.args.iter().map(|a| value::to_json(&readable(a)).to_string()).collect();
     format!("{} {} {}", heard.name, heard.instance, args.join(" "))
 }
 
-/// The image list of a heartbeat is compressed; a person wants to read it.
+/// The names in the image list of a heartbeat, which is compressed.
+pub(super) fn image_names(info: &Value) -> Option<Vec<String>> {
+    let Some(Value::Binary(packed)) = value::get(info, "images") else { return None };
+    let list = unpack_images(packed).ok()?;
+    let name = |pair: &Value| Some(pair.as_array()?.first()?.as_str()?.to_owned());
+    Some(list.as_array()?.iter().filter_map(name).collect())
+}
+
+/// A heartbeat with its image list as a person wants to read it.
 fn readable(arg: &Value) -> Value {
-    let Value::Map(pairs) = arg else { return arg.clone() };
-    let unpacked = pairs.iter().map(|(k, v)| match (k.as_str(), v) {
-        (Some("images"), Value::Binary(bytes)) => {
-            let names = unpack_images(bytes).ok().and_then(|list| {
-                let name = |pair: &Value| pair.as_array()?.first().cloned();
-                Some(Value::Array(list.as_array()?.iter().filter_map(name).collect()))
-            });
-            (k.clone(), names.unwrap_or_else(|| v.clone()))
-        }
-        _ => (k.clone(), v.clone()),
+    let (Value::Map(pairs), Some(names)) = (arg, image_names(arg)) else { return arg.clone() };
+    let names = Value::Array(names.into_iter().map(Value::from).collect());
+    let unpacked = pairs.iter().map(|(k, v)| {
+        let is_list = k.as_str() == Some("images");
+        (k.clone(), if is_list { names.clone() } else { v.clone() })
     });
     Value::Map(unpacked.collect())
 }

@@ -17,6 +17,7 @@ use super::client_options::{
     Call, CompleteArgs, CreateArgs, EventsArgs, ExecArgs, KernelArgs, LogsArgs, PingArgs, ResetArgs,
     RestartArgs, UploadArgs,
 };
+use super::dev::DevArgs;
 use super::paths;
 use super::values::{self, duration_in, number_in, wants};
 use crate::address::{self, HostPort};
@@ -84,6 +85,8 @@ pub(super) enum Action {
     /// Check the settings and reach everything that the agent needs, then end
     #[command(allow_negative_numbers = true)]
     Check(Box<AgentOpts>),
+    /// Try an agent with nothing but Docker: etcd, Redis and the manager's ear come along, on this machine only
+    Dev(DevArgs),
     /// Ask an agent whether it is there
     Ping(Call<PingArgs>),
     /// Create a kernel

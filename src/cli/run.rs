@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{AgentArgs, ClientCommand, Command, Exit, commands, events, signals};
+use super::{AgentArgs, ClientCommand, Command, Exit, commands, dev, events, signals};
 use crate::agent;
 use crate::agent::config::Config;
 use crate::client::{CallError, Client};
@@ -19,7 +19,8 @@ pub fn run(command: Command) -> Exit {
     // One provider for every TLS connection of the process; a second install could only be of the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command {
-        Command::Run(config) => run_agent(*config),
+        Command::Run(config) => run_agent(*config, false),
+        Command::Dev(config) => run_agent(*config, true),
         Command::Check(config) => blocking(super::check::check(*config)),
         Command::Client(args, command) => blocking(run_client(args, command)),
         Command::Events(args) => blocking(async move { events::listen(args).await.unwrap_or_else(failed) }),
@@ -36,7 +37,8 @@ fn blocking(future: impl Future<Output = Exit>) -> Exit {
     }
 }
 
-fn run_agent(config: Config) -> Exit {
+/// Runs the agent, with all that it needs around it if it `is_dev`.
+fn run_agent(config: Config, is_dev: bool) -> Exit {
     let telemetry = match telemetry::init(&config.telemetry) {
         Ok(telemetry) => Arc::new(telemetry),
         Err(error) => {
@@ -44,7 +46,7 @@ fn run_agent(config: Config) -> Exit {
             return Exit::Failed;
         }
     };
-    let ended = live(config, &telemetry);
+    let ended = live(config, is_dev, &telemetry);
     if let Err(error) = &ended {
         tracing::error!("giving up: {error:#}");
     }
@@ -54,7 +56,7 @@ fn run_agent(config: Config) -> Exit {
 }
 
 /// The agent's whole life.
-fn live(config: Config, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
+fn live(config: Config, is_dev: bool, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("could not start the runtime")?;
     raise_descriptor_limit();
     let ended = runtime.block_on(async {
@@ -62,6 +64,9 @@ fn live(config: Config, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
         // Ends of kernels may take their time where they are asked for.
         let is_limited = !config.stop_kernels_on_exit;
         signals::listen(stop.clone(), is_limited, telemetry).context("could not listen for signals")?;
+        if is_dev {
+            return Box::pin(dev::run(config, telemetry, stop)).await;
+        }
         Box::pin(agent::run(config, telemetry, stop)).await.map_err(anyhow::Error::from)
     });
     // Threads that hang in a system call (a dead network file system) must not keep the process.

@@ -53,6 +53,13 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
     without_variables(command, &|arg| variable(arg).is_some_and(|value| value.is_empty()))
 }
 
+/// Only what other programs read as well counts: where Docker is, and what is to be logged.
+pub(super) fn without_own_variables(command: Command) -> Command {
+    without_variables(command, &|arg| {
+        arg.get_env().is_some_and(|name| !["DOCKER_HOST", "RUST_LOG"].iter().any(|shared| name == *shared))
+    })
+}
+
 fn without_variables(command: Command, which: &impl Fn(&Arg) -> bool) -> Command {
     command
         .mut_args(|arg| if which(&arg) { arg.env(Resettable::Reset) } else { arg })

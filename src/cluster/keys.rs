@@ -1,5 +1,7 @@
 //! The names of the keys in etcd (PROTOCOL section 1). Pure.
 
+use std::net::SocketAddr;
+
 use crate::ids::InstanceId;
 
 /// The manager's instance id; its presence means that the manager is up.
@@ -13,6 +15,27 @@ pub(super) const VOLUME_MOUNT: &str = "volumes/_mount";
 /// Every key of the image catalogue begins with this.
 pub(super) const IMAGES: &str = "images/";
 
+/// What a manager writes into etcd, the key last whose presence says that it is up.
+#[must_use]
+pub fn manager_keys(
+    namespace: &str,
+    manager: &str,
+    redis: SocketAddr,
+    event_addr: SocketAddr,
+) -> Vec<(String, String)> {
+    let full = |key: &str| format!("{}{key}", root(namespace));
+    vec![
+        (full(REDIS), redis.to_string()),
+        (full(EVENT_ADDR), event_addr.to_string()),
+        (full(MANAGER), manager.to_owned()),
+    ]
+}
+
+/// What every key of a namespace begins with.
+fn root(namespace: &str) -> String {
+    format!("/sorna/{namespace}/")
+}
+
 /// Builds full keys for one agent in one namespace.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -25,7 +48,7 @@ pub(super) struct Keys {
 impl Keys {
     /// The keys of the agent `instance` in `namespace`.
     pub(super) fn new(namespace: &str, instance: &InstanceId) -> Self {
-        Self { root: format!("/sorna/{namespace}/"), agent: format!("nodes/agents/{instance}") }
+        Self { root: root(namespace), agent: format!("nodes/agents/{instance}") }
     }
 
     /// The full key of a relative one.

@@ -18,6 +18,7 @@ mod adoption;
 mod callers;
 mod chaos;
 mod continuity;
+mod dev;
 mod execute;
 mod harness;
 mod kernels;

@@ -1,0 +1,160 @@
+//! `backendai-agent dev`: an agent, and all that it needs, in one process; tried by the commands that it prints.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::support::ports::Port;
+use crate::support::process::Process;
+use crate::support::{docker, new_id, secs, until};
+
+/// The process, its directory, and what it is called.
+struct Dev {
+    process: Process,
+    instance: String,
+    port: Port,
+    home: TempDir,
+}
+
+impl Dev {
+    fn start(options: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let port = Port::lease();
+        let instance = format!("i-dev-{}", &new_id()[..8]);
+        let process = Self::process(&home, &instance, &port, options);
+        Self { process, instance, port, home }
+    }
+
+    fn process(home: &TempDir, instance: &str, port: &Port, options: &[&str]) -> Process {
+        let port = port.number().to_string();
+        let own =
+            [env!("CARGO_BIN_EXE_backendai-agent"), "dev", "--instance-id", instance, "--agent-port", &port];
+        let command: Vec<_> = own.iter().chain(options).map(|&word| word.to_owned()).collect();
+        // A variable of a real agent on the same machine changes nothing.
+        let env = [("HOME", home.path().to_str().unwrap()), ("BACKEND_NAMESPACE", "real")];
+        Process::spawn("dev", &command, &env, &home.path().join("log")).talkative()
+    }
+
+    /// Waits until it has said this, and gives all that it said.
+    async fn says(&self, text: &str, limit: Duration) -> String {
+        until(&format!("{text:?}"), limit, async || {
+            Some(self.process.output()).filter(|output| output.contains(text))
+        })
+        .await
+    }
+
+    /// The commands to type next, as it printed them.
+    fn printed(&self) -> Vec<String> {
+        let output = self.process.output();
+        let (_, commands) = output.split_once("In another terminal:\n").expect("commands");
+        let (commands, _) = commands.split_once("Events and statistics").expect("their end");
+        let commands = commands.lines().map(str::trim).filter(|line| !line.is_empty());
+        commands.map(str::to_owned).collect()
+    }
+
+    /// What stands after `name` and before white space in what it said.
+    fn told(&self, name: &str) -> String {
+        let output = self.process.output();
+        let (_, rest) = output.split_once(name).expect(name);
+        rest.split([' ', ',', ';', '\n']).next().unwrap().to_owned()
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.home.path().join(".cache/backendai-agent/dev")
+    }
+
+    async fn interrupt(&mut self) -> ExitStatus {
+        self.process.signal(Signal::INT);
+        self.process.wait(secs(10)).await
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        self.process.kill();
+        let label = format!("label=ai.backend.instance-id={}", self.instance);
+        let list =
+            std::process::Command::new("docker").args(["ps", "-aq", "--filter", &label]).output().unwrap();
+        for id in String::from_utf8_lossy(&list.stdout).lines() {
+            let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
+        }
+    }
+}
+
+/// Runs what a person would type; gives what it printed.
+async fn typed(command: &str, before: &str) -> String {
+    let output = Command::new("sh").args(["-c", &format!("{before}\n{command}")]).output().await.unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{command}: {said}");
+    said
+}
+
+#[tokio::test]
+async fn the_printed_commands_work_and_show_what_they_do() {
+    let begun = Instant::now();
+    let mut dev = Dev::start(&[]);
+    dev.says("In another terminal:", secs(5)).await;
+    eprintln!("served and told after {:?}", begun.elapsed());
+    let commands = dev.printed();
+    let [export, create, exec, destroy] = &commands[..] else { panic!("{commands:?}") };
+    assert!(create.contains(" create --lang python:"), "{create}");
+    let kernel = create.rsplit(' ').next().unwrap();
+
+    typed(create, export).await;
+    dev.says(&format!("event       kernel_creating {} \"{kernel}\"", dev.instance), secs(5)).await;
+    assert!(dev.scratch().join(kernel).is_dir());
+    assert_eq!(typed(exec, export).await.lines().next(), Some("42"));
+    dev.says(&format!("statistics  {kernel} cpu "), secs(10)).await;
+
+    // What is kept can be asked for with the usual tools.
+    let keys = typed(
+        "etcdctl get --prefix /sorna/dev/",
+        &format!("export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", dev.told("Its etcd is at ")),
+    )
+    .await;
+    for key in ["nodes/manager\n", "nodes/manager/event_addr\n", "nodes/redis\n"] {
+        assert!(keys.contains(key), "{keys}");
+    }
+    assert!(keys.contains(&format!("nodes/agents/{}\nrunning", dev.instance)), "{keys}");
+    let redis = dev.told("its Redis at ");
+    let (_, port) = redis.rsplit_once(':').unwrap();
+    let hash = typed(&format!("redis-cli -p {port} hgetall {kernel}"), "").await;
+    assert!(hash.contains("cpu_used\n") && hash.contains("io_cur_scratch_size\n"), "{hash}");
+
+    typed(destroy, export).await;
+    dev.says(
+        &format!("event       kernel_terminated {} \"{kernel}\" \"user-requested\"", dev.instance),
+        secs(5),
+    )
+    .await;
+    docker::gone(kernel).await;
+
+    assert!(dev.interrupt().await.success());
+    let output = dev.process.output();
+    assert!(output.contains("instance_terminated"), "{output}");
+    assert!(output.ends_with("The agent has stopped; one kernel was made and ended.\n"), "{output}");
+}
+
+#[tokio::test]
+async fn it_ends_its_kernels_and_takes_back_those_of_one_that_was_killed() {
+    let mut dev = Dev::start(&[]);
+    dev.says("In another terminal:", secs(5)).await;
+    let commands = dev.printed();
+    let kernel = commands[1].rsplit(' ').next().unwrap().to_owned();
+    typed(&commands[1], &commands[0]).await;
+
+    dev.process.kill();
+    std::fs::remove_file(dev.home.path().join("log")).unwrap();
+    dev.process = Dev::process(&dev.home, &dev.instance, &dev.port, &[]);
+    dev.says("In another terminal:", secs(5)).await;
+    assert_eq!(typed(&commands[2], &commands[0]).await.lines().next(), Some("42"));
+
+    assert!(dev.interrupt().await.success());
+    docker::gone(&kernel).await;
+    let output = dev.process.output();
+    assert!(output.contains(&format!("\"{kernel}\" \"agent-termination\"")), "{output}");
+}
