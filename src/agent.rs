@@ -6,6 +6,7 @@
 //! stop, and then stops the parts in order (`agent/stop.rs`). Each part gets its own settings by value and handles of the parts
 //! it needs; no part knows this one.
 
+mod board;
 pub mod config;
 mod lock;
 mod pair;
@@ -22,10 +23,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::board::Board;
 use self::config::Config;
 pub use self::lock::{Holder, LockError};
 pub use self::running::Running;
@@ -34,7 +35,7 @@ use crate::kernel::labels::Owner;
 use crate::kernel::notes::NotesDir;
 use crate::rpc;
 use crate::scratch::{OutputStore, ScratchRoot};
-use crate::telemetry::{Meters, Readiness, Telemetry};
+use crate::telemetry::{Meters, Telemetry};
 
 /// Why the agent could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +89,8 @@ pub struct Agent {
     outputs: OutputStore,
     /// Where the manager calls.
     server: rpc::Server,
-    /// What `/readyz` says; served from now on, where it is served.
-    readiness: watch::Sender<Readiness>,
+    /// How the agent's needs are met; served from now on, where it is served.
+    board: Board,
     /// Where the node's figures go.
     meters: Meters,
     life: Life,
@@ -112,7 +113,7 @@ pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken)
     let binding = Box::pin(Agent::bind(config, telemetry));
     let Some(agent) = stop.run_until_cancelled(binding).await else { return Ok(()) };
     let agent = agent?;
-    systemd::ready(agent.readiness.subscribe(), &stop, &agent.life.end, &agent.life.tracker);
+    systemd::ready(agent.board.conditions(), &stop, &agent.life.end, &agent.life.tracker);
     match agent.pair(&stop).await? {
         Some(running) => running.run(stop).await,
         None => Ok(()),
@@ -148,9 +149,10 @@ impl Agent {
         let server = rpc::Server::bind(&format!("*:{}", config.agent_port), parts::rpc_limits(config.rpc))?;
 
         let life = Life::begin(root_lock, name_lock);
-        let readiness = watch::Sender::new(Readiness::not_ready(vec!["starting".to_owned()]));
+        let board = Board::default();
+        board.starting("starting");
         if let Some(listener) = metrics {
-            telemetry.serve_metrics(listener, readiness.subscribe(), life.end.clone(), &life.tracker);
+            telemetry.serve_metrics(listener, board.conditions(), life.end.clone(), &life.tracker);
         }
         Ok(Self {
             config,
@@ -160,7 +162,7 @@ impl Agent {
             notes,
             outputs,
             server,
-            readiness,
+            board,
             meters: telemetry.meters(),
             life,
         })

@@ -167,6 +167,12 @@ impl Events {
         }
     }
 
+    /// When the last heartbeat arrived; none has at first.
+    #[must_use]
+    pub fn last_beat(&self) -> watch::Receiver<Option<Instant>> {
+        self.last_beat.clone()
+    }
+
     /// How long ago the last heartbeat arrived.
     #[must_use]
     pub fn last_beat_age(&self) -> Option<Duration> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::conditions::Conditions;
 use crate::events::Events;
 use crate::images::ImageList;
 use crate::resources::Totals;
@@ -32,7 +33,7 @@ pub struct HeartbeatConfig {
 pub async fn beat(
     config: HeartbeatConfig,
     mut images: watch::Receiver<ImageList>,
-    docker_answers: watch::Receiver<bool>,
+    conditions: watch::Receiver<Conditions>,
     events: Events,
 ) {
     let mut ticks = interval(config.interval);
@@ -43,7 +44,7 @@ pub async fn beat(
         if images.has_changed().unwrap_or(false) {
             packed = pack(&images.borrow_and_update());
         }
-        events.beat(compose(&config, *docker_answers.borrow(), packed.clone()));
+        events.beat(compose(&config, conditions.borrow().offers_slots(), packed.clone()));
     }
 }
 
@@ -51,15 +52,15 @@ fn pack(list: &ImageList) -> Bytes {
     pack_images(list.entries.iter().map(|e| (e.name_tag.as_str(), e.id.as_str())))
 }
 
-/// With a Docker that hangs there are no slots, so that the manager places nothing here.
-fn compose(config: &HeartbeatConfig, docker_answers: bool, images: Bytes) -> Heartbeat {
+/// Without slots the manager places nothing here.
+fn compose(config: &HeartbeatConfig, has_slots: bool, images: Bytes) -> Heartbeat {
     let totals = *config.totals.borrow();
-    let slots = |n: usize| if docker_answers { n as u64 } else { 0 };
+    let slots = |n: usize| if has_slots { n as u64 } else { 0 };
     Heartbeat {
         ip: config.ip.clone(),
         region: config.region.clone(),
         addr: config.addr.clone(),
-        mem_slots: if docker_answers { totals.memory.mib() } else { 0 },
+        mem_slots: if has_slots { totals.memory.mib() } else { 0 },
         cpu_slots: slots(totals.cpus),
         gpu_slots: slots(totals.gpus),
         images,
@@ -72,7 +73,7 @@ mod tests {
     use crate::units::Memory;
 
     #[test]
-    fn a_hung_docker_takes_the_slots_away_and_nothing_else() {
+    fn without_slots_a_heartbeat_says_the_same_but_for_those() {
         let totals = Totals { memory: Memory::from_mib(1024), cpus: 4, gpus: 1 };
         let (changed, totals) = watch::channel(totals);
         let config = HeartbeatConfig {

@@ -11,6 +11,7 @@
 //! | [`secret`] | what is never shown | |
 //! | [`units`] | memory, cores, GPUs | how the manager's numbers are read |
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
+//! | [`conditions`] | what the agent's work needs, and what it gives up without | when slots are offered, what `/readyz` lists |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
 //! | [`zmtp`] | ZeroMQ: its wire protocol over tokio, with limits on all that a peer decides | how a peer is spoken to |
 //! | [`docker`] | the engine, each call with a deadline; knows no kernels | how Docker is asked |
@@ -45,6 +46,7 @@ mod agent;
 pub mod cli;
 mod client;
 mod cluster;
+pub mod conditions;
 mod dev;
 mod docker;
 mod events;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here may hold the agent up. Lines and reports leave through threads with bounded queues (`lines`,
 //! `error_reports`), figures are set in memory or sent over UDP, and pages are served by tasks
-//! that only read. Knows no other room: the others log with plain `tracing`, and what they count reaches
+//! that only read. Knows no room but those of the ground floor: the others log with plain `tracing`, and what they count reaches
 //! [`Meters::record`] through the composition root.
 
 use std::io;
@@ -31,9 +31,9 @@ mod panics;
 pub use config::{LogFile, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
 pub use filter::{BadLogFilter, LogFilter, Verbosity};
-pub use http::Readiness;
 pub use meters::{GpuGauges, Meters, NodeGauges};
 
+use crate::conditions::Conditions;
 use error_reports::ErrorReports;
 use lines::LineSink;
 use logfile::RotatingFile;
@@ -141,13 +141,13 @@ impl Telemetry {
     pub fn serve_metrics(
         &self,
         listener: TcpListener,
-        readiness: watch::Receiver<Readiness>,
+        conditions: watch::Receiver<Conditions>,
         cancel: CancellationToken,
         tracker: &TaskTracker,
     ) {
         let addr = listener.local_addr().ok().map(tracing::field::display);
         tracing::info!(addr, "serving metrics and health");
-        http::serve(listener, self.prometheus.clone(), readiness, cancel, tracker);
+        http::serve(listener, self.prometheus.clone(), conditions, cancel, tracker);
     }
 
     /// Writes and sends what waits, within `limit`: the last thing to do before the process ends, also where it ends by

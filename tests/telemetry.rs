@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use backendai_agent::telemetry::{self, LogFile, NodeGauges, Readiness, TelemetryConfig, TelemetryError};
+use backendai_agent::conditions::Conditions;
+use backendai_agent::telemetry::{self, LogFile, NodeGauges, TelemetryConfig, TelemetryError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -29,7 +30,7 @@ async fn a_process_is_observed_to_its_end() {
     assert!(panicked.is_err());
     observed.meters().record(&NodeGauges { kernels: 2, ..NodeGauges::default() });
 
-    let (_readiness, watched) = watch::channel(Readiness::ready());
+    let (_readiness, watched) = watch::channel(Conditions::default());
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

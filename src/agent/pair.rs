@@ -16,7 +16,6 @@ use crate::heartbeat::HeartbeatConfig;
 use crate::images::{Images, ImagesConfig};
 use crate::kernel::{FolderChecks, Kernels, LastStatistics, Node};
 use crate::stats::{Collector, Store};
-use crate::telemetry::Readiness;
 
 /// How long the start waits for the first list of images before it goes on without.
 const FIRST_SCAN: Duration = Duration::from_secs(10);
@@ -31,10 +30,9 @@ impl Agent {
     // One straight line on purpose: the order of the start is the thing to read here.
     #[allow(clippy::too_many_lines)]
     pub async fn pair(self, stop: &CancellationToken) -> Result<Option<Running>, StartError> {
-        let Self { config, identity, owner, scratch, notes, outputs, server, readiness, meters, life } = self;
+        let Self { config, identity, owner, scratch, notes, outputs, server, board, meters, life } = self;
         let (end, tracker) = (&life.end, &life.tracker);
-        let waits_for =
-            |what: &str| drop(readiness.send_replace(Readiness::not_ready(vec![what.to_owned()])));
+        let waits_for = |what: &str| board.starting(what);
 
         let docker = Docker::open(config.docker);
         waits_for("waiting for Docker");
@@ -135,7 +133,7 @@ impl Agent {
             stats_interval: config.stats_interval,
             stop_kernels: config.stop_kernels_on_exit,
             server,
-            readiness,
+            board,
             meters,
             life,
         };

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::board::Board;
 use super::config::RpcConfig;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterStatus};
+use crate::conditions::{Conditions, Need};
 use crate::docker::{Docker, EngineInfo};
 use crate::events::Events;
-use crate::images::WantedImage;
+use crate::images::{ImageList, PREFIX, WantedImage};
 use crate::kernel::Kernels;
 use crate::patience::Outage;
 use crate::resources::{
@@ -21,7 +24,7 @@ use crate::resources::{
 };
 use crate::rpc;
 use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
-use crate::telemetry::{GpuGauges, Meters, NodeGauges, Readiness};
+use crate::telemetry::{GpuGauges, Meters, NodeGauges};
 
 /// The time between two looks at the GPUs: one that falls off the bus leaves the slots within it.
 pub(super) const GPUS_EVERY: Duration = Duration::from_secs(10);
@@ -190,30 +193,50 @@ fn all_wanted(catalogue: &crate::cluster::Catalogue) -> Vec<WantedImage> {
         .collect()
 }
 
-/// Says for ever whether the agent can take sessions, and why not.
-pub(super) async fn follow_readiness(to: watch::Sender<Readiness>, kernels: Kernels, cluster: Cluster) {
-    let (mut docker, mut recovered, mut status) =
-        (kernels.docker_answers(), kernels.recovered(), cluster.status());
-    loop {
-        let (docker_answers, is_recovered) = (*docker.borrow_and_update(), *recovered.borrow_and_update());
-        let etcd = status.borrow_and_update().clone();
-        let reasons = [
-            (!docker_answers, "Docker does not answer"),
-            (!is_recovered, "kernels of an earlier life are not known yet"),
-            (!etcd.etcd_reachable, "etcd does not answer (the agent goes on with what it knows)"),
-            (!etcd.manager_present, "the manager is not there"),
-        ];
-        let reasons = reasons.iter().filter(|(is, _)| *is).map(|(_, text)| (*text).to_owned()).collect();
-        to.send_replace(Readiness { ready: docker_answers && is_recovered, reasons });
-        let changed = tokio::select! {
-            changed = docker.changed() => changed,
-            changed = recovered.changed() => changed,
-            changed = status.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
+/// Says how each need is met, as far as that is known, and gives what follows them for ever.
+pub(super) fn follow_needs(
+    board: &Board,
+    kernels: &Kernels,
+    cluster: &Cluster,
+    images: watch::Receiver<ImageList>,
+    redis: watch::Receiver<Option<String>>,
+    events: &Events,
+) -> [BoxFuture<'static, ()>; 7] {
+    let docker = |answers: &bool| (!answers).then(|| "Docker does not answer".to_owned());
+    let images_there = |list: &ImageList| {
+        list.entries
+            .is_empty()
+            .then(|| format!("there is no kernel image ({PREFIX}…) on this machine; pull one"))
+    };
+    let etcd = |status: &ClusterStatus| {
+        let text = "etcd does not answer; the agent goes on with what it knows";
+        (!status.etcd_reachable).then(|| text.to_owned())
+    };
+    // Without etcd nobody knows.
+    let manager = |status: &ClusterStatus| {
+        let is_gone = status.etcd_reachable && !status.manager_present;
+        is_gone.then(|| "the manager has left etcd".to_owned())
+    };
+    [
+        start_ends(board.clone(), kernels.recovered(), events.clone()).boxed(),
+        board.follow(Need::Docker, kernels.docker_answers(), docker).boxed(),
+        board.follow(Need::Images, images, images_there).boxed(),
+        board.follow(Need::Etcd, cluster.status(), etcd).boxed(),
+        board.follow(Need::Manager, cluster.status(), manager).boxed(),
+        board.follow(Need::Redis, redis, Clone::clone).boxed(),
+        board.clone().follow_beats(events.last_beat()).boxed(),
+    ]
+}
+
+/// The last steps of the start.
+async fn start_ends(board: Board, mut recovered: watch::Receiver<bool>, events: Events) {
+    board.starting("kernels of an earlier life are not known yet");
+    if recovered.wait_for(|done| *done).await.is_err() {
+        return;
     }
+    board.starting("the first heartbeat has not arrived at the manager yet");
+    events.first_beat_arrived().await;
+    board.set(Need::Start, None);
 }
 
 /// Samples the node for the metrics, for ever.
@@ -222,12 +245,18 @@ pub(super) async fn measure(
     kernels: Kernels,
     resources: Resources,
     events: Events,
-    readiness: watch::Receiver<Readiness>,
+    mut conditions: watch::Receiver<Conditions>,
     gpus: Option<watch::Receiver<Vec<GpuReading>>>,
 ) {
     let mut ticks = tokio::time::interval(MEASURE_EVERY);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // An alert shall not wait for the next round.
+            Ok(()) = conditions.changed() => {}
+        }
+        let now = conditions.borrow_and_update().clone();
+        meters.record_conditions(&now);
         let (totals, used) = (resources.totals(), resources.in_use());
         let figures = kernels.figures();
         meters.record(&NodeGauges {
@@ -242,7 +271,7 @@ pub(super) async fn measure(
             endings_waiting: figures.ending,
             last_heartbeat_age: events.last_beat_age(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
-            ready: readiness.borrow().ready,
+            ready: now.is_ready(),
         });
         if let Some(gpus) = &gpus {
             meters.record_gpus(&gpu_gauges(&gpus.borrow(), &used));

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::board::Board;
 use super::{Life, StartError, parts};
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
@@ -20,7 +21,7 @@ use crate::kernel::Kernels;
 use crate::resources::{GpuWatch, Resources};
 use crate::rpc;
 use crate::stats::{Collector, Store, run_reporter};
-use crate::telemetry::{Meters, Readiness};
+use crate::telemetry::Meters;
 use crate::wire::event::Event;
 
 /// How long the start waits for etcd to say `starting`.
@@ -51,8 +52,8 @@ pub(super) struct Parts {
     pub(super) stop_kernels: bool,
     /// Where the manager calls.
     pub(super) server: rpc::Server,
-    /// What `/readyz` says.
-    pub(super) readiness: watch::Sender<Readiness>,
+    /// How the agent's needs are met.
+    pub(super) board: Board,
     pub(super) meters: Meters,
     pub(super) life: Life,
 }
@@ -102,7 +103,14 @@ impl Running {
         life.background(&broken, parts::advise(parts.docker));
         let (k, every) = (kernels.clone(), parts.stats_interval);
         life.background(&broken, async move { k.keep_samples(every).await });
-        let beat = heartbeat::beat(parts.heartbeat, parts.images, kernels.docker_answers(), events.clone());
+        let board = parts.board;
+        // Before the first beat: what is known of the needs is known to it.
+        let redis = parts.store.trouble();
+        for following in parts::follow_needs(&board, &kernels, &cluster, parts.images.clone(), redis, &events)
+        {
+            life.background(&broken, following);
+        }
+        let beat = heartbeat::beat(parts.heartbeat, parts.images, board.conditions(), events.clone());
         life.background(&broken, beat);
         let (targets, end) = (kernels.targets(), life.end.clone());
         life.background(&broken, run_reporter(parts.collector, parts.store, targets, every, end));
@@ -132,8 +140,6 @@ impl Running {
         if let Some(gpus) = parts.gpus {
             life.background(&broken, gpus.run(parts.resources.clone(), parts::GPUS_EVERY));
         }
-        let readiness = parts.readiness.subscribe();
-        life.background(&broken, parts::follow_readiness(parts.readiness, kernels.clone(), cluster.clone()));
         life.background(
             &broken,
             parts::measure(
@@ -141,7 +147,7 @@ impl Running {
                 kernels.clone(),
                 parts.resources,
                 events.clone(),
-                readiness,
+                board.conditions(),
                 gpu_readings,
             ),
         );

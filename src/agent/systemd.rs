@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::telemetry::Readiness;
+use crate::conditions::{Conditions, Need};
 
-/// The agent holds its ports and locks. From now on systemd hears of `readiness` until `stop`, and that the runtime is alive
+/// The agent holds its ports and locks. From now on systemd hears of `conditions` until `stop`, and that the runtime is alive
 /// until the agent's `end`.
 pub(super) fn ready(
-    readiness: watch::Receiver<Readiness>,
+    conditions: watch::Receiver<Conditions>,
     stop: &CancellationToken,
     end: &CancellationToken,
     tracker: &TaskTracker,
@@ -22,7 +22,7 @@ pub(super) fn ready(
     let (stop, ended) = (stop.clone(), end.clone());
     tracker.spawn(async move {
         tokio::select! {
-            () = follow(readiness) => {}
+            () = follow(conditions) => {}
             () = stop.cancelled() => tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]),
             () = ended.cancelled() => {}
         }
@@ -40,27 +40,30 @@ pub(super) fn stop_takes(limit: Duration) {
 }
 
 /// Tells each status that differs from the one before, for as long as there are any.
-async fn follow(mut readiness: watch::Receiver<Readiness>) {
+async fn follow(mut conditions: watch::Receiver<Conditions>) {
     let mut told = String::new();
     loop {
-        let status = status(&readiness.borrow_and_update());
+        let status = status(&conditions.borrow_and_update());
         if status != told {
             tell(&[NotifyState::Status(&status)]);
             told = status;
         }
-        if readiness.changed().await.is_err() {
+        if conditions.changed().await.is_err() {
             return;
         }
     }
 }
 
 /// One line for `systemctl status`.
-fn status(readiness: &Readiness) -> String {
-    let reasons = readiness.reasons.join("; ");
-    let text = match (readiness.ready, reasons.is_empty()) {
-        (true, true) => "serving".to_owned(),
-        (true, false) => format!("serving; {reasons}"),
-        (false, _) => reasons,
+fn status(conditions: &Conditions) -> String {
+    let is_starting = conditions.unmet().any(|condition| condition.name == Need::Start);
+    let reasons: Vec<_> = conditions.unmet().map(|condition| condition.reason.as_str()).collect();
+    let reasons = reasons.join("; ");
+    let text = match (is_starting, conditions.offers_slots(), reasons.is_empty()) {
+        (true, ..) => reasons,
+        (false, _, true) => "serving".to_owned(),
+        (false, true, false) => format!("serving; {reasons}"),
+        (false, false, false) => format!("serving without slots; {reasons}"),
     };
     // A line of its own would be another statement.
     text.replace(char::is_control, " ")
@@ -88,15 +91,24 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::conditions::Moment;
 
     #[test]
     fn a_status_is_one_line() {
-        let status = |ready, reasons: &[&str]| {
-            status(&Readiness { ready, reasons: reasons.iter().map(|&reason| reason.to_owned()).collect() })
+        let status = |unmet: &[(Need, &str)]| {
+            let (mut conditions, now) =
+                (Conditions::default(), Moment { at: std::time::Instant::now(), unix: 0 });
+            conditions.set(Need::Start, None, now);
+            for (need, reason) in unmet {
+                conditions.set(*need, Some((*reason).to_owned()), now);
+            }
+            status(&conditions)
         };
-        assert_eq!(status(true, &[]), "serving");
-        assert_eq!(status(true, &["etcd does not answer"]), "serving; etcd does not answer");
-        assert_eq!(status(false, &["waiting for Docker", "a\nMAINPID=1"]), "waiting for Docker; a MAINPID=1");
+        assert_eq!(status(&[]), "serving");
+        assert_eq!(status(&[(Need::Etcd, "etcd does not answer")]), "serving; etcd does not answer");
+        assert_eq!(status(&[(Need::Disk, "full")]), "serving without slots; full");
+        let starting = [(Need::Start, "waiting for Docker"), (Need::Redis, "a\nMAINPID=1")];
+        assert_eq!(status(&starting), "waiting for Docker; a MAINPID=1");
     }
 
     /// Everything that could run tasks is taken: the pings end, and go on when the runtime does.

@@ -213,11 +213,10 @@ impl Kernels {
             match pulse.probed(matches!(answer, Ok(Ok(()))), now.into()) {
                 None => {}
                 Some(Change::Lost) => {
-                    tracing::error!("Docker does not answer; reporting no slots until it does");
                     self.shared.docker_answers.send_replace(false);
                 }
                 Some(Change::Back(gone)) => {
-                    tracing::info!(gone_s = format!("{:.1}", gone.as_secs_f64()), "Docker answers again");
+                    tracing::debug!(gone_s = format!("{:.1}", gone.as_secs_f64()), "Docker answers again");
                     self.shared.docker_answers.send_replace(true);
                 }
             }

@@ -27,6 +27,8 @@ const QUEUE: usize = 64;
 pub struct Store {
     /// Where the writer takes its work from.
     jobs: mpsc::Sender<Job>,
+    /// Why statistics don't reach Redis; `None` while they do.
+    trouble: watch::Receiver<Option<String>>,
 }
 
 impl Store {
@@ -39,11 +41,19 @@ impl Store {
         tracker: &TaskTracker,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tracker.spawn(Writer::new(address).run(queue, cancel));
-        Self { jobs }
+        let (trouble, seen) = watch::channel(None);
+        tracker.spawn(Writer::new(address, trouble).run(queue, cancel));
+        Self { jobs, trouble: seen }
     }
 
-    /// Stores the samples of running kernels in one pipeline; each expires after 30 s.
+    /// Why statistics don't reach Redis, when that has failed twice in a row; `None` while they do.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
+    }
+
+    /// Stores the samples of running kernels in one pipeline; each expires after 30 s. Without any, asks whether Redis is
+    /// there.
     pub async fn put(&self, samples: Vec<(KernelId, Sample)>, deadline: Instant) -> Result<(), StoreError> {
         self.submit(samples, false, deadline).await
     }
@@ -64,9 +74,6 @@ impl Store {
         last: bool,
         deadline: Instant,
     ) -> Result<(), StoreError> {
-        if samples.is_empty() {
-            return Ok(());
-        }
         let (answer, answered) = oneshot::channel();
         let job = Job { samples, last, deadline, answer };
         match timeout_at(deadline, self.jobs.send(job)).await {

@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::conditions::{Conditions, Cost};
 use crate::patience::Outage;
 
 /// Scrapers and probes are few; more than this at once is an accident or an attack.
@@ -38,44 +39,21 @@ const HEAD_BYTES: usize = 8 * 1024;
 /// How long to wait after a failed accept: it fails when the process is out of files, until some are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Whether the agent can do its work, as its parts see it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Readiness {
-    /// Everything that is needed for taking sessions works.
-    pub ready: bool,
-    /// What does not work, a line each, for an operator's eyes; may name a part that is not vital while ready.
-    pub reasons: Vec<String>,
-}
-
-impl Readiness {
-    /// Everything works.
-    #[must_use]
-    pub fn ready() -> Self {
-        Self { ready: true, reasons: Vec::new() }
-    }
-
-    /// Something does not.
-    #[must_use]
-    pub fn not_ready(reasons: Vec<String>) -> Self {
-        Self { ready: false, reasons }
-    }
-}
-
 /// What the answers are made of.
 struct Pages {
     metrics: PrometheusHandle,
-    readiness: watch::Receiver<Readiness>,
+    conditions: watch::Receiver<Conditions>,
 }
 
 /// Serves until `cancel`.
 pub(super) fn serve(
     listener: TcpListener,
     metrics: PrometheusHandle,
-    readiness: watch::Receiver<Readiness>,
+    conditions: watch::Receiver<Conditions>,
     cancel: CancellationToken,
     tracker: &TaskTracker,
 ) {
-    let pages = Arc::new(Pages { metrics, readiness });
+    let pages = Arc::new(Pages { metrics, conditions });
     tracker.spawn(accept(listener, pages, cancel, tracker.clone()));
 }
 
@@ -141,22 +119,28 @@ impl Pages {
             "/metrics" => text(StatusCode::OK, self.metrics.render()),
             // That this is answered at all shows that the loop takes turns.
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-            "/readyz" => readiness_page(&self.readiness.borrow()),
+            "/readyz" => readiness_page(&self.conditions.borrow()),
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
         }
     }
 }
 
-fn readiness_page(readiness: &Readiness) -> Response<Full<Bytes>> {
-    let (status, word) = if readiness.ready {
-        (StatusCode::OK, "ready")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready")
+/// A word, then a line for each condition: `+` or `-`, its name, the second since which it is so, and why it is not met.
+fn readiness_page(conditions: &Conditions) -> Response<Full<Bytes>> {
+    let (status, word) = match (conditions.is_ready(), conditions.offers_slots()) {
+        (true, _) => (StatusCode::OK, "ready"),
+        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready, no slots"),
     };
     let mut body = format!("{word}\n");
-    for reason in &readiness.reasons {
-        body.push_str(reason);
-        body.push('\n');
+    for condition in conditions.list() {
+        let (name, since) = (condition.name.name(), condition.since);
+        let line = match (condition.ok, condition.costs) {
+            (true, _) => format!("+ {name} since={since}\n"),
+            (false, Cost::Slots) => format!("- {name} since={since} (no slots) {}\n", condition.reason),
+            (false, Cost::Ready) => format!("- {name} since={since} {}\n", condition.reason),
+        };
+        body.push_str(&line);
     }
     text(status, body)
 }
@@ -177,12 +161,13 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::conditions::{Moment, Need};
 
     const LIMIT: Duration = Duration::from_secs(20);
 
     struct Server {
         addr: SocketAddr,
-        readiness: watch::Sender<Readiness>,
+        conditions: watch::Sender<Conditions>,
         cancel: CancellationToken,
         tracker: TaskTracker,
     }
@@ -191,12 +176,12 @@ mod tests {
         async fn start() -> Self {
             let recorder = PrometheusBuilder::new().build_recorder();
             metrics::with_local_recorder(&recorder, || metrics::gauge!("kernels").set(7.0));
-            let (readiness, watched) = watch::channel(Readiness::default());
+            let (conditions, watched) = watch::channel(Conditions::default());
             let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
             serve(listener, recorder.handle(), watched, cancel.clone(), &tracker);
-            Self { addr, readiness, cancel, tracker }
+            Self { addr, conditions, cancel, tracker }
         }
 
         async fn ask(&self, request: &str) -> String {
@@ -227,10 +212,24 @@ mod tests {
         server.check("GET /healthz", "200", "\r\n\r\nok\n").await;
         server.check("HEAD /healthz", "200", "\r\n\r\n").await;
         server.check("GET /readyz", "503", "not ready\n").await;
-        server.readiness.send_replace(Readiness::not_ready(vec!["Docker does not answer".to_owned()]));
-        server.check("GET /readyz?verbose", "503", "not ready\nDocker does not answer\n").await;
-        server.readiness.send_replace(Readiness::ready());
-        server.check("GET /readyz", "200", "\r\n\r\nready\n").await;
+        let set = |need, reason: Option<&str>, unix| {
+            let now = Moment { at: Instant::now(), unix };
+            server.conditions.send_modify(|all| {
+                all.set(need, reason.map(str::to_owned), now);
+            });
+        };
+        set(Need::Redis, Some("it is away"), 7);
+        set(Need::Start, None, 5);
+        let body = "\r\n\r\nnot ready\n+ start since=5\n- redis since=7 it is away\n";
+        server.check("GET /readyz?verbose", "503", body).await;
+        set(Need::Docker, Some("it hangs"), 8);
+        server.check("HEAD /readyz", "503", "\r\n\r\n").await;
+        let body = "not ready, no slots\n+ start since=5\n- docker since=8 (no slots) it hangs\n- redis since=7 it is away\n";
+        server.check("GET /readyz", "503", body).await;
+        set(Need::Redis, None, 9);
+        set(Need::Docker, None, 10);
+        let body = "\r\n\r\nready\n+ start since=5\n+ docker since=10\n+ redis since=9\n";
+        server.check("GET /readyz", "200", body).await;
         server.check("GET /", "404", "there are /metrics, /healthz and /readyz\n").await;
         server.check("POST /metrics", "405", "only GET and HEAD\n").await;
         server.stop().await;

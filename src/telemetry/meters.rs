@@ -14,6 +14,12 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::conditions::Conditions;
+
+/// The names at Prometheus of what is told of conditions.
+const CONDITION: &str = "backendai_agent_condition";
+const CONDITION_SINCE: &str = "backendai_agent_condition_since_timestamp_seconds";
+
 struct Gauge {
     /// The name at Prometheus.
     name: &'static str,
@@ -170,6 +176,24 @@ impl Meters {
     }
 }
 
+impl Meters {
+    /// Publishes how each need of the agent is met; never waits.
+    pub fn record_conditions(&self, conditions: &Conditions) {
+        for condition in conditions.list() {
+            let (name, labels) = (condition.name.name(), [("name", condition.name.name())]);
+            let is_met = f64::from(u8::from(condition.ok));
+            metrics::describe_gauge!(CONDITION, "1 while a need of the agent is met, else 0.");
+            metrics::gauge!(CONDITION, &labels).set(is_met);
+            metrics::describe_gauge!(CONDITION_SINCE, "Since when it is so, in seconds since 1970.");
+            metrics::gauge!(CONDITION_SINCE, &labels).set(exact(condition.since).unwrap_or_default());
+            if let Some(client) = &self.statsd {
+                // As above: nothing is to be done about a server that does not run.
+                let _ = client.gauge_with_tags("condition", is_met).with_tag("name", name).try_send();
+            }
+        }
+    }
+}
+
 fn statsd_client(server: SocketAddr) -> io::Result<StatsdClient> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -201,6 +225,7 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+    use crate::conditions::{Moment, Need};
 
     fn rendered(run: impl FnOnce()) -> String {
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -242,6 +267,22 @@ mod tests {
             assert!(text.contains(line), "{line} is missing: {text}");
         }
         assert!(!text.contains("busy_percent{gpu=\"0\"") && !text.contains("celsius"), "{text}");
+    }
+
+    #[test]
+    fn each_condition_has_a_gauge_and_the_time_of_its_change() {
+        let mut conditions = Conditions::default();
+        let now = Moment { at: std::time::Instant::now(), unix: 1_800_000_007 };
+        conditions.set(Need::Disk, Some("full".to_owned()), now);
+        conditions.set(Need::Docker, None, now);
+        let text = rendered(|| Meters::without_statsd().record_conditions(&conditions));
+        for line in [
+            "backendai_agent_condition{name=\"disk\"} 0",
+            "backendai_agent_condition{name=\"docker\"} 1",
+            "backendai_agent_condition_since_timestamp_seconds{name=\"disk\"} 1800000007",
+        ] {
+            assert!(text.contains(line), "{line} is missing: {text}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod outages;
 mod output;
 mod pairing;
 mod peers;
+mod readiness;
 mod recovery;
 mod rpc;
 mod stopping;

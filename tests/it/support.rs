@@ -12,6 +12,7 @@
 //! | `dockerd` | a Docker engine of a test's own, killed and frozen for real |
 //! | `engine` | a socket in front of Docker's that hangs, refuses and fails on request |
 //! | `vitals` | what an agent costs and how regular its heartbeats are |
+//! | `page` | the agent's pages for monitoring |
 //! | `msgpack` | JSON to msgpack and back |
 //! | `process`, `ports`, `wait` | children that never outlive the test, free ports, bounded waits |
 
@@ -23,6 +24,7 @@ pub(crate) mod engine;
 pub(crate) mod kernel;
 pub(crate) mod manager;
 pub(crate) mod msgpack;
+pub(crate) mod page;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod rpc;

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use self::sources::sources;
 
 /// From the ground up; a room may use what stands before it.
-const ROOMS: [&str; 24] = [
+const ROOMS: [&str; 25] = [
     "ids",
     "address",
     "secret",
     "units",
     "patience",
+    "conditions",
     "wire",
     "zmtp",
     "docker",
@@ -66,10 +67,11 @@ const HOMES: [(&str, &[&str]); 20] = [
 ];
 
 /// Files whose decisions are pure.
-const PURE: [&str; 41] = [
+const PURE: [&str; 42] = [
     "address.rs",
     "units.rs",
     "patience.rs",
+    "conditions.rs",
     "wire/value.rs",
     "wire/header.rs",
     "wire/call.rs",

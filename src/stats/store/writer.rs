@@ -11,7 +11,7 @@ use redis::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::error::StoreError;
 use crate::address::HostPort;
@@ -47,13 +47,19 @@ pub(super) struct Writer {
     connection: Option<MultiplexedConnection>,
     /// Jobs that fail.
     outage: Outage,
+    /// Tells of them.
+    trouble: watch::Sender<Option<String>>,
     /// When the last samples of ended kernels were stored, for as long as late ordinary ones may turn up.
     ended: HashMap<KernelId, Instant>,
 }
 
 impl Writer {
-    pub(super) fn new(wanted: watch::Receiver<Option<HostPort>>) -> Self {
-        Self { wanted, address: None, connection: None, outage: Outage::default(), ended: HashMap::new() }
+    pub(super) fn new(
+        wanted: watch::Receiver<Option<HostPort>>,
+        trouble: watch::Sender<Option<String>>,
+    ) -> Self {
+        let (outage, ended) = (Outage::default(), HashMap::new());
+        Self { wanted, address: None, connection: None, outage, trouble, ended }
     }
 
     /// Serves jobs one after the other until the end.
@@ -77,6 +83,9 @@ impl Writer {
         let now = Instant::now();
         self.ended.retain(|_, at| now.duration_since(*at) < LATE);
         let mut pipeline = redis::pipe();
+        if samples.is_empty() {
+            pipeline.cmd("PING").ignore();
+        }
         for (kernel, sample) in samples {
             if last {
                 self.ended.insert(*kernel, now);
@@ -137,23 +146,30 @@ impl Writer {
         self.address.clone().ok_or(StoreError::NoAddress)
     }
 
+    /// One job that fails proves little: a busy server is late now and then.
     fn log(&mut self, result: &Result<(), StoreError>) {
-        match result {
+        let trouble = match result {
             Ok(()) => {
                 if let Some(past) = self.outage.worked(Instant::now()) {
-                    info!(failures = past.failures, "statistics reach Redis again");
+                    debug!(failures = past.failures, "statistics reach Redis again");
                 }
+                None
             }
             Err(error) => {
-                let cause = error.source().map(ToString::to_string);
-                if self.outage.failed(Instant::now()) {
-                    let address = self.address.as_ref().map(ToString::to_string);
-                    warn!(%error, cause, address, "statistics don't reach Redis");
-                } else {
-                    debug!(%error, cause, failures = self.outage.failures(), "statistics still don't reach Redis");
+                let is_first = self.outage.failed(Instant::now());
+                let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                debug!(%error, cause, failures = self.outage.failures(), "statistics don't reach Redis");
+                if is_first {
+                    return;
                 }
+                Some(format!("statistics don't reach Redis: {error}{cause}"))
             }
-        }
+        };
+        self.trouble.send_if_modified(|told| {
+            let is_news = *told != trouble;
+            *told = trouble;
+            is_news
+        });
     }
 }
 

@@ -20,15 +20,6 @@ async fn agent_behind(bed: &Bed, engine: &Engine, limits: &[&str]) -> Agent {
     bed.agent(&[&args, limits].concat()).await
 }
 
-/// Waits for a heartbeat with slots or without, newer than `since`.
-async fn slots(bed: &Bed, some: bool, since: SystemTime) {
-    let fits = |beat: &crate::support::manager::Event| {
-        let info = &beat.args[0];
-        beat.at > since && ["cpu_slots", "mem_slots"].iter().all(|key| (info[key] != 0) == some)
-    };
-    bed.wait_event("instance_heartbeat", fits, secs(10)).await;
-}
-
 async fn nothing_is_left(bed: &Bed, id: &str) {
     docker::gone(id).await;
     until("the end of the kernel's files", secs(10), async || {
@@ -63,14 +54,14 @@ async fn a_hanging_docker_delays_ends_and_undoes_creates() {
         let error = agent.rpc().call("get_logs", json!([kept.id]), limit).await.unwrap_err();
         assert!(error.text().contains("log"), "{error:?}");
     };
-    tokio::join!(create, destroy, logs, slots(&bed, false, since));
+    tokio::join!(create, destroy, logs, bed.slots(false, since, secs(10)));
     assert!(bed.manager.all("kernel_terminated", |_| true).is_empty(), "told before it was done");
     heartbeats_were_on_time(&bed, since);
     let back = SystemTime::now();
     engine.pass();
     let end = bed.wait_end(&doomed.id, secs(10)).await;
     assert_eq!(end.args[1], "user-requested");
-    slots(&bed, true, back).await;
+    bed.slots(true, back, secs(10)).await;
     for id in [&late, &doomed.id] {
         nothing_is_left(&bed, id).await;
     }
@@ -98,7 +89,7 @@ async fn a_docker_that_refuses_is_waited_for_and_deaths_are_noticed() {
         assert_eq!(bed.wait_end(&dies.id, secs(10)).await.args[1], "self-terminated");
         nothing_is_left(&bed, &dies.id).await;
         assert_eq!(bed.ends(&agent, &dies.id).await.len(), 1);
-        slots(&bed, true, since).await;
+        bed.slots(true, since, secs(10)).await;
         heartbeats_were_on_time(&bed, since);
         vitals.check(&agent, 40);
         stays.destroy().await;

@@ -4,7 +4,7 @@
 //! then removes containers, stops the services and deletes its directory.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -174,6 +174,15 @@ impl Bed {
     /// Waits for the one `kernel_terminated` of a kernel.
     pub(crate) async fn wait_end(&self, kernel: &str, limit: Duration) -> Event {
         self.wait_event("kernel_terminated", |event| event.args[0] == kernel, limit).await
+    }
+
+    /// Waits for a heartbeat with slots or without, newer than `since`.
+    pub(crate) async fn slots(&self, some: bool, since: SystemTime, limit: Duration) {
+        let fits = |beat: &Event| {
+            let info = &beat.args[0];
+            beat.at > since && ["cpu_slots", "mem_slots"].iter().all(|key| (info[key] != 0) == some)
+        };
+        self.wait_event("instance_heartbeat", fits, limit).await;
     }
 
     /// All `kernel_terminated` of a kernel that came, or were under way when this was called.

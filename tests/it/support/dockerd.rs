@@ -127,7 +127,7 @@ impl Dockerd {
     }
 
     /// Copies an image from the shared engine.
-    fn load(&self, name: &str) {
+    pub(crate) fn load(&self, name: &str) {
         let mut saving = Command::new("docker").args(["save", name]).stdout(Stdio::piped()).spawn().unwrap();
         let loaded = self.cli(&["load", "-q"]).stdin(saving.stdout.take().unwrap()).output().unwrap();
         assert!(saving.wait().unwrap().success() && loaded.status.success(), "copy {name}: {loaded:?}");
