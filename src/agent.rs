@@ -9,6 +9,7 @@
 mod board;
 pub mod config;
 mod lock;
+mod measure;
 mod pair;
 mod parts;
 mod reach;
@@ -129,6 +130,18 @@ impl Agent {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        // The first of all: whoever watches a start sees it from its beginning, whatever it waits for.
+        let (end, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let given_up = end.clone().drop_guard();
+        let board = Board::default();
+        board.starting("starting");
+        let early = measure::measure_needs(telemetry.meters(), board.conditions());
+        tracker.spawn(end.clone().run_until_cancelled_owned(early));
+        if let Some(addr) = config.metrics_addr {
+            let bound = TcpListener::bind(addr).await;
+            let listener = bound.map_err(|source| StartError::Metrics { addr, source })?;
+            telemetry.serve_metrics(listener, board.conditions(), end.clone(), &tracker);
+        }
         let scratch = ScratchRoot::open(&config.scratch_root)?;
         let root_lock = lock::root(scratch.path(), &scratch.agent_dir())?;
         let notes = NotesDir::open(&scratch.agent_dir())
@@ -139,21 +152,13 @@ impl Agent {
         let owner =
             Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
         let name_lock = lock::name(&owner).await?.map(Arc::new);
-        let metrics = match config.metrics_addr {
-            Some(addr) => {
-                let bound = TcpListener::bind(addr).await;
-                Some(bound.map_err(|source| StartError::Metrics { addr, source })?)
-            }
-            None => None,
-        };
         let server = rpc::Server::bind(&format!("*:{}", config.agent_port), parts::rpc_limits(config.rpc))?;
 
-        let life = Life::begin(root_lock, name_lock);
-        let board = Board::default();
-        board.starting("starting");
-        if let Some(listener) = metrics {
-            telemetry.serve_metrics(listener, board.conditions(), life.end.clone(), &life.tracker);
+        if let Some(listener) = name_lock.clone() {
+            let end = end.clone();
+            tracker.spawn(async move { end.run_until_cancelled(lock::let_callers_go(&listener)).await });
         }
+        let life = Life { end, tracker, _locks: (root_lock, name_lock), _given_up: given_up };
         Ok(Self {
             config,
             identity,
@@ -166,16 +171,5 @@ impl Agent {
             meters: telemetry.meters(),
             life,
         })
-    }
-}
-
-impl Life {
-    fn begin(root_lock: Option<File>, name_lock: Option<Arc<UnixListener>>) -> Self {
-        let (end, tracker) = (CancellationToken::new(), TaskTracker::new());
-        if let Some(listener) = name_lock.clone() {
-            let end = end.clone();
-            tracker.spawn(async move { end.run_until_cancelled(lock::let_callers_go(&listener)).await });
-        }
-        Self { tracker, _locks: (root_lock, name_lock), _given_up: end.clone().drop_guard(), end }
     }
 }

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use self::line::Line;
 use crate::address::HostPort;
+use crate::figures::{self, table};
 use crate::ids::InstanceId;
 use crate::patience::{Backoff, Outage};
 use crate::wire::event::{Event, Heartbeat};
@@ -388,6 +389,7 @@ impl Server {
             // What goes out as the front is one of the two.
             Front::None | Front::Place(_) | Front::Turn(..) => return,
         };
+        figures::count(&table::EVENTS_SENT, &[]);
         tracing::debug!(event = event.name(), "event arrived");
         self.waiting.send_modify(|n| *n -= 1);
     }

@@ -9,7 +9,7 @@
 //!   owner of Docker's event stream does, on image events), and every [`ImagesConfig::rescan_every`]. In: a
 //!   `Notify`. Out: a `watch` of [`ImageList`] and one of [`ScanHealth`].
 //! - the updater (`update.rs`), with [`ImagesConfig::auto_update`] only, pulls what the catalogue wants newer, two at a
-//!   time and never inside a create. In: the list's `watch` and the one of the catalogue. Out: the scanner's `Notify`.
+//!   time and never inside a create. In: the list's `watch` and the one of the catalogue. Out: the scanner's `Notify`, and a `watch` of [`Pulls`].
 
 mod config;
 mod declared;
@@ -18,6 +18,7 @@ mod labels;
 mod list;
 mod plan;
 mod progress;
+mod pulls;
 mod registry;
 mod scan;
 mod start;
@@ -31,6 +32,7 @@ pub use handle::{ImagesError, ImagesHandle};
 pub use labels::{ImageLabels, KernelImage};
 pub use list::{ImageEntry, ImageList, PREFIX};
 pub use plan::WantedImage;
+pub use pulls::Pulls;
 pub use registry::Registry;
 pub use scan::ScanHealth;
 pub use start::Images;

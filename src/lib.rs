@@ -13,6 +13,7 @@
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
 //! | [`conditions`] | what the agent's work needs, and what it gives up without | when slots are offered, what `/readyz` lists |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
+//! | [`figures`] | what is counted and measured, for Prometheus: the table of all series | a metric |
 //! | [`zmtp`] | ZeroMQ: its wire protocol over tokio, with limits on all that a peer decides | how a peer is spoken to |
 //! | [`docker`] | the engine, each call with a deadline; knows no kernels | how Docker is asked |
 //! | [`cluster`] | etcd: the manager's settings, our presence, the image catalogue | keys in etcd |
@@ -50,6 +51,7 @@ pub mod conditions;
 mod dev;
 mod docker;
 mod events;
+mod figures;
 mod heartbeat;
 mod identity;
 pub mod ids;
@@ -79,6 +81,6 @@ pub mod rooms {
         )*};
     }
 
-    open! { address agent client cluster docker events heartbeat identity images kernel patience resources rpc runner }
+    open! { address agent client cluster docker events figures heartbeat identity images kernel patience resources rpc runner }
     open! { dev scratch secret stats units zmtp }
 }

@@ -193,6 +193,12 @@ impl Runner {
         self.shared.activity.subscribe()
     }
 
+    /// How many callers wait for the turn of their runs.
+    #[must_use]
+    pub fn queue(&self) -> usize {
+        self.shared.runs().queue()
+    }
+
     /// The current run took too long: its caller is told so.
     pub fn expire(&self) {
         self.shared.change(Runs::expire);

@@ -2,15 +2,14 @@
 //!
 //! Nothing here may hold the agent up. Lines and reports leave through threads with bounded queues (`lines`,
 //! `error_reports`), figures are set in memory or sent over UDP, and pages are served by tasks
-//! that only read. Knows no room but those of the ground floor: the others log with plain `tracing`, and what they count reaches
-//! [`Meters::record`] through the composition root.
+//! that only read. Knows no room of the agent's work: those log with plain `tracing` and count with `figures`, and what they are
+//! sampled for reaches [`Meters`] through the composition root.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sentry::Hub;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -31,12 +30,14 @@ mod panics;
 pub use config::{LogFile, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
 pub use filter::{BadLogFilter, LogFilter, Verbosity};
-pub use meters::{GpuGauges, Meters, NodeGauges};
+pub use meters::{GpuGauges, KernelGauges, KernelStates, KernelUse, Meters, NodeGauges};
 
 use crate::conditions::Conditions;
 use error_reports::ErrorReports;
 use lines::LineSink;
 use logfile::RotatingFile;
+
+use crate::figures::{self, FiguresError};
 
 /// How long the end of the process waits for the Sentry server.
 const REPORTS_LIMIT: Duration = Duration::from_secs(2);
@@ -75,9 +76,9 @@ pub enum TelemetryError {
         #[source]
         source: io::Error,
     },
-    /// Something in this process records figures already.
-    #[error("cannot record figures: a recorder is installed already")]
-    Recorder,
+    /// Something in this process keeps figures already.
+    #[error("cannot keep figures")]
+    Figures(#[source] FiguresError),
     /// Something in this process logs already.
     #[error("cannot start logging: a logger is installed already")]
     Logger(#[source] tracing_subscriber::util::TryInitError),
@@ -92,8 +93,6 @@ pub struct Telemetry {
     stderr: LineSink,
     /// JSON lines, with `--log-file`.
     file: Option<LineSink>,
-    /// Renders `/metrics`.
-    prometheus: PrometheusHandle,
     /// Handed out to the one who samples.
     meters: Meters,
 }
@@ -104,9 +103,7 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
         .map_err(TelemetryError::Thread)?;
     let file = config.log_file.clone().map(file_sink).transpose()?;
     let meters = meters(config.statsd)?;
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let prometheus = recorder.handle();
-    metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
+    figures::install().map_err(TelemetryError::Figures)?;
     let style = log::Style::of_stderr(config);
     log::subscriber(config, style, stderr.sender(), file.as_ref().map(LineSink::sender))
         .try_init()
@@ -116,7 +113,7 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     if let Some(reports) = &reports {
         reports.bind(&Hub::main());
     }
-    Ok(Telemetry { reports, stderr, file, prometheus, meters })
+    Ok(Telemetry { reports, stderr, file, meters })
 }
 
 fn file_sink(config: LogFile) -> Result<LineSink, TelemetryError> {
@@ -147,7 +144,7 @@ impl Telemetry {
     ) {
         let addr = listener.local_addr().ok().map(tracing::field::display);
         tracing::info!(addr, "serving metrics and health");
-        http::serve(listener, self.prometheus.clone(), conditions, cancel, tracker);
+        http::serve(listener, conditions, cancel, tracker);
     }
 
     /// Writes and sends what waits, within `limit`: the last thing to do before the process ends, also where it ends by

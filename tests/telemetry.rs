@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use backendai_agent::conditions::Conditions;
-use backendai_agent::telemetry::{self, LogFile, NodeGauges, TelemetryConfig, TelemetryError};
+use backendai_agent::telemetry::{self, KernelStates, LogFile, NodeGauges, TelemetryConfig, TelemetryError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -28,7 +28,10 @@ async fn a_process_is_observed_to_its_end() {
     tracing::info!(target: "backendai_agent", kernels = 2, "started");
     let panicked = std::thread::spawn(|| panic!("out of cheese")).join();
     assert!(panicked.is_err());
-    observed.meters().record(&NodeGauges { kernels: 2, ..NodeGauges::default() });
+    observed.meters().record(&NodeGauges {
+        kernels: KernelStates { running: 2, ..KernelStates::default() },
+        ..NodeGauges::default()
+    });
 
     let (_readiness, watched) = watch::channel(Conditions::default());
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -39,13 +42,13 @@ async fn a_process_is_observed_to_its_end() {
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
-    assert!(page.contains("\nbackendai_agent_kernels 2\n"), "{page}");
+    assert!(page.contains("\nbackendai_agent_kernels{state=\"running\"} 2\n"), "{page}");
     assert!(page.contains("backendai_agent_log_lines_total{level=\"error\"} 1"), "{page}");
     cancel.cancel();
     tracker.close();
     tracker.wait().await;
 
-    assert!(matches!(telemetry::init(&config), Err(TelemetryError::Recorder)), "once per process");
+    assert!(matches!(telemetry::init(&config), Err(TelemetryError::Figures(_))), "once per process");
 
     let start = Instant::now();
     tokio::task::spawn_blocking(move || drop(observed)).await.unwrap();

@@ -125,6 +125,7 @@ impl Agent {
             docker,
             events_since,
             images: images.list(),
+            pulls: images.pulls(),
             resources,
             gpus,
             collector,

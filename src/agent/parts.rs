@@ -13,24 +13,20 @@ use tokio_util::task::TaskTracker;
 use super::board::Board;
 use super::config::RpcConfig;
 use crate::cluster::{Cluster, ClusterStatus};
-use crate::conditions::{Conditions, Need};
+use crate::conditions::Need;
 use crate::docker::{Docker, EngineInfo};
 use crate::events::Events;
 use crate::images::{ImageList, PREFIX, WantedImage};
 use crate::kernel::Kernels;
 use crate::patience::Outage;
-use crate::resources::{
-    GpuReading, GpuWatch, InUse, NodeLimits, NothingLeft, NvmlDriver, Resources, SysfsPaths, read_topology,
-};
+use crate::resources::{GpuWatch, NodeLimits, NothingLeft, NvmlDriver, Resources, SysfsPaths, read_topology};
 use crate::rpc;
 use crate::stats::{CollectorConfig, DockerFigures, DockerHook};
-use crate::telemetry::{GpuGauges, Meters, NodeGauges};
 
 /// The time between two looks at the GPUs: one that falls off the bus leaves the slots within it.
 pub(super) const GPUS_EVERY: Duration = Duration::from_secs(10);
-/// The time between two looks at the catalogue, and between two measurements of the node.
+/// The time between two looks at the catalogue.
 const CATALOGUE_EVERY: Duration = Duration::from_secs(15);
-const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// What the RPC server may hold.
 pub(super) fn rpc_limits(config: RpcConfig) -> rpc::CallLimits {
@@ -237,61 +233,6 @@ async fn start_ends(board: Board, mut recovered: watch::Receiver<bool>, events: 
     board.starting("the first heartbeat has not arrived at the manager yet");
     events.first_beat_arrived().await;
     board.set(Need::Start, None);
-}
-
-/// Samples the node for the metrics, for ever.
-pub(super) async fn measure(
-    meters: Meters,
-    kernels: Kernels,
-    resources: Resources,
-    events: Events,
-    mut conditions: watch::Receiver<Conditions>,
-    gpus: Option<watch::Receiver<Vec<GpuReading>>>,
-) {
-    let mut ticks = tokio::time::interval(MEASURE_EVERY);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            // An alert shall not wait for the next round.
-            Ok(()) = conditions.changed() => {}
-        }
-        let now = conditions.borrow_and_update().clone();
-        meters.record_conditions(&now);
-        let (totals, used) = (resources.totals(), resources.in_use());
-        let figures = kernels.figures();
-        meters.record(&NodeGauges {
-            kernels: figures.kernels,
-            runs: figures.runs,
-            cpu_cores: totals.cpus as u64,
-            cpu_shares: used.cpus.values().map(|n| u64::from(*n)).sum(),
-            gpus: totals.gpus as u64,
-            gpus_used: used.gpus.len() as u64,
-            memory_given_bytes: figures.memory_bytes,
-            events_waiting: *events.waiting().borrow() as u64,
-            endings_waiting: figures.ending,
-            last_heartbeat_age: events.last_beat_age(),
-            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
-            ready: now.is_ready(),
-        });
-        if let Some(gpus) = &gpus {
-            meters.record_gpus(&gpu_gauges(&gpus.borrow(), &used));
-        }
-    }
-}
-
-/// How each device does, and how many kernels share it.
-fn gpu_gauges(readings: &[GpuReading], used: &InUse) -> Vec<GpuGauges> {
-    let gauges = |GpuReading { gpu, figures }: &GpuReading| GpuGauges {
-        index: gpu.index,
-        uuid: gpu.uuid.clone(),
-        kernels: used.gpus.get(&gpu.index).copied().unwrap_or_default(),
-        memory_bytes: gpu.memory.bytes(),
-        memory_used_bytes: figures.memory_used.bytes(),
-        busy_percent: figures.busy_percent,
-        celsius: figures.celsius,
-        watts: figures.milliwatts.map(|milliwatts| f64::from(milliwatts) / 1000.0),
-    };
-    readings.iter().map(gauges).collect()
 }
 
 /// Nanoseconds since 1970, as Docker's events count.

@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::board::Board;
+use super::measure::{self, Sampled};
 use super::{Life, StartError, parts};
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::{self, HeartbeatConfig};
-use crate::images::ImageList;
+use crate::images::{ImageList, Pulls};
 use crate::kernel::Kernels;
 use crate::resources::{GpuWatch, Resources};
 use crate::rpc;
@@ -40,6 +41,8 @@ pub(super) struct Parts {
     /// From when on Docker's events are of interest, in nanoseconds since 1970.
     pub(super) events_since: i64,
     pub(super) images: watch::Receiver<ImageList>,
+    /// The pulls of images that go on.
+    pub(super) pulls: watch::Receiver<Pulls>,
     pub(super) resources: Resources,
     /// Watches the GPUs; `None` on a machine without.
     pub(super) gpus: Option<GpuWatch>,
@@ -110,6 +113,7 @@ impl Running {
         {
             life.background(&broken, following);
         }
+        let list = parts.images.clone();
         let beat = heartbeat::beat(parts.heartbeat, parts.images, board.conditions(), events.clone());
         life.background(&broken, beat);
         let (targets, end) = (kernels.targets(), life.end.clone());
@@ -140,17 +144,15 @@ impl Running {
         if let Some(gpus) = parts.gpus {
             life.background(&broken, gpus.run(parts.resources.clone(), parts::GPUS_EVERY));
         }
-        life.background(
-            &broken,
-            parts::measure(
-                parts.meters,
-                kernels.clone(),
-                parts.resources,
-                events.clone(),
-                board.conditions(),
-                gpu_readings,
-            ),
-        );
+        let sampled = Sampled {
+            kernels: kernels.clone(),
+            resources: parts.resources,
+            events: events.clone(),
+            images: list,
+            pulls: parts.pulls,
+            gpus: gpu_readings,
+        };
+        life.background(&broken, measure::measure(parts.meters, sampled));
         tracing::info!(port, cores, "serving");
         Self {
             cluster,

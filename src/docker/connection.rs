@@ -5,7 +5,7 @@
 //! forgotten whenever the engine was lost or refuses the version: it may come back as another release.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::errors::Error as EngineError;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion};
@@ -14,6 +14,8 @@ use futures_util::Stream;
 use tracing::{debug, info};
 
 use super::{DockerError, EngineAddress, error};
+use crate::figures::table::OTHER;
+use crate::figures::{self, table};
 
 /// The library's own limit, far above every deadline here so that ours is the one that is reported.
 const LIBRARY_TIMEOUT_SECONDS: u64 = 24 * 3600;
@@ -52,6 +54,7 @@ impl Connection {
         F: Fn(bollard::Docker) -> Fut,
         Fut: Future<Output = Result<T, EngineError>>,
     {
+        let (kind, begun) = (kind(&step), Instant::now());
         // Boxed, since callers put many of these futures into their own.
         let attempts = Box::pin(async {
             match request(self.client().await?).await {
@@ -63,15 +66,17 @@ impl Connection {
                 answer => answer,
             }
         });
-        let failure = match tokio::time::timeout(limit, attempts).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => self.classify(step, error),
-            Err(_) => DockerError::Deadline { step, limit },
+        let result = match tokio::time::timeout(limit, attempts).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.classify(step, error)),
+            Err(_) => Err(DockerError::Deadline { step, limit }),
         };
-        if failure.is_engine_down() {
+        figures::took(&table::DOCKER_SECONDS, &[kind], begun.elapsed());
+        figures::count(&table::DOCKER_REQUESTS, &[kind, outcome(result.as_ref().err())]);
+        if result.as_ref().is_err_and(DockerError::is_engine_down) {
             self.forget();
         }
-        Err(failure)
+        result
     }
 
     /// Sorts an error of a stream that [`call`](Self::call) opened.
@@ -116,6 +121,40 @@ impl Connection {
             info!(host = %self.address, %engine, api = %version, "found the Docker engine");
         }
         Ok(client)
+    }
+}
+
+/// What kind of call a step is, for the figures.
+fn kind(step: &str) -> &'static str {
+    const KINDS: [(&str, &str); 17] = [
+        ("ask whether the engine answers", "ping"),
+        ("listen to Docker's events", "listen_events"),
+        ("ask ", "info"),
+        ("create container", "create_container"),
+        ("start container", "start_container"),
+        ("inspect container", "inspect_container"),
+        ("remove container", "remove_container"),
+        ("list containers", "list_containers"),
+        ("read the log", "read_log"),
+        ("measure container", "measure_container"),
+        ("list images", "list_images"),
+        ("inspect image", "inspect_image"),
+        ("pull image", "pull_image"),
+        ("tag image", "tag_image"),
+        ("remove image", "remove_image"),
+        ("look for volume", "inspect_volume"),
+        ("look at the network", "inspect_network"),
+    ];
+    KINDS.iter().find(|(begin, _)| step.starts_with(begin)).map_or(OTHER, |(_, kind)| kind)
+}
+
+/// How a call went, for the figures: refused by an engine that works, failed, or late.
+fn outcome(error: Option<&DockerError>) -> &'static str {
+    match error {
+        None => "answered",
+        Some(DockerError::Deadline { .. }) => "late",
+        Some(error) if error.is_engine_down() => "failed",
+        Some(_) => "refused",
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use super::declared::{Declared, lock};
 use super::labels::{BadLabel, ImageLabels, KernelImage};
 use super::list::{ImageList, references, with_tag};
+use super::pulls::Pulls;
 use super::scan::ScanHealth;
 use crate::docker::{Docker, DockerError};
 
@@ -57,6 +58,8 @@ pub struct ImagesHandle {
     pub(super) declared: Declared,
     /// The newest list; stays when scans fail.
     pub(super) list: watch::Receiver<ImageList>,
+    /// The pulls that go on.
+    pub(super) pulls: watch::Receiver<Pulls>,
     /// How the scans go.
     pub(super) health: watch::Receiver<ScanHealth>,
 }
@@ -66,6 +69,12 @@ impl ImagesHandle {
     #[must_use]
     pub fn list(&self) -> watch::Receiver<ImageList> {
         self.list.clone()
+    }
+
+    /// Follows the pulls that go on.
+    #[must_use]
+    pub fn pulls(&self) -> watch::Receiver<Pulls> {
+        self.pulls.clone()
     }
 
     /// Follows how the scans go.

@@ -10,6 +10,7 @@ use super::config::ImagesConfig;
 use super::declared::Declared;
 use super::handle::ImagesHandle;
 use super::list::ImageList;
+use super::pulls::Pulls;
 use super::scan::{ScanHealth, Scanner};
 use super::update::Updater;
 use crate::docker::Docker;
@@ -29,6 +30,7 @@ impl Images {
     ) -> ImagesHandle {
         let (list, list_seen) = watch::channel(ImageList::default());
         let (health, health_seen) = watch::channel(ScanHealth::default());
+        let (pulls, pulls_seen) = watch::channel(Pulls::new());
         let rescan = Arc::new(Notify::new());
         let declared = Declared::default();
         let scanner = Scanner {
@@ -46,6 +48,7 @@ impl Images {
             let updater = Updater {
                 docker: docker.clone(),
                 list: list_seen.clone(),
+                pulls,
                 wanted: config.wanted,
                 rescan: Arc::clone(&rescan),
                 registry: config.registry,
@@ -56,6 +59,6 @@ impl Images {
             };
             tracker.spawn(async move { cancel.run_until_cancelled(updater.run()).await });
         }
-        ImagesHandle { docker, rescan, declared, list: list_seen, health: health_seen }
+        ImagesHandle { docker, rescan, declared, list: list_seen, health: health_seen, pulls: pulls_seen }
     }
 }

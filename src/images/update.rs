@@ -16,8 +16,10 @@ use tracing::{debug, info, warn};
 use super::list::{ImageList, PREFIX};
 use super::plan::{Failures, Next, WantedImage, next, outdated};
 use super::progress::Progress;
+use super::pulls::{Pulls, Shown};
 use super::registry::{CredentialsError, Registry};
 use crate::docker::{Docker, DockerError};
+use crate::figures::{self, table};
 
 /// How many images are pulled at a time.
 const AT_ONCE: usize = 2;
@@ -36,6 +38,8 @@ pub(super) struct Updater {
     pub(super) list: watch::Receiver<ImageList>,
     /// What the catalogue wants.
     pub(super) wanted: watch::Receiver<Vec<WantedImage>>,
+    /// The pulls that go on, for everybody.
+    pub(super) pulls: watch::Sender<Pulls>,
     /// Wakes the scanner after a pull.
     pub(super) rescan: Arc<Notify>,
     /// How long one pull may take.
@@ -127,11 +131,13 @@ impl Updater {
             Ok(took) => {
                 let failed_before = failures.settle(image, Instant::now());
                 info!(image = name, seconds = took.as_secs(), failed_before, "updated an image");
+                figures::count(&table::IMAGE_UPDATES, &["done"]);
                 self.rescan.notify_one();
             }
             Err(error) => {
                 let noted = failures.note(image, Instant::now());
                 let retry_in_seconds = noted.wait.as_secs();
+                figures::count(&table::IMAGE_UPDATES, &["failed"]);
                 if noted.is_first {
                     warn!(image = name, %error, retry_in_seconds, "could not update an image");
                 } else {
@@ -180,6 +186,7 @@ impl Updater {
     async fn pull(&self, source: &str, wanted: &WantedImage) -> Result<String, UpdateError> {
         let credentials = self.registry.credentials().await?;
         info!(image = wanted.name_tag, from = source, wanted = wanted.hash_prefix, "pulling a newer image");
+        let shown = Shown::new(&self.pulls, &wanted.name_tag);
         let progress = Mutex::new(Progress::new(Instant::now()));
         let lock = || progress.lock().unwrap_or_else(PoisonError::into_inner);
         let tell = |step| lock().add(step, Instant::now());
@@ -198,6 +205,7 @@ impl Updater {
                     if is_stalled {
                         return Err(UpdateError::Stalled(self.stall_limit));
                     }
+                    shown.at((done, total));
                     info!(image = wanted.name_tag, mib = done.mib(), of_mib = total.mib(), "pulling");
                 }
             }

@@ -153,6 +153,16 @@ pub enum Fault {
 }
 
 impl KernelError {
+    /// What came of a create or a restart that failed, for the figures.
+    pub(super) fn result(&self) -> &'static str {
+        match (self, self.fault()) {
+            (Self::Cancelled(_) | Self::Unwanted(_), _) => "cancelled",
+            (_, Fault::Request) => "refused",
+            (_, Fault::Agent) => "failed",
+            (_, Fault::TimeLimit) => "late",
+        }
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn fault(&self) -> Fault {

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::container::Made;
 use super::node::Node;
@@ -27,6 +30,10 @@ pub(super) struct Live {
     pub(super) vigil: Vigil,
     /// What it was made of.
     pub(super) config: KernelConfig,
+    /// When the kernel was created; `None` where its file system does not know.
+    pub(super) born: Option<SystemTime>,
+    /// When somebody used it last, for those who look.
+    pub(super) last_use: watch::Sender<Instant>,
     /// The limit of one execution that the image declares; `None` for no limit.
     pub(super) exec_timeout: Option<Duration>,
     /// The connection to its runner.
@@ -45,7 +52,7 @@ impl Live {
         made: Made,
         runs: Runs,
         memory: Memory,
-        config: KernelConfig,
+        (config, born): (KernelConfig, Option<SystemTime>),
     ) -> Self {
         let runner = Runner::connect(kernel, made.runner, runs, memory, &node.tracker);
         let vigil = Vigil::over(made.pid, &made.place.container);
@@ -54,6 +61,8 @@ impl Live {
             pid: made.pid,
             vigil,
             config,
+            born,
+            last_use: watch::Sender::new(Instant::now()),
             exec_timeout: made.exec_timeout,
             runner,
             scratch: made.scratch,

@@ -100,30 +100,17 @@ impl Kernels {
         self.registry().handles.len()
     }
 
-    /// Figures for the metrics.
-    #[must_use]
-    pub fn figures(&self) -> Figures {
-        let registry = self.registry();
-        let mut figures = Figures { kernels: registry.handles.len() as u64, ..Figures::default() };
-        for handle in registry.handles.values() {
-            match &*handle.phase.borrow() {
-                Phase::Running(live) => {
-                    figures.runs += u64::from(live.runner.activity().borrow().run.is_some());
-                    figures.memory_bytes += live.config.limits.mem_slot.bytes();
-                }
-                Phase::Ending(..) | Phase::Gone(_) => figures.ending += 1,
-                Phase::Creating | Phase::Looking(_) | Phase::Restarting | Phase::LeftAlone(..) => {}
-            }
-        }
-        figures
-    }
-
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn handle(&self, kernel: KernelId) -> Option<Handle> {
         self.registry().handles.get(&kernel).cloned()
+    }
+
+    /// How far each kernel is.
+    pub(super) fn phases(&self) -> Vec<(KernelId, Phase)> {
+        self.registry().handles.iter().map(|(id, handle)| (*id, handle.phase.borrow().clone())).collect()
     }
 
     /// Every kernel there is.
@@ -308,17 +295,4 @@ impl Kernels {
             .collect();
         self.shared.targets.send_replace(Arc::new(running));
     }
-}
-
-/// What the registry holds, in numbers.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Figures {
-    /// Kernels in any phase.
-    pub kernels: u64,
-    /// Kernels with a run that goes on.
-    pub runs: u64,
-    /// Kernels that are ending.
-    pub ending: u64,
-    /// Memory limits together, in bytes.
-    pub memory_bytes: u64,
 }

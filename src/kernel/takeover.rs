@@ -1,7 +1,7 @@
 //! Taking a running container of an earlier life back, with all that its kernel had. Knows no kernel's state.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::container::{Made, look_at, ports};
 use super::error::KernelError;
@@ -28,6 +28,8 @@ pub(super) struct TakenBack {
     pub(super) going: Option<GoingRun>,
     /// For how long nobody has used it.
     pub(super) unused: Duration,
+    /// When it was created, as far as its file system knows.
+    pub(super) born: Option<SystemTime>,
     /// Whether it is a container of the Python agent.
     pub(super) is_adopted: bool,
 }
@@ -78,6 +80,7 @@ async fn take_back(
         None => unlabelled(found),
     };
     let environ = scratch.read_environ().await.unwrap_or_default();
+    let born = scratch.born().await;
     let config = KernelConfig { environ, ..config };
     let cpus = config.cpu_set.clone().unwrap_or_default();
     let gpus = config.gpu_set.clone().unwrap_or_default();
@@ -109,6 +112,7 @@ async fn take_back(
         allocation,
         runs: Runs::taken_over(going.clone(), noted.output, Instant::now()),
         going,
+        born,
         unused: unused.min(longest_unused(node)),
         is_adopted,
     })

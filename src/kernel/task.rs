@@ -12,7 +12,7 @@
 mod restarting;
 
 use std::sync::Arc;
-use std::time::Instant as StdInstant;
+use std::time::{Instant as StdInstant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -29,6 +29,7 @@ use super::phase::{Outcome, Phase};
 use super::remaking::Prepared;
 use super::takeover::{self, TakenBack};
 use super::telling::{QueuedTelling, Telling};
+use crate::figures::{self, table};
 use crate::ids::{ContainerId, KernelId, RunId};
 use crate::resources::Allocation;
 use crate::runner::{Activity, GoingRun, RunMemory, Runs};
@@ -69,6 +70,10 @@ pub(super) struct Kernel {
     failure: Option<Failure>,
     /// Its last statistics.
     sample: Option<Sample>,
+    /// Since when it is being restarted.
+    restarting_since: Option<StdInstant>,
+    /// Since when it is being ended.
+    ending_since: Option<StdInstant>,
     /// Its end, once that is in the journal.
     telling: Option<Telling>,
     /// Its event, once that has a place in the queue.
@@ -77,6 +82,8 @@ pub(super) struct Kernel {
     pen: Pen,
     /// Writes the note of its runs.
     run_pen: RunPen,
+    /// When it was created; `None` where nobody knows.
+    born: Option<SystemTime>,
     /// When it was used last, for the idle check.
     last_use: Instant,
 }
@@ -115,10 +122,13 @@ impl Kernel {
             prepared: None,
             failure: None,
             sample,
+            restarting_since: None,
+            ending_since: None,
             telling: None,
             queued: None,
             pen: Pen::new(node.clone(), id),
             run_pen: RunPen::new(node.clone(), id),
+            born: None,
             last_use: Instant::now(),
             node,
             id,
@@ -197,6 +207,8 @@ impl Kernel {
     }
 
     async fn make(&mut self) -> Input {
+        let begun = StdInstant::now();
+        self.born = Some(SystemTime::now());
         let Self { node, id, config, allocation, inbox, deadline, .. } = self;
         let made = tokio::select! {
             biased;
@@ -224,10 +236,13 @@ impl Kernel {
             Ok(live) => {
                 tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
                     cpus = ?live.place.cpu_set, "created");
+                figures::count(&table::KERNEL_CREATES, &["done"]);
+                figures::took(&table::KERNEL_CREATE_SECONDS, &[], begun.elapsed());
                 self.runs_in(live)
             }
             Err((error, input)) => {
                 tracing::warn!(kernel = %self.id, lang = self.config.lang, %error, "could not create the kernel; undoing the create");
+                figures::count(&table::KERNEL_CREATES, &[error.result()]);
                 self.fail(error);
                 input
             }
@@ -257,8 +272,8 @@ impl Kernel {
     }
 
     async fn take_back(&mut self, taken: TakenBack) -> Input {
-        let TakenBack { made, config, allocation, runs, going, unused, is_adopted } = taken;
-        (self.config, self.allocation) = (config, Some(allocation));
+        let TakenBack { made, config, allocation, runs, going, born, unused, is_adopted } = taken;
+        (self.config, self.allocation, self.born) = (config, Some(allocation), born);
         let run = going.as_ref().and_then(|going| going.run.clone());
         let live = self.connect(made, runs, going);
         self.last_use = Instant::now().checked_sub(unused).unwrap_or(self.last_use);
@@ -272,6 +287,7 @@ impl Kernel {
         }
         tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
             run = run.as_ref().map(RunId::as_str), cpus = ?live.place.cpu_set, "took back a running kernel");
+        figures::count(&table::KERNELS_TAKEN_BACK, &[]);
         self.runs_in(live)
     }
 
@@ -279,7 +295,7 @@ impl Kernel {
     fn connect(&mut self, made: Made, runs: Runs, going: Option<GoingRun>) -> Arc<Live> {
         self.last_use = Instant::now();
         let memory = (Arc::new(self.run_pen.clone()) as Arc<dyn RunMemory>, going);
-        Arc::new(Live::connect(&self.node, self.id, made, runs, memory, self.config.clone()))
+        Arc::new(Live::connect(&self.node, self.id, made, runs, memory, (self.config.clone(), self.born)))
     }
 
     fn runs_in(&mut self, live: Arc<Live>) -> Input {
@@ -296,6 +312,7 @@ impl Kernel {
             if self.activity.has_changed().unwrap_or(false) {
                 self.last_use = Instant::now();
             }
+            live.last_use.send_replace(self.last_use);
             let now = self.activity.borrow_and_update().clone();
             let expires = self.expiry(&live, &now);
             let idles = self.idle_deadline(&now);
@@ -378,6 +395,7 @@ impl Kernel {
 
     /// The journal first, with the last statistics in it.
     async fn note_end(&mut self, reason: EndReason) -> Input {
+        self.ending_since = Some(StdInstant::now());
         if let Some(live) = self.live.take() {
             live.runner.close();
             self.sample = self.node.last_sample(&live.target()).await.or(self.sample);
@@ -402,6 +420,9 @@ impl Kernel {
             }
         }
         self.telling = Some(telling);
+        if let Some(since) = self.ending_since {
+            figures::took(&table::KERNEL_END_SECONDS, &[], since.elapsed());
+        }
         // Whatever becomes of its files (section 12, item 23).
         self.allocation = None;
         if has_containers {
@@ -433,6 +454,7 @@ impl Kernel {
         if let (Some(telling), Stage::Ending(reason)) = (self.telling.take(), self.life.stage()) {
             self.queued = Some(telling.queue());
             tracing::info!(kernel = %self.id, %reason, "ended");
+            figures::count(&table::KERNEL_ENDS, &[reason.as_str()]);
         }
         self.pen.forget(&self.run_pen).await;
         Input::Done

@@ -9,7 +9,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::shared::{Identity, Shared, more};
 use super::{errors, methods};
-use crate::wire::answer::{Answer, RemoteError};
+use crate::figures::{self, table};
+use crate::wire::answer::{Answer, ErrorName, RemoteError};
 use crate::wire::call::{BadCall, Call};
 use crate::wire::header::{AnswerHeader, RequestHeader};
 use crate::wire::value::Value;
@@ -59,6 +60,7 @@ pub(super) async fn carry_out(
             (header, String::new(), Err(errors::of_call(&error)), None)
         }
         Err((_, error)) => {
+            figures::count(&table::RPC_DROPPED, &[]);
             if let Some(dropped) = more(&shared.dropped) {
                 tracing::warn!(%error, dropped, "dropped frames that are no call");
             }
@@ -67,7 +69,10 @@ pub(super) async fn carry_out(
     };
     drop(held);
     let undo = undo.map(CancellationToken::drop_guard);
-    let millis = received.elapsed().as_millis();
+    let took = received.elapsed();
+    figures::count(&table::RPC_CALLS, &[&method, outcome(&body, gone.is_cancelled())]);
+    figures::took(&table::RPC_SECONDS, &[&method], took);
+    let millis = took.as_millis();
     match &body {
         Ok(_) => tracing::debug!(method, millis, "answered"),
         Err(e) => {
@@ -91,6 +96,17 @@ async fn unpack(frames: Vec<Bytes>) -> Option<Result<Call, (Option<RequestHeader
         Call::decode(&frames)
     };
     Some(unpacked.map_err(|error| (header, error)))
+}
+
+/// How the call went, for the figures.
+fn outcome(body: &Result<Value, RemoteError>, is_unwanted: bool) -> &'static str {
+    match body {
+        _ if is_unwanted => "unwanted",
+        Ok(_) => "answered",
+        Err(error) if error.name == ErrorName::Runtime.as_str() => "failed",
+        Err(error) if error.name == ErrorName::Timeout.as_str() => "late",
+        Err(_) => "refused",
+    }
 }
 
 fn text_of(error: &RemoteError) -> String {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::{Outgoing, Places, carry_out};
 use super::shared::{Shared, more};
+use crate::figures::{self, table};
 use crate::zmtp::{Caps, Connection, Event, Held, Incoming, Kind, Message, Trouble};
 
 /// How long a peer may stand still in the middle of a large call, whose bytes others wait for, or of an answer.
@@ -36,6 +37,7 @@ pub(super) async fn serve(incoming: Incoming, shared: Arc<Shared>, stop: Cancell
     };
     match trouble {
         Some(trouble) if trouble.is_nonsense() => {
+            figures::count(&table::RPC_REFUSED, &[]);
             if let Some(refused) = more(&shared.refused) {
                 tracing::warn!(%from, %trouble, refused, "closed the connection of a caller");
             }

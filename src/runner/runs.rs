@@ -549,6 +549,11 @@ impl Runs {
         self.current.as_ref().map_or(0, |c| c.out.output.bytes())
     }
 
+    /// How many callers wait for the turn of their runs.
+    pub(super) fn queue(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// For the idle check, the execution limit and the record of runs.
     #[must_use]
     pub fn activity(&self) -> Activity {

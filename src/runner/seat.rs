@@ -11,6 +11,7 @@ use super::current::Ticket;
 use super::memory::Remembered;
 use super::runs::{Taken, Turn};
 use super::shared::Shared;
+use crate::figures::{self, table};
 use crate::ids::RunId;
 use crate::wire::command::Command;
 use crate::wire::reply::{ConsoleItem, RunStatus};
@@ -68,7 +69,11 @@ impl Seat {
         let ticket = self.ticket;
         self.shared.change(|runs| runs.prepared(ticket, code));
         self.remembered.begun(&self.run).await;
-        self.shared.change(|runs| runs.started(ticket, Instant::now())).then_some(())
+        let is_begun = self.shared.change(|runs| runs.started(ticket, Instant::now()));
+        if is_begun {
+            figures::count(&table::RUNS_BEGUN, &[]);
+        }
+        is_begun.then_some(())
     }
 
     /// Gives the run its input. `None`: cut off.

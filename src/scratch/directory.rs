@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::ids::KernelId;
 
@@ -40,6 +41,15 @@ impl Scratch {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// When it was made; `None` where its file system does not know.
+    pub async fn born(&self) -> Option<SystemTime> {
+        let path = self.path.clone();
+        off_runtime(move || Ok(std::fs::metadata(path).and_then(|found| found.created()).ok()))
+            .await
+            .ok()
+            .flatten()
     }
 
     /// Writes another environment, for a restart; the old one stays when this can't be carried.

@@ -15,13 +15,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::conditions::{Conditions, Cost};
+use crate::figures;
 use crate::patience::Outage;
 
 /// Scrapers and probes are few; more than this at once is an accident or an attack.
@@ -41,19 +41,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the answers are made of.
 struct Pages {
-    metrics: PrometheusHandle,
     conditions: watch::Receiver<Conditions>,
 }
 
 /// Serves until `cancel`.
 pub(super) fn serve(
     listener: TcpListener,
-    metrics: PrometheusHandle,
     conditions: watch::Receiver<Conditions>,
     cancel: CancellationToken,
     tracker: &TaskTracker,
 ) {
-    let pages = Arc::new(Pages { metrics, conditions });
+    let pages = Arc::new(Pages { conditions });
     tracker.spawn(accept(listener, pages, cancel, tracker.clone()));
 }
 
@@ -116,7 +114,7 @@ impl Pages {
             return response;
         }
         match path {
-            "/metrics" => text(StatusCode::OK, self.metrics.render()),
+            "/metrics" => text(StatusCode::OK, figures::render()),
             // That this is answered at all shows that the loop takes turns.
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => readiness_page(&self.conditions.borrow()),
@@ -157,7 +155,6 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 mod tests {
     use std::net::SocketAddr;
 
-    use metrics_exporter_prometheus::PrometheusBuilder;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -174,13 +171,13 @@ mod tests {
 
     impl Server {
         async fn start() -> Self {
-            let recorder = PrometheusBuilder::new().build_recorder();
-            metrics::with_local_recorder(&recorder, || metrics::gauge!("kernels").set(7.0));
+            // Another test may have been first.
+            let _ = figures::install();
             let (conditions, watched) = watch::channel(Conditions::default());
             let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
-            serve(listener, recorder.handle(), watched, cancel.clone(), &tracker);
+            serve(listener, watched, cancel.clone(), &tracker);
             Self { addr, conditions, cancel, tracker }
         }
 
@@ -208,7 +205,13 @@ mod tests {
     #[tokio::test]
     async fn the_pages() {
         let server = Server::start().await;
-        server.check("GET /metrics", "200", "\nkernels 7\n\n").await;
+        server.check("GET /metrics", "200", "\n").await;
+        assert!(
+            server
+                .ask("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .contains("\nbackendai_agent_build_info{")
+        );
         server.check("GET /healthz", "200", "\r\n\r\nok\n").await;
         server.check("HEAD /healthz", "200", "\r\n\r\n").await;
         server.check("GET /readyz", "503", "not ready\n").await;

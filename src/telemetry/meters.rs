@@ -1,47 +1,33 @@
-//! The node's figures: gauges for Prometheus and, over UDP, for a `DogStatsD` server; a counter of the lines that
+//! What is sampled: gauges for Prometheus (`figures`) and, over UDP, for a `DogStatsD` server; a counter of the lines that
 //! say that something is wrong.
 //!
-//! No room records figures of its own. Each leaves its state in a `watch`, and the composition root samples
-//! those into a [`NodeGauges`] every few seconds.
+//! What has a value at any moment its room leaves in a `watch`, and the composition root samples those into a
+//! [`NodeGauges`] every few seconds.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cadence::{Gauged, StatsdClient, UdpMetricSink};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::conditions::Conditions;
+use crate::conditions::{Condition, Conditions};
+use crate::figures::table::{self, Metric};
+use crate::figures::{self, Row};
 
-/// The names at Prometheus of what is told of conditions.
-const CONDITION: &str = "backendai_agent_condition";
-const CONDITION_SINCE: &str = "backendai_agent_condition_since_timestamp_seconds";
-
-struct Gauge {
-    /// The name at Prometheus.
-    name: &'static str,
-    /// The name at `DogStatsD`, after the prefix.
-    statsd: &'static str,
-    help: &'static str,
-    value: Option<f64>,
-}
-
-/// `gauge!(kernels, "Kernels.", value)`: one name, spelt in both manners.
-macro_rules! gauge {
-    ($name:literal, $help:literal, $value:expr) => {
-        Gauge { name: concat!("backendai_agent_", $name), statsd: $name, help: $help, value: $value }
-    };
-}
+/// One figure: where it goes at Prometheus, its name at `DogStatsD` after the prefix, and its value, if that is known.
+struct Gauge(&'static Metric, &'static str, Option<f64>);
 
 /// What the node looks like at one moment. `None` is a figure that isn't known (yet); it is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct NodeGauges {
     /// Kernels that this agent holds, starting and ending ones included.
-    pub kernels: u64,
-    /// Runs that are going on or queue up.
+    pub kernels: KernelStates,
+    /// Kernels with a run that goes on.
     pub runs: u64,
     /// Cores that can be given to kernels.
     pub cpu_cores: u64,
@@ -51,42 +37,68 @@ pub struct NodeGauges {
     pub gpus: u64,
     /// Devices given to kernels.
     pub gpus_used: u64,
+    /// Memory that can be given to kernels, in bytes.
+    pub memory_bytes: u64,
     /// Memory limits of all kernels together, in bytes.
     pub memory_given_bytes: u64,
     /// Events that wait for the manager.
     pub events_waiting: u64,
     /// Endings that are not finished: reported, removed and cleaned up.
     pub endings_waiting: u64,
-    /// Since the last heartbeat left; the manager gives the agent up after 5 s.
+    /// Since the last heartbeat arrived; the manager gives the agent up after 5 s.
     pub last_heartbeat_age: Option<Duration>,
+    /// Kernel images that the manager is told of.
+    pub images: u64,
     /// Tasks of the runtime, idle connections among them; a figure that only grows is a leak.
     pub tasks: u64,
-    /// Whether `/readyz` says yes.
-    pub ready: bool,
+}
+
+/// How many kernels are how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KernelStates {
+    /// Being made.
+    pub creating: u64,
+    /// Found at a start, and looked at.
+    pub looking: u64,
+    /// At work.
+    pub running: u64,
+    /// Between two containers.
+    pub restarting: u64,
+    /// Running, and of no use.
+    pub left_alone: u64,
+    /// Being ended or undone.
+    pub ending: u64,
+}
+
+impl KernelStates {
+    fn counts(&self) -> [u64; 6] {
+        [self.creating, self.looking, self.running, self.restarting, self.left_alone, self.ending]
+    }
 }
 
 impl NodeGauges {
     fn list(&self) -> [Gauge; 12] {
-        let age = self.last_heartbeat_age.map(|age| age.as_secs_f64());
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let beat = self.last_heartbeat_age.map(|age| since_1970.saturating_sub(age).as_secs_f64());
         [
-            gauge!("kernels", "Kernels that this agent holds.", exact(self.kernels)),
-            gauge!("runs", "Runs that are going on or queue up.", exact(self.runs)),
-            gauge!("cpu_cores", "Cores that can be given to kernels.", exact(self.cpu_cores)),
-            gauge!("cpu_shares", "Cores given to kernels, once per kernel.", exact(self.cpu_shares)),
-            gauge!("gpus", "GPUs that can be given to kernels.", exact(self.gpus)),
-            gauge!("gpus_used", "GPUs given to kernels.", exact(self.gpus_used)),
-            gauge!("memory_given_bytes", "Memory limits of all kernels.", exact(self.memory_given_bytes)),
-            gauge!("events_waiting", "Events that wait for the manager.", exact(self.events_waiting)),
-            gauge!("endings_waiting", "Ends of kernels not finished yet.", exact(self.endings_waiting)),
-            gauge!("last_heartbeat_age_seconds", "Time since the last heartbeat left.", age),
-            gauge!("tasks", "Tasks of the runtime.", exact(self.tasks)),
-            gauge!("ready", "1 when the agent can take sessions, else 0.", exact(self.ready.into())),
+            Gauge(&table::RUNS, "runs", exact(self.runs)),
+            Gauge(&table::CPU_CORES, "cpu_cores", exact(self.cpu_cores)),
+            Gauge(&table::CPU_SHARES, "cpu_shares", exact(self.cpu_shares)),
+            Gauge(&table::MEMORY_BYTES, "memory_bytes", exact(self.memory_bytes)),
+            Gauge(&table::MEMORY_GIVEN, "memory_given_bytes", exact(self.memory_given_bytes)),
+            Gauge(&table::GPUS, "gpus", exact(self.gpus)),
+            Gauge(&table::GPUS_USED, "gpus_used", exact(self.gpus_used)),
+            Gauge(&table::EVENTS_WAITING, "events_waiting", exact(self.events_waiting)),
+            Gauge(&table::ENDINGS_WAITING, "endings_waiting", exact(self.endings_waiting)),
+            Gauge(&table::LAST_HEARTBEAT, "last_heartbeat_timestamp_seconds", beat),
+            Gauge(&table::IMAGES, "images", exact(self.images)),
+            Gauge(&table::TASKS, "tasks", exact(self.tasks)),
         ]
     }
 }
 
 /// How one GPU does. `None` is a figure that the device does not tell.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct GpuGauges {
     /// The device's number, as in `gpu_set`.
     pub index: u32,
@@ -108,13 +120,72 @@ pub struct GpuGauges {
 
 impl GpuGauges {
     fn list(&self) -> [Gauge; 6] {
+        let busy = self.busy_percent.map(|percent| f64::from(percent) / 100.0);
         [
-            gauge!("gpu_kernels", "Kernels that have a part of the GPU.", exact(self.kernels.into())),
-            gauge!("gpu_memory_bytes", "Memory of the GPU.", exact(self.memory_bytes)),
-            gauge!("gpu_memory_used_bytes", "Memory of the GPU in use.", exact(self.memory_used_bytes)),
-            gauge!("gpu_busy_percent", "Time in which the GPU computes.", self.busy_percent.map(f64::from)),
-            gauge!("gpu_celsius", "Temperature of the GPU.", self.celsius.map(f64::from)),
-            gauge!("gpu_watts", "Power of the GPU.", self.watts),
+            Gauge(&table::GPU_KERNELS, "gpu_kernels", exact(self.kernels.into())),
+            Gauge(&table::GPU_MEMORY, "gpu_memory_bytes", exact(self.memory_bytes)),
+            Gauge(&table::GPU_MEMORY_USED, "gpu_memory_used_bytes", exact(self.memory_used_bytes)),
+            Gauge(&table::GPU_BUSY, "gpu_busy_ratio", busy),
+            Gauge(&table::GPU_CELSIUS, "gpu_temperature_celsius", self.celsius.map(f64::from)),
+            Gauge(&table::GPU_WATTS, "gpu_power_watts", self.watts),
+        ]
+    }
+}
+
+/// One kernel. `None` is a figure that is not known (yet).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct KernelGauges {
+    /// Which.
+    pub kernel: String,
+    /// Its image without the prefix.
+    pub image: String,
+    /// When it was created.
+    pub born: Option<SystemTime>,
+    /// Whether a run goes on.
+    pub runs: bool,
+    /// Its cores.
+    pub cores: u64,
+    /// Its memory limit.
+    pub memory_limit_bytes: u64,
+    /// What it has used, once that was measured.
+    pub used: Option<KernelUse>,
+}
+
+/// What a kernel has used.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct KernelUse {
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Processor time.
+    pub cpu_seconds: f64,
+    /// Bytes received.
+    pub net_rx_bytes: u64,
+    /// Bytes sent.
+    pub net_tx_bytes: u64,
+    /// Bytes read from disks.
+    pub io_read_bytes: u64,
+    /// Bytes written to disks.
+    pub io_write_bytes: u64,
+    /// The size of its scratch directory.
+    pub scratch_bytes: u64,
+}
+
+impl KernelGauges {
+    fn list(&self) -> [(&'static Metric, Option<f64>); 11] {
+        let born = self.born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let used = |of: fn(&KernelUse) -> u64| self.used.as_ref().map(of).and_then(exact);
+        [
+            (&table::KERNEL_CREATED, born.map(|born| born.as_secs_f64())),
+            (&table::KERNEL_RUNNING, exact(self.runs.into())),
+            (&table::KERNEL_CORES, exact(self.cores)),
+            (&table::KERNEL_MEMORY_LIMIT, exact(self.memory_limit_bytes)),
+            (&table::KERNEL_MEMORY, used(|used| used.memory_bytes)),
+            (&table::KERNEL_CPU, self.used.map(|used| used.cpu_seconds)),
+            (&table::KERNEL_NET_RX, used(|used| used.net_rx_bytes)),
+            (&table::KERNEL_NET_TX, used(|used| used.net_tx_bytes)),
+            (&table::KERNEL_IO_READ, used(|used| used.io_read_bytes)),
+            (&table::KERNEL_IO_WRITE, used(|used| used.io_write_bytes)),
+            (&table::KERNEL_SCRATCH, used(|used| used.scratch_bytes)),
         ]
     }
 }
@@ -133,63 +204,103 @@ pub struct Meters {
 }
 
 impl Meters {
-    /// Figures for the `metrics` recorder only.
+    /// Figures for Prometheus only.
     pub(super) fn without_statsd() -> Self {
         Self { statsd: None }
     }
 
-    /// Figures for the `metrics` recorder and for the `DogStatsD` server at `server`.
+    /// Figures for Prometheus and for the `DogStatsD` server at `server`.
     pub(super) fn with_statsd(server: SocketAddr) -> io::Result<Self> {
         Ok(Self { statsd: Some(Arc::new(statsd_client(server)?)) })
     }
 
-    /// Publishes the figures; never waits.
+    /// Publishes the node's figures; never waits.
     pub fn record(&self, node: &NodeGauges) {
-        for Gauge { name, statsd, help, value } in node.list() {
-            let Some(value) = value else { continue };
-            metrics::describe_gauge!(name, help);
-            metrics::gauge!(name).set(value);
-            if let Some(client) = &self.statsd {
+        for Gauge(metric, statsd, value) in node.list() {
+            let rows: Vec<Row> = value.map(|value| (Vec::new(), value)).into_iter().collect();
+            figures::replace(metric, &rows);
+            if let (Some(client), Some(value)) = (&self.statsd, value) {
                 // UDP to a local server that may not run: there is nothing to do about it, and nothing to say.
                 let _ = client.gauge(statsd, value);
             }
         }
+        let counts = node.kernels.counts();
+        let states = table::STATES.iter().zip(counts);
+        let rows = states.filter_map(|(state, count)| Some((vec![(*state).to_owned()], exact(count)?)));
+        figures::replace(&table::KERNELS, &rows.collect::<Vec<Row>>());
+        if let Some(client) = &self.statsd {
+            // As above.
+            let _ = client.gauge("kernels", counts.iter().sum::<u64>());
+        }
+    }
+
+    /// Publishes how the GPUs do; never waits. The figures of a device that is gone go.
+    pub fn record_gpus(&self, gpus: &[GpuGauges]) {
+        let labels = |gpu: &GpuGauges| vec![gpu.index.to_string(), gpu.uuid.clone()];
+        replace_all(gpus, |gpu| gpu.list().map(|Gauge(metric, _, value)| (metric, labels(gpu), value)));
+        let Some(client) = &self.statsd else { return };
+        for gpu in gpus {
+            for Gauge(_, name, value) in gpu.list() {
+                let Some(value) = value else { continue };
+                // As above.
+                let _ = client.gauge_with_tags(name, value).with_tag("uuid", &gpu.uuid).try_send();
+            }
+        }
+    }
+
+    /// Publishes what the kernels use; never waits. The series of a kernel that is gone go.
+    pub fn record_kernels(&self, kernels: &[KernelGauges]) {
+        let info = kernels.iter().map(|kernel| (vec![kernel.kernel.clone(), kernel.image.clone()], 1.0));
+        figures::replace(&table::KERNEL_INFO, &info.collect::<Vec<Row>>());
+        replace_all(kernels, |kernel| {
+            kernel.list().map(|(metric, value)| (metric, vec![kernel.kernel.clone()], value))
+        });
+    }
+
+    /// Publishes how far the pulls of images are: by image, the bytes that are here and all that are known of.
+    pub fn record_pulls(&self, pulls: &[(String, u64, u64)]) {
+        let rows = |of: fn(&(String, u64, u64)) -> u64| -> Vec<Row> {
+            pulls.iter().filter_map(|pull| Some((vec![pull.0.clone()], exact(of(pull))?))).collect()
+        };
+        figures::replace(&table::IMAGE_PULLED_BYTES, &rows(|pull| pull.1));
+        figures::replace(&table::IMAGE_PULL_BYTES, &rows(|pull| pull.2));
     }
 }
 
-impl Meters {
-    /// Publishes how the GPUs do; never waits. The figures of a device that is gone stay at their last values, while the
-    /// node's number of GPUs falls.
-    pub fn record_gpus(&self, gpus: &[GpuGauges]) {
-        for gpu in gpus {
-            let labels = [("gpu", gpu.index.to_string()), ("uuid", gpu.uuid.clone())];
-            for Gauge { name, statsd, help, value } in gpu.list() {
-                let Some(value) = value else { continue };
-                metrics::describe_gauge!(name, help);
-                metrics::gauge!(name, &labels).set(value);
-                if let Some(client) = &self.statsd {
-                    // As above: nothing is to be done about a server that does not run.
-                    let _ = client.gauge_with_tags(statsd, value).with_tag("uuid", &gpu.uuid).try_send();
-                }
-            }
-        }
+/// Publishes all series of things of one kind, each of which `list`s all of its own, whether or not they are known.
+fn replace_all<T: Default, const N: usize>(
+    things: &[T],
+    list: impl Fn(&T) -> [(&'static Metric, Vec<String>, Option<f64>); N],
+) {
+    let mut by_metric: BTreeMap<&'static str, (&'static Metric, Vec<Row>)> = BTreeMap::new();
+    // Also those of which there is none any more.
+    by_metric.extend(list(&T::default()).map(|(metric, ..)| (metric.name, (metric, Vec::new()))));
+    for (metric, labels, value) in things.iter().flat_map(list) {
+        let rows = &mut by_metric.entry(metric.name).or_insert((metric, Vec::new())).1;
+        rows.extend(value.map(|value| (labels, value)));
+    }
+    for (metric, rows) in by_metric.into_values() {
+        figures::replace(metric, &rows);
     }
 }
 
 impl Meters {
     /// Publishes how each need of the agent is met; never waits.
     pub fn record_conditions(&self, conditions: &Conditions) {
+        let rows = |of: fn(&Condition) -> Option<f64>| -> Vec<Row> {
+            let row = |condition: &Condition| Some((vec![condition.name.name().to_owned()], of(condition)?));
+            conditions.list().iter().filter_map(row).collect()
+        };
+        figures::replace(&table::CONDITION, &rows(|condition| exact(condition.ok.into())));
+        figures::replace(&table::CONDITION_SINCE, &rows(|condition| exact(condition.since)));
+        let is_ready = exact(conditions.is_ready().into()).unwrap_or_default();
+        figures::replace(&table::READY, &[(Vec::new(), is_ready)]);
+        let Some(client) = &self.statsd else { return };
+        // As above: nothing is to be done about a server that does not run.
+        let _ = client.gauge("ready", is_ready);
         for condition in conditions.list() {
-            let (name, labels) = (condition.name.name(), [("name", condition.name.name())]);
-            let is_met = f64::from(u8::from(condition.ok));
-            metrics::describe_gauge!(CONDITION, "1 while a need of the agent is met, else 0.");
-            metrics::gauge!(CONDITION, &labels).set(is_met);
-            metrics::describe_gauge!(CONDITION_SINCE, "Since when it is so, in seconds since 1970.");
-            metrics::gauge!(CONDITION_SINCE, &labels).set(exact(condition.since).unwrap_or_default());
-            if let Some(client) = &self.statsd {
-                // As above: nothing is to be done about a server that does not run.
-                let _ = client.gauge_with_tags("condition", is_met).with_tag("name", name).try_send();
-            }
+            let (name, is_met) = (condition.name.name(), f64::from(u8::from(condition.ok)));
+            let _ = client.gauge_with_tags("condition", is_met).with_tag("name", name).try_send();
         }
     }
 }
@@ -215,39 +326,51 @@ impl<S: Subscriber> Layer<S> for CountLines {
             Level::WARN => "warn",
             _ => return,
         };
-        metrics::counter!("backendai_agent_log_lines_total", "level" => level).increment(1);
+        figures::count(&table::LOG_LINES, &[level]);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use metrics_exporter_prometheus::PrometheusBuilder;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
     use crate::conditions::{Moment, Need};
 
+    /// The figures are the process's, so that the tests of this file see each other's; each looks at its own.
     fn rendered(run: impl FnOnce()) -> String {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        metrics::with_local_recorder(&recorder, run);
-        recorder.handle().render()
+        // Another test may have been first.
+        let _ = figures::install();
+        run();
+        figures::render()
     }
 
     #[test]
-    fn every_known_gauge_is_rendered_with_its_help() {
+    fn every_known_gauge_is_rendered_and_an_unknown_one_is_not_0() {
         let meters = Meters::without_statsd();
-        let mut node = NodeGauges { kernels: 3, cpu_shares: 12, ..NodeGauges::default() };
+        let kernels = KernelStates { running: 2, ending: 1, ..KernelStates::default() };
+        let mut node = NodeGauges { kernels, cpu_shares: 12, ..NodeGauges::default() };
         let text = rendered(|| meters.record(&node));
-        assert!(text.contains("\nbackendai_agent_kernels 3\n"), "{text}");
-        assert!(text.contains("# HELP backendai_agent_cpu_shares Cores given"), "{text}");
-        assert!(!text.contains("heartbeat"), "an unknown figure must not look like 0: {text}");
-        node.last_heartbeat_age = Some(Duration::from_millis(1500));
+        for line in [
+            "backendai_agent_kernels{state=\"running\"} 2",
+            "backendai_agent_kernels{state=\"ending\"} 1",
+            "backendai_agent_kernels{state=\"creating\"} 0",
+            "backendai_agent_cpu_shares 12",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing: {text}");
+        }
+        assert!(!text.contains("last_heartbeat"), "{text}");
+        node.last_heartbeat_age = Some(Duration::from_secs(2));
         let text = rendered(|| meters.record(&node));
-        assert!(text.contains("\nbackendai_agent_last_heartbeat_age_seconds 1.5\n"), "{text}");
+        let beat =
+            text.lines().find_map(|l| l.strip_prefix("backendai_agent_last_heartbeat_timestamp_seconds "));
+        let ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+            - beat.unwrap().parse::<f64>().unwrap();
+        assert!((1.9..60.0).contains(&ago), "{ago}");
     }
 
     #[test]
-    fn each_gpu_has_gauges_of_its_own() {
+    fn each_gpu_has_gauges_of_its_own_until_it_is_gone() {
         let gpu = |index| GpuGauges {
             index,
             uuid: format!("GPU-{index}"),
@@ -258,15 +381,57 @@ mod tests {
             celsius: None,
             watts: Some(70.5),
         };
-        let text = rendered(|| Meters::without_statsd().record_gpus(&[gpu(0), gpu(1)]));
+        let meters = Meters::without_statsd();
+        let text = rendered(|| meters.record_gpus(&[gpu(0), gpu(1)]));
         for line in [
             "backendai_agent_gpu_kernels{gpu=\"0\",uuid=\"GPU-0\"} 2",
-            "backendai_agent_gpu_busy_percent{gpu=\"1\",uuid=\"GPU-1\"} 7",
-            "backendai_agent_gpu_watts{gpu=\"0\",uuid=\"GPU-0\"} 70.5",
+            "backendai_agent_gpu_busy_ratio{gpu=\"1\",uuid=\"GPU-1\"} 0.07",
+            "backendai_agent_gpu_power_watts{gpu=\"0\",uuid=\"GPU-0\"} 70.5",
         ] {
             assert!(text.contains(line), "{line} is missing: {text}");
         }
-        assert!(!text.contains("busy_percent{gpu=\"0\"") && !text.contains("celsius"), "{text}");
+        assert!(!text.contains("busy_ratio{gpu=\"0\"") && !text.contains("celsius"), "{text}");
+        let text = rendered(|| meters.record_gpus(&[gpu(0)]));
+        assert!(text.contains("GPU-0") && !text.contains("GPU-1"), "{text}");
+        let text = rendered(|| meters.record_gpus(&[]));
+        assert!(!text.contains("gpu=\""), "{text}");
+    }
+
+    #[test]
+    fn a_kernel_has_series_until_it_is_gone() {
+        let used = KernelUse { cpu_seconds: 1.5, net_rx_bytes: 7, ..KernelUse::default() };
+        let kernel = KernelGauges {
+            kernel: "k-1".to_owned(),
+            image: "python:demo".to_owned(),
+            memory_limit_bytes: 64,
+            used: Some(used),
+            ..KernelGauges::default()
+        };
+        let new = KernelGauges { kernel: "k-2".to_owned(), used: None, ..kernel.clone() };
+        let meters = Meters::without_statsd();
+        let text = rendered(|| meters.record_kernels(&[kernel, new.clone()]));
+        for line in [
+            "backendai_agent_kernel_info{image=\"python:demo\",kernel=\"k-1\"} 1",
+            "backendai_agent_kernel_cpu_seconds_total{kernel=\"k-1\"} 1.5",
+            "backendai_agent_kernel_network_receive_bytes_total{kernel=\"k-1\"} 7",
+            "backendai_agent_kernel_memory_limit_bytes{kernel=\"k-2\"} 64",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing: {text}");
+        }
+        assert!(!text.contains("cpu_seconds_total{kernel=\"k-2\""), "{text}");
+        let text = rendered(|| meters.record_kernels(&[new]));
+        assert!(!text.contains("k-1") && text.contains("k-2"), "{text}");
+        let text = rendered(|| meters.record_kernels(&[]));
+        assert!(!text.contains("k-2"), "{text}");
+    }
+
+    #[test]
+    fn a_pull_is_told_of_while_it_goes_on() {
+        let meters = Meters::without_statsd();
+        let text = rendered(|| meters.record_pulls(&[("r:4".to_owned(), 5, 10)]));
+        assert!(text.contains("backendai_agent_image_pulled_bytes{image=\"r:4\"} 5\n"), "{text}");
+        assert!(text.contains("backendai_agent_image_pull_bytes{image=\"r:4\"} 10\n"), "{text}");
+        assert!(!rendered(|| meters.record_pulls(&[])).contains("r:4"));
     }
 
     #[test]
@@ -290,14 +455,20 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let meters = Meters::with_statsd(server.local_addr().unwrap()).unwrap();
-        meters.record(&NodeGauges { kernels: 2, ..NodeGauges::default() });
+        meters.record(&NodeGauges { runs: 2, ..NodeGauges::default() });
         let mut packet = [0; 256];
         let length = server.recv(&mut packet).unwrap();
-        assert_eq!(std::str::from_utf8(&packet[..length]).unwrap(), "backendai.agent.kernels:2|g");
+        assert_eq!(std::str::from_utf8(&packet[..length]).unwrap(), "backendai.agent.runs:2|g");
     }
 
     #[test]
     fn warnings_and_errors_are_counted() {
+        let warnings = |text: &str| -> f64 {
+            let found =
+                text.lines().find_map(|l| l.strip_prefix("backendai_agent_log_lines_total{level=\"warn\"} "));
+            found.unwrap().parse().unwrap()
+        };
+        let before = warnings(&rendered(|| {}));
         let text = rendered(|| {
             let subscriber = tracing_subscriber::registry().with(CountLines);
             tracing::subscriber::with_default(subscriber, || {
@@ -306,7 +477,7 @@ mod tests {
                 tracing::warn!("hm");
             });
         });
-        assert!(text.contains("backendai_agent_log_lines_total{level=\"warn\"} 2"), "{text}");
-        assert!(!text.contains("info"), "{text}");
+        assert!((warnings(&text) - before - 2.0).abs() < f64::EPSILON, "{text}");
+        assert!(!text.contains("level=\"info\""), "{text}");
     }
 }

@@ -68,7 +68,8 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    const ALL: [Self; 7] = [
+    /// Each of them.
+    pub const ALL: [Self; 7] = [
         Self::UserRequested,
         Self::SelfTerminated,
         Self::IdleTimeout,

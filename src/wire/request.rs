@@ -5,6 +5,20 @@ use super::params::{self, BadParameters};
 use super::value::{self, Value};
 use crate::ids::{BadKernelId, KernelId, RunId};
 
+/// The methods' names.
+pub const METHODS: &[&str] = &[
+    "ping",
+    "create_kernel",
+    "destroy_kernel",
+    "interrupt_kernel",
+    "get_completions",
+    "get_logs",
+    "restart_kernel",
+    "execute",
+    "upload_file",
+    "reset",
+];
+
 /// A request that fits its method's signature.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
@@ -268,6 +282,18 @@ mod tests {
         let three = Request::parse("get_completions", vec![K.into(), "imp".into(), opts()], vec![]).unwrap();
         let four = vec![K.into(), "query".into(), "imp".into(), opts()];
         assert_eq!(Request::parse("get_completions", four, vec![]).unwrap(), three);
+    }
+
+    #[test]
+    fn the_methods_of_the_list_are_those_that_are_known() {
+        for method in METHODS {
+            let parsed = Request::parse(method, vec![], vec![]);
+            assert!(!matches!(parsed, Err(BadRequest::UnknownMethod(_))), "{method}");
+        }
+        let known = include_str!("request.rs").split("match method {").nth(1).unwrap();
+        let arms = known.lines().take_while(|line| !line.trim_start().starts_with("other =>"));
+        let arms: Vec<&str> = arms.filter(|line| line.starts_with("            \"")).collect();
+        assert_eq!(arms.len(), METHODS.len(), "{arms:?}");
     }
 
     #[test]

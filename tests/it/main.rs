@@ -20,6 +20,7 @@ mod chaos;
 mod continuity;
 mod dev;
 mod execute;
+mod figures;
 mod harness;
 mod kernels;
 mod manager_client;

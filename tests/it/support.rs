@@ -11,6 +11,7 @@
 //! | `docker` | the `docker` command, asked for facts |
 //! | `dockerd` | a Docker engine of a test's own, killed and frozen for real |
 //! | `engine` | a socket in front of Docker's that hangs, refuses and fails on request |
+//! | `http` | an agent's pages |
 //! | `vitals` | what an agent costs and how regular its heartbeats are |
 //! | `page` | the agent's pages for monitoring |
 //! | `msgpack` | JSON to msgpack and back |
@@ -21,6 +22,7 @@ pub(crate) mod bed;
 pub(crate) mod docker;
 pub(crate) mod dockerd;
 pub(crate) mod engine;
+pub(crate) mod http;
 pub(crate) mod kernel;
 pub(crate) mod manager;
 pub(crate) mod msgpack;

@@ -1,11 +1,12 @@
 //! A restart, as the kernel's task does it: got ready while the kernel runs, refused without touching it, and only then
 //! carried out (section 12, item 18).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
 use super::Kernel;
+use crate::figures::{self, table};
 use crate::kernel::error::KernelError;
 use crate::kernel::inbox::{Restart, cut};
 use crate::kernel::life::Input;
@@ -26,6 +27,7 @@ impl Kernel {
         let (Some(live), Some(Restart { config, answer })) = (self.live.clone(), self.restart.take()) else {
             return Input::Failed;
         };
+        self.restarting_since = Some(Instant::now());
         // What an end that a crash brings on has to wait for.
         self.pen.restart_asked(true);
         self.pen.note(NotedPhase::Running, self.last_use).await;
@@ -65,6 +67,7 @@ impl Kernel {
             }
             Err((error, input)) => {
                 tracing::warn!(kernel = %self.id, %error, "did not restart the kernel, which is as it was");
+                figures::count(&table::KERNEL_RESTARTS, &[error.result()]);
                 self.pen.restart_asked(false);
                 self.pen.note(NotedPhase::Running, self.last_use).await;
                 // The asker may be gone; nothing depends on its hearing.
@@ -100,10 +103,15 @@ impl Kernel {
             Ok(made) => {
                 let live = self.connect(made, Runs::default(), kept.ok().map(|()| GoingRun::default()));
                 tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
+                figures::count(&table::KERNEL_RESTARTS, &["done"]);
+                if let Some(since) = self.restarting_since {
+                    figures::took(&table::KERNEL_RESTART_SECONDS, &[], since.elapsed());
+                }
                 (Ok(live.place.clone()), self.runs_in(live))
             }
             Err((error, input)) => {
                 tracing::warn!(kernel = %self.id, %error, "could not restart the kernel; ending it");
+                figures::count(&table::KERNEL_RESTARTS, &[error.result()]);
                 // For its last statistics.
                 self.live = Some(old);
                 (Err(self.fail(error)), input)

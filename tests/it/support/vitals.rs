@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Agent, Bed};
+use super::{Agent, Bed, http};
 
 /// The longest pause between two heartbeats that a manager's limit of 5 s can bear on a busy machine.
 pub(crate) const LONGEST_GAP: Duration = Duration::from_millis(4500);
@@ -34,17 +34,16 @@ impl Vitals {
     }
 }
 
-/// The figures on an agent's metrics page by their names without the prefix; what it does not tell is not a number.
+/// The figures on an agent's metrics page by their names without the prefix, all series of a name added up; what it does not
+/// tell is not a number.
 pub(crate) async fn gauges(port: u16) -> Option<impl Fn(&str) -> f64> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.ok()?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await.ok()?;
+    let (_, page) = http::get(port, "/metrics").await?;
     Some(move |name: &str| {
-        let prefix = format!("backendai_agent_{name} ");
-        let value = page.lines().find_map(|line| line.strip_prefix(&prefix));
-        value.map_or(f64::NAN, |value| value.trim().parse().unwrap())
+        let values = page.lines().filter_map(|line| {
+            let rest = line.strip_prefix("backendai_agent_")?.strip_prefix(name)?;
+            rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        });
+        values.reduce(|sum, value| sum + value).unwrap_or(f64::NAN)
     })
 }
 
