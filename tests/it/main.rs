@@ -17,6 +17,7 @@
 mod adoption;
 mod callers;
 mod chaos;
+mod clouds;
 mod continuity;
 mod dev;
 mod execute;
