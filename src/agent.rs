@@ -126,7 +126,7 @@ impl Agent {
     /// fails, neither etcd nor the manager has been told of this agent, and a supervisor may try again as often as it
     /// likes.
     pub async fn bind(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = config.cluster.namespace, "starting");
+        tracing::info!(version = env!("BACKENDAI_VERSION"), namespace = config.cluster.namespace, "starting");
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

@@ -13,6 +13,7 @@ mod events;
 mod exec;
 mod exit;
 mod options;
+mod papers;
 mod paths;
 mod report;
 mod run;
@@ -23,8 +24,8 @@ mod values;
 mod variables;
 
 pub use client_options::{
-    AgentArgs, Call, CompleteArgs, CreateArgs, EnvVar, EventsArgs, ExecArgs, ExecMode, KernelArgs, LimitArgs,
-    LogsArgs, PingArgs, ResetArgs, RestartArgs, UploadArgs,
+    AgentArgs, Call, CompleteArgs, CompletionsArgs, CreateArgs, EnvVar, EventsArgs, ExecArgs, ExecMode,
+    KernelArgs, LimitArgs, LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, UploadArgs,
 };
 pub use exit::Exit;
 pub use report::{ConfigErrors, Refusal};
@@ -46,6 +47,10 @@ pub enum Command {
     Client(AgentArgs, ClientCommand),
     /// Listen for events.
     Events(EventsArgs),
+    /// Print completions.
+    Completions(CompletionsArgs),
+    /// Write man pages.
+    Man(ManArgs),
 }
 
 /// A command that talks to an agent.
@@ -113,6 +118,8 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Command, Refusal> {
         Action::Destroy(call) => client(call.agent, ClientCommand::Destroy(call.args)),
         Action::Reset(call) => client(call.agent, ClientCommand::Reset(call.args)),
         Action::Events(args) => Command::Events(args),
+        Action::Completions(args) => Command::Completions(args),
+        Action::Man(args) => Command::Man(args),
     })
 }
 

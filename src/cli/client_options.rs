@@ -1,4 +1,4 @@
-//! The arguments of the commands that talk to an agent. Each is checked by its type as it is parsed: there are few
+//! The arguments of the commands that are not the agent's own life. Each is checked by its type as it is parsed: there are few
 //! of them, and a person has just typed them.
 
 // The doc comments of fields and variants are the help texts, which a terminal shows as they are.
@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use clap_complete::Shell;
 
 use super::values::{self, wants};
 use crate::address::HostPort;
@@ -71,6 +72,21 @@ pub struct LimitArgs {
     /// GPUs; may be a fraction
     #[arg(long, value_name = "DEVICES", default_value = "0")]
     pub gpu: Gpus,
+}
+
+/// `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell that is to complete
+    pub shell: Shell,
+}
+
+/// `man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Where to put them; made if it isn't there
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// `create`.

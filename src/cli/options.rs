@@ -14,8 +14,8 @@ use clap::{Args, Command, Subcommand};
 use url::Url;
 
 use super::client_options::{
-    Call, CompleteArgs, CreateArgs, EventsArgs, ExecArgs, KernelArgs, LogsArgs, PingArgs, ResetArgs,
-    RestartArgs, UploadArgs,
+    Call, CompleteArgs, CompletionsArgs, CreateArgs, EventsArgs, ExecArgs, KernelArgs, LogsArgs, ManArgs,
+    PingArgs, ResetArgs, RestartArgs, UploadArgs,
 };
 use super::dev::DevArgs;
 use super::paths;
@@ -61,7 +61,7 @@ pub(super) fn command(args: &[OsString]) -> Command {
     let is_command = args.get(1).is_some_and(|first| with_commands.find_subcommand(first).is_some());
     let command = if is_command { with_commands } else { AgentOpts::augment_args(with_commands) };
     command
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(env!("BACKENDAI_VERSION"))
         .about(ABOUT)
         .long_about(format!("{ABOUT}\n\n{LONG_ABOUT}"))
         .after_help(EXAMPLES)
@@ -109,6 +109,10 @@ pub(super) enum Action {
     Reset(Call<ResetArgs>),
     /// Listen for the events that an agent sends, in the manager's place
     Events(EventsArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages into a directory
+    Man(ManArgs),
 }
 
 /// The agent's settings.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{AgentArgs, ClientCommand, Command, Exit, commands, dev, events, signals};
+use super::{AgentArgs, ClientCommand, Command, Exit, commands, dev, events, papers, signals};
 use crate::agent;
 use crate::agent::config::Config;
 use crate::client::{CallError, Client};
@@ -22,6 +22,8 @@ pub fn run(command: Command) -> Exit {
         Command::Run(config) => run_agent(*config, false),
         Command::Dev(config) => run_agent(*config, true),
         Command::Check(config) => blocking(super::check::check(*config)),
+        Command::Completions(args) => papers::completions(&args),
+        Command::Man(args) => papers::man(&args),
         Command::Client(args, command) => blocking(run_client(args, command)),
         Command::Events(args) => blocking(async move { events::listen(args).await.unwrap_or_else(failed) }),
     }

@@ -42,7 +42,7 @@ const ROOMS: [&str; 26] = [
 ];
 
 /// Each outside crate's one home.
-const HOMES: [(&str, &[&str]); 20] = [
+const HOMES: [(&str, &[&str]); 22] = [
     ("rmpv", &["wire"]),
     ("snap", &["wire"]),
     ("bollard", &["docker"]),
@@ -61,6 +61,8 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("cadence", &["telemetry"]),
     ("prometheus", &["figures"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("strsim", &["cli"]),
     ("comfy_table", &["cli"]),
     ("anyhow", &["cli"]),
