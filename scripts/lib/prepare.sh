@@ -359,40 +359,53 @@ start_docker() {
 # Both listen on loopback, keep their data in the run directory, and end with the script. setsid keeps the
 # terminal's Ctrl-C from them: the agent still needs etcd while it stops.
 
+etcd_pid=''
+redis_pid=''
+
 # Sets etcd_addr.
 start_etcd() {
     need_packages etcd:etcd-server etcdctl:etcd-client
-    local client peer pid log=$run_dir/etcd.log
-    find_port && client=$free_port
-    find_port && peer=$free_port
+    find_port && etcd_addr=127.0.0.1:$free_port
+    find_port && etcd_peer=127.0.0.1:$free_port
+    at_exit stop_etcd
+    run_etcd
+    say "etcd: answers on $etcd_addr (private, data in $run_dir/etcd)"
+}
+
+# Starts it, or starts it again with its data. Sets etcd_pid.
+run_etcd() {
+    local log=$run_dir/etcd.log
     # The Debian package reads ETCD_* from the environment; the options here are complete.
     env -u ETCD_DATA_DIR ETCD_UNSUPPORTED_ARCH="$(uname -m | sed 's/aarch64/arm64/')" \
         setsid etcd --name demo --data-dir "$run_dir/etcd" --logger zap \
-        --listen-client-urls "http://127.0.0.1:$client" --advertise-client-urls "http://127.0.0.1:$client" \
-        --listen-peer-urls "http://127.0.0.1:$peer" --initial-advertise-peer-urls "http://127.0.0.1:$peer" \
-        --initial-cluster "demo=http://127.0.0.1:$peer" >"$log" 2>&1 &
-    pid=$!
-    at_exit stop "$pid" etcd 10
-    etcd_addr=127.0.0.1:$client
-    wait_for 30 "$pid" "$log" "etcd on $etcd_addr" etcdctl_private endpoint health || die "etcd does not start"
-    say "etcd: answers on $etcd_addr (private, data in $run_dir/etcd)"
+        --listen-client-urls "http://$etcd_addr" --advertise-client-urls "http://$etcd_addr" \
+        --listen-peer-urls "http://$etcd_peer" --initial-advertise-peer-urls "http://$etcd_peer" \
+        --initial-cluster "demo=http://$etcd_peer" >>"$log" 2>&1 &
+    etcd_pid=$!
+    wait_for 30 "$etcd_pid" "$log" "etcd on $etcd_addr" etcdctl_private endpoint health || die "etcd does not start"
 }
+stop_etcd() { [ -z "$etcd_pid" ] || stop "$etcd_pid" etcd 10; etcd_pid=; }
 
 etcdctl_private() { ETCDCTL_API=3 timeout 10 etcdctl --endpoints "http://$etcd_addr" "$@"; }
 
 # Sets redis_addr.
 start_redis() {
     need_packages redis-server:redis-server redis-cli:redis-tools
-    local pid log=$run_dir/redis.log
-    find_port
+    find_port && redis_addr=127.0.0.1:$free_port
     mkdir -p "$run_dir/redis"
-    setsid redis-server --bind 127.0.0.1 --port "$free_port" --dir "$run_dir/redis" --save '' --appendonly no \
-        >"$log" 2>&1 &
-    pid=$!
-    at_exit stop "$pid" redis-server 10
-    redis_addr=127.0.0.1:$free_port
-    wait_for 30 "$pid" "$log" "redis on $redis_addr" redis_private ping || die "redis-server does not start"
+    at_exit stop_redis
+    run_redis
     say "redis: answers on $redis_addr (private)"
 }
+
+# Starts it, or starts it again, empty. Sets redis_pid.
+run_redis() {
+    local log=$run_dir/redis.log
+    setsid redis-server --bind 127.0.0.1 --port "${redis_addr##*:}" --dir "$run_dir/redis" --save '' --appendonly no \
+        >>"$log" 2>&1 &
+    redis_pid=$!
+    wait_for 30 "$redis_pid" "$log" "redis on $redis_addr" redis_private ping || die "redis-server does not start"
+}
+stop_redis() { [ -z "$redis_pid" ] || stop "$redis_pid" redis-server 10; redis_pid=; }
 
 redis_private() { timeout 10 redis-cli -h 127.0.0.1 -p "${redis_addr##*:}" "$@"; }
