@@ -13,7 +13,7 @@ use crate::support::process::Process;
 use crate::support::{docker, new_id, secs, until};
 
 /// The process, its directory, and what it is called.
-struct Dev {
+pub(crate) struct Dev {
     process: Process,
     instance: String,
     port: Port,
@@ -21,7 +21,7 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(options: &[&str]) -> Self {
+    pub(crate) fn start(options: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let port = Port::lease();
         let instance = format!("i-dev-{}", &new_id()[..8]);
@@ -37,6 +37,16 @@ impl Dev {
         // A variable of a real agent on the same machine changes nothing.
         let env = [("HOME", home.path().to_str().unwrap()), ("BACKEND_NAMESPACE", "real")];
         Process::spawn("dev", &command, &env, &home.path().join("log")).talkative()
+    }
+
+    /// Waits until it serves and has told what to type next.
+    pub(crate) async fn serves(&self) {
+        self.says("Events and statistics are shown here.", secs(5)).await;
+    }
+
+    /// Where its agent is called.
+    pub(crate) fn address(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.port.number())
     }
 
     /// Waits until it has said this, and gives all that it said.
@@ -97,7 +107,7 @@ async fn typed(command: &str, before: &str) -> String {
 async fn the_printed_commands_work_and_show_what_they_do() {
     let begun = Instant::now();
     let mut dev = Dev::start(&[]);
-    dev.says("In another terminal:", secs(5)).await;
+    dev.serves().await;
     eprintln!("served and told after {:?}", begun.elapsed());
     let commands = dev.printed();
     let [export, create, exec, destroy] = &commands[..] else { panic!("{commands:?}") };
@@ -142,7 +152,7 @@ async fn the_printed_commands_work_and_show_what_they_do() {
 #[tokio::test]
 async fn it_ends_its_kernels_and_takes_back_those_of_one_that_was_killed() {
     let mut dev = Dev::start(&[]);
-    dev.says("In another terminal:", secs(5)).await;
+    dev.serves().await;
     let commands = dev.printed();
     let kernel = commands[1].rsplit(' ').next().unwrap().to_owned();
     typed(&commands[1], &commands[0]).await;
@@ -150,7 +160,7 @@ async fn it_ends_its_kernels_and_takes_back_those_of_one_that_was_killed() {
     dev.process.kill();
     std::fs::remove_file(dev.home.path().join("log")).unwrap();
     dev.process = Dev::process(&dev.home, &dev.instance, &dev.port, &[]);
-    dev.says("In another terminal:", secs(5)).await;
+    dev.serves().await;
     assert_eq!(typed(&commands[2], &commands[0]).await.lines().next(), Some("42"));
 
     assert!(dev.interrupt().await.success());

@@ -20,6 +20,7 @@ mod chaos;
 mod clouds;
 mod continuity;
 mod dev;
+mod documents;
 mod execute;
 mod figures;
 mod harness;
