@@ -20,7 +20,6 @@ mod systemd;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -31,11 +30,12 @@ use self::board::Board;
 use self::config::Config;
 pub use self::lock::{Holder, LockError};
 pub use self::running::Running;
+use crate::conditions::Need;
 use crate::identity::{self, Identity, IdentityConfig};
 use crate::kernel::labels::Owner;
 use crate::kernel::notes::NotesDir;
 use crate::rpc;
-use crate::scratch::{OutputStore, ScratchRoot};
+use crate::scratch::{DiskWatch, OutputStore, ScratchRoot};
 use crate::telemetry::{Meters, Telemetry};
 
 /// Why the agent could not start, or not go on.
@@ -47,15 +47,6 @@ pub enum StartError {
     /// Another agent has this one's scratch root or name.
     #[error(transparent)]
     Locked(#[from] LockError),
-    /// The notes below the scratch root can't be used.
-    #[error("could not open the notes of kernels below {path}; check the owner and the disk")]
-    Notes {
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
     /// There is no way to the bucket of output files.
     #[error(transparent)]
     Bucket(#[from] crate::scratch::BucketError),
@@ -92,6 +83,8 @@ pub struct Agent {
     server: rpc::Server,
     /// How the agent's needs are met; served from now on, where it is served.
     board: Board,
+    /// Watches the disks once Docker has said where its own is.
+    disks: DiskWatch,
     /// Where the node's figures go.
     meters: Meters,
     life: Life,
@@ -144,8 +137,11 @@ impl Agent {
         }
         let scratch = ScratchRoot::open(&config.scratch_root)?;
         let root_lock = lock::root(scratch.path(), &scratch.agent_dir())?;
-        let notes = NotesDir::open(&scratch.agent_dir())
-            .map_err(|source| StartError::Notes { path: scratch.agent_dir(), source })?;
+        let notes = NotesDir::new(scratch.agent_dir());
+        let (looked, min_free) = (scratch.clone(), config.min_free);
+        let watched = tokio::task::spawn_blocking(move || DiskWatch::new(looked, min_free)).await;
+        let disks = watched.map_err(|_| StartError::Broken)?;
+        board.set(Need::Disk, disks.trouble().borrow().clone());
         let outputs = OutputStore::new(config.s3.clone())?;
         let memory = Some(scratch.agent_dir().join("identity.json"));
         let identity = identity::discover(IdentityConfig { memory, ..config.identity.clone() }).await;
@@ -168,6 +164,7 @@ impl Agent {
             outputs,
             server,
             board,
+            disks,
             meters: telemetry.meters(),
             life,
         })

@@ -6,7 +6,8 @@
 //! {root}/{kernel id}/.output/        what a run leaves for the user
 //! {root}/.agent/                     0700, never inside a container
 //! {root}/.agent/lock                one agent at a time (kept by the agent room)
-//! {root}/.agent/endings/             the journal of endings (kept by the kernel room)
+//! {root}/.agent/endings/             the journal of endings; kernels/ and runs/ beside it (kept by the kernel room)
+//! {root}/.agent/reserve/             files for the journal on a full disk (likewise)
 //! {root}/.agent/making/{kernel id}.* directories that get their name when they are whole
 //! {root}/.agent/trash/{kernel id}.*  directories on their way out
 //! ```
@@ -18,8 +19,9 @@
 //! because opening a device can already do harm.
 //!
 //! File work runs on the runtime's blocking threads, so that neither a 100 MB upload nor a slow disk delays a
-//! heartbeat. The room owns one task: [`ScratchRoot::start_sweeper`] empties the trash (`sweep`); it is woken
-//! through a `Notify` by [`ScratchRoot::discard`] and ends with its cancellation token.
+//! heartbeat. The room owns two tasks: [`ScratchRoot::start_sweeper`] empties the trash (`sweep`); it is woken
+//! through a `Notify` by [`ScratchRoot::discard`] and ends with its cancellation token. [`DiskWatch::run`] says in a `watch` why the
+//! disks can't have new kernels (`watch`, `space`).
 
 mod beneath;
 mod directory;
@@ -31,8 +33,10 @@ mod path;
 mod remove;
 mod root;
 mod s3;
+mod space;
 mod sweep;
 mod upload;
+mod watch;
 
 pub use directory::Scratch;
 pub use environ::EnvironError;
@@ -41,3 +45,5 @@ pub use mount::{MountError, mount_source, mount_target};
 pub use output::{OutputFile, OutputSnapshot};
 pub use root::ScratchRoot;
 pub use s3::{Acl, BadKeyPrefix, BucketError, KeyPrefix, OutputStore, S3Config, S3Keys};
+pub use space::{MinFree, Space};
+pub use watch::{DiskWatch, space_of};

@@ -10,7 +10,7 @@ use crate::identity::IdentityConfig;
 use crate::images::Registry;
 use crate::kernel::KernelsConfig;
 use crate::resources::NodeLimits;
-use crate::scratch::S3Config;
+use crate::scratch::{MinFree, S3Config};
 use crate::telemetry::TelemetryConfig;
 use crate::units::Memory;
 
@@ -31,6 +31,8 @@ pub struct Config {
     pub docker: DockerConfig,
     /// Holds a directory for each kernel.
     pub scratch_root: PathBuf,
+    /// What must be free on the disks for new kernels.
+    pub min_free: MinFree,
     /// What kernels may have of this machine.
     pub limits: NodeLimits,
     /// Kernels' limits.

@@ -69,7 +69,11 @@ impl fmt::Display for Holder {
 /// Locks the scratch root whose `.agent` is `agent_dir`, as long as the file lives. Blocks for a small write.
 pub(super) fn root(root: &Path, agent_dir: &Path) -> Result<Option<File>, LockError> {
     let path = agent_dir.join(FILE);
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let writable = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    // The lock is held by a file that is open for reading: a file system that is read-only can be locked, too, and one that is locked
+    // can be made read-only.
+    let made = writable();
+    let open = File::open(&path).map_err(|error| made.err().unwrap_or(error));
     let locked = open.map_err(TryLockError::Error).and_then(|mut file| match file.try_lock() {
         Ok(()) => Ok(Ok(file)),
         Err(TryLockError::WouldBlock) => Ok(Err(pid_in(&mut file))),
@@ -84,7 +88,8 @@ pub(super) fn root(root: &Path, agent_dir: &Path) -> Result<Option<File>, LockEr
         }
     };
     // Always of one length, so that it overwrites: a full disk has room for that.
-    if let Err(error) = file.write_all_at(format!("{:>10}\n", std::process::id()).as_bytes(), 0) {
+    let pid = format!("{:>10}\n", std::process::id());
+    if let Err(error) = writable().and_then(|lock| lock.write_all_at(pid.as_bytes(), 0)) {
         tracing::warn!(path = %path.display(), %error, "could not note the pid of this agent");
     }
     Ok(Some(file))

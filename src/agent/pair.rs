@@ -30,7 +30,8 @@ impl Agent {
     // One straight line on purpose: the order of the start is the thing to read here.
     #[allow(clippy::too_many_lines)]
     pub async fn pair(self, stop: &CancellationToken) -> Result<Option<Running>, StartError> {
-        let Self { config, identity, owner, scratch, notes, outputs, server, board, meters, life } = self;
+        let Self { config, identity, owner, scratch, notes, outputs, server, board, mut disks, meters, life } =
+            self;
         let (end, tracker) = (&life.end, &life.tracker);
         let waits_for = |what: &str| board.starting(what);
 
@@ -39,6 +40,7 @@ impl Agent {
         let Some(info) = stop.run_until_cancelled(parts::wait_for_docker(&docker)).await else {
             return Ok(None);
         };
+        disks.and_docker(&info.data_root);
         let (resources, gpus) = parts::discover_resources(&info, config.limits).await?;
         // From before the first look at the containers, so that nothing falls in between.
         let events_since = parts::unix_nanos();
@@ -115,6 +117,7 @@ impl Agent {
             folder_checks: FolderChecks::default(),
             tracker: kernel_tasks.clone(),
             detach: detach.clone(),
+            conditions: board.conditions(),
         });
         let parts = Parts {
             cluster,
@@ -135,6 +138,7 @@ impl Agent {
             stop_kernels: config.stop_kernels_on_exit,
             server,
             board,
+            disks,
             meters,
             life,
         };

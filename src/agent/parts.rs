@@ -195,9 +195,9 @@ pub(super) fn follow_needs(
     kernels: &Kernels,
     cluster: &Cluster,
     images: watch::Receiver<ImageList>,
-    redis: watch::Receiver<Option<String>>,
+    (redis, disks): (watch::Receiver<Option<String>>, watch::Receiver<Option<String>>),
     events: &Events,
-) -> [BoxFuture<'static, ()>; 7] {
+) -> [BoxFuture<'static, ()>; 8] {
     let docker = |answers: &bool| (!answers).then(|| "Docker does not answer".to_owned());
     let images_there = |list: &ImageList| {
         list.entries
@@ -220,6 +220,7 @@ pub(super) fn follow_needs(
         board.follow(Need::Etcd, cluster.status(), etcd).boxed(),
         board.follow(Need::Manager, cluster.status(), manager).boxed(),
         board.follow(Need::Redis, redis, Clone::clone).boxed(),
+        board.follow(Need::Disk, disks, Clone::clone).boxed(),
         board.clone().follow_beats(events.last_beat()).boxed(),
     ]
 }

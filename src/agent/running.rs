@@ -21,6 +21,7 @@ use crate::images::{ImageList, Pulls};
 use crate::kernel::Kernels;
 use crate::resources::{GpuWatch, Resources};
 use crate::rpc;
+use crate::scratch::DiskWatch;
 use crate::stats::{Collector, Store, run_reporter};
 use crate::telemetry::Meters;
 use crate::wire::event::Event;
@@ -57,6 +58,8 @@ pub(super) struct Parts {
     pub(super) server: rpc::Server,
     /// How the agent's needs are met.
     pub(super) board: Board,
+    /// Watches the disks.
+    pub(super) disks: DiskWatch,
     pub(super) meters: Meters,
     pub(super) life: Life,
 }
@@ -108,11 +111,13 @@ impl Running {
         life.background(&broken, async move { k.keep_samples(every).await });
         let board = parts.board;
         // Before the first beat: what is known of the needs is known to it.
-        let redis = parts.store.trouble();
-        for following in parts::follow_needs(&board, &kernels, &cluster, parts.images.clone(), redis, &events)
+        let troubles = (parts.store.trouble(), parts.disks.trouble());
+        for following in
+            parts::follow_needs(&board, &kernels, &cluster, parts.images.clone(), troubles, &events)
         {
             life.background(&broken, following);
         }
+        life.background(&broken, parts.disks.run());
         let list = parts.images.clone();
         let beat = heartbeat::beat(parts.heartbeat, parts.images, board.conditions(), events.clone());
         life.background(&broken, beat);

@@ -1,5 +1,6 @@
 //! `check`: whether everything that the agent needs can be reached, a line each, nothing changed.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use comfy_table::Table;
@@ -9,6 +10,8 @@ use tokio::time::timeout;
 use super::{Exit, paths};
 use crate::agent::config::Config;
 use crate::docker::{Docker, DockerConfig};
+use crate::scratch::{MinFree, space_of};
+use crate::units::Memory;
 
 /// How long each thing may take to answer.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -28,9 +31,19 @@ pub(super) async fn check(config: Config) -> Exit {
     };
     let settings = if config.warnings.is_empty() { "good".to_owned() } else { config.warnings.join("\n") };
     row("settings", String::new(), Ok(settings));
-    let root = paths::usable_root(&config.scratch_root).map_or_else(|| Ok("is usable".to_owned()), Err);
-    row("scratch root", config.scratch_root.display().to_string(), root);
-    row("Docker", config.docker.address.to_string(), docker(config.docker).await);
+    let (root, min_free) = (config.scratch_root, config.min_free);
+    let usable = paths::usable_root(&root).map_or_else(|| room(&root, min_free), Err);
+    row("scratch root", root.display().to_string(), usable);
+    let address = config.docker.address.to_string();
+    match docker(config.docker).await {
+        Ok((text, data_root)) => {
+            row("Docker", address, Ok(text));
+            if data_root.is_dir() {
+                row("Docker's disk", data_root.display().to_string(), room(&data_root, min_free));
+            }
+        }
+        Err(text) => row("Docker", address, Err(text)),
+    }
     for member in &config.cluster.endpoints {
         row("etcd", member.to_string(), connects(&member.host, member.port).await);
     }
@@ -45,13 +58,24 @@ pub(super) async fn check(config: Config) -> Exit {
     if is_good { Exit::Done } else { Exit::Failed }
 }
 
-async fn docker(config: DockerConfig) -> Result<String, String> {
+/// What is free there, if that is enough for new kernels.
+fn room(path: &Path, min_free: MinFree) -> Result<String, String> {
+    let space = space_of(path).map_err(|error| error.to_string())?;
+    match min_free.lacks(space, false, path) {
+        Some(lacks) => Err(lacks),
+        None => Ok(format!("is usable, {} MiB are free", Memory::from_bytes(space.free_bytes).mib())),
+    }
+}
+
+/// What it says, and where its files are.
+async fn docker(config: DockerConfig) -> Result<(String, PathBuf), String> {
     let docker = Docker::open(config);
     let info = docker.info().await.map_err(|e| e.to_string())?;
     let images = docker.images().await.map_err(|e| e.to_string())?;
     let is_kernel = |tag: &String| tag.starts_with(crate::images::PREFIX);
     let kernels = images.iter().flat_map(|i| &i.tags).filter(|t| is_kernel(t)).count();
-    Ok(format!("version {}, {} cores, {kernels} kernel images", info.server_version, info.cpus))
+    let text = format!("version {}, {} cores, {kernels} kernel images", info.server_version, info.cpus);
+    Ok((text, info.data_root.into()))
 }
 
 async fn connects(host: &str, port: u16) -> Result<String, String> {

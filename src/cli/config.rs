@@ -44,6 +44,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         agent_port,
         docker: DockerConfig::new(kernels.docker_host),
         scratch_root: kernels.scratch_root,
+        min_free: kernels.min_free,
         limits: NodeLimits {
             cores: CoreChoice { reserved: resources.reserved_cpus, only: resources.limit_cpus },
             reserved_memory: resources.reserved_memory,

@@ -24,7 +24,7 @@ use crate::address::{self, HostPort};
 use crate::docker::EngineAddress;
 use crate::ids::InstanceId;
 use crate::resources::{CoreList, GpuList, ShmSize};
-use crate::scratch::{Acl, KeyPrefix};
+use crate::scratch::{Acl, KeyPrefix, MinFree};
 use crate::secret::Secret;
 use crate::telemetry::{LogFilter, SentryDsn};
 use crate::units::Memory;
@@ -175,6 +175,11 @@ pub(super) struct KernelOpts {
     #[arg(long, env = "BACKEND_SCRATCH_ROOT", value_name = "DIR", default_value = paths::DEFAULT_ROOT)]
     #[arg(value_parser = paths::scratch_root)]
     pub(super) scratch_root: PathBuf,
+    /// What must be free below the scratch root and on Docker's disk, for slots to be offered and kernels to be made: a part, MiB, or
+    /// the less of both; 0 = any
+    #[arg(long, env = "BACKEND_MIN_FREE", value_name = "SIZE", default_value_t = MinFree::default())]
+    #[arg(value_parser = wants("a part such as 5%, MiB such as 2048, or the less of both such as 5%,1024; 0 switches it off", values::parse::<MinFree>))]
+    pub(super) min_free: MinFree,
     /// The Docker engine, unix:// or tcp://
     #[arg(long, env = "DOCKER_HOST", value_name = "URL", default_value = crate::docker::DEFAULT_HOST)]
     pub(super) docker_host: EngineAddress,

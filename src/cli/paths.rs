@@ -16,7 +16,10 @@ const RUNNER: &str = "ai/backend/kernel";
 /// The directory of all scratch directories. The default is not looked at: the start does that, and the command line's
 /// library insists on a default that is always good.
 pub(super) fn scratch_root(text: &str) -> Result<PathBuf, String> {
-    checked(text, |path| if text == DEFAULT_ROOT { None } else { usable_root(path) })
+    checked(text, |path| {
+        // A disk that is read-only now may be better soon; the agent says so itself, and ends what runs meanwhile.
+        if text == DEFAULT_ROOT { None } else { directory(path).or_else(|| refused(path, is_read_only)) }
+    })
 }
 
 /// What is wrong with a scratch root, if anything.
@@ -70,9 +73,18 @@ fn directory(path: &Path) -> Option<String> {
 
 /// Asks for the effective user, and without making a file; knows read-only file systems, too.
 fn writable(path: &Path) -> Option<String> {
+    refused(path, |_| false)
+}
+
+/// The same, but for a reason that is all right.
+fn refused(path: &Path, is_all_right: impl Fn(rustix::io::Errno) -> bool) -> Option<String> {
     let rights = if path.is_dir() { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
-    let error = accessat(CWD, path, rights, AtFlags::EACCESS).err()?;
+    let error = accessat(CWD, path, rights, AtFlags::EACCESS).err().filter(|error| !is_all_right(*error))?;
     Some(format!("cannot be written to by the agent's user: {}", std::io::Error::from(error)))
+}
+
+fn is_read_only(error: rustix::io::Errno) -> bool {
+    error == rustix::io::Errno::ROFS
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub struct EngineInfo {
     pub cgroup_version: u8,
     /// The engine's release, `20.10.24`.
     pub server_version: String,
+    /// Where its images and containers are on its own machine; empty if it does not say.
+    pub data_root: String,
 }
 
 impl Docker {
@@ -45,6 +47,7 @@ impl Docker {
             cgroup_driver: answer.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
             cgroup_version: if is_v2 { 2 } else { 1 },
             server_version: answer.server_version.unwrap_or_default(),
+            data_root: answer.docker_root_dir.unwrap_or_default(),
         })
     }
 

@@ -176,7 +176,11 @@ pub(super) async fn make(
         .map_err(|_| KernelError::Thread("note the kernel"))?
         .map_err(|source| node.not_noted(source))?;
     node.events.emit(Event::KernelCreating(kernel));
-    let scratch = node.scratch.create(kernel, &config.environ).await?;
+    let scratch = node.scratch.create(kernel, &config.environ).await.inspect_err(|error| {
+        if !error.is_refusal() {
+            node.scratch.doubt();
+        }
+    })?;
     let granted = Granted { limits, memory, held };
     let spec = specify(node, kernel, config, &image, &granted, &folders, &scratch).await?;
     let container = create_named(node, kernel, &labels::name(&config.lang, kernel), &spec).await?;

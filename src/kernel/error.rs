@@ -50,6 +50,9 @@ pub enum KernelError {
         "this agent has not heard from Docker yet which kernels run; try again, and check dockerd if this stays"
     )]
     NotRecovered,
+    /// The machine can't have new kernels at present.
+    #[error("this agent makes no kernels at present: {0}")]
+    NoNewKernels(String),
     /// The image is not on this machine; it is never pulled inside a create.
     #[error(
         "the image lablup/kernel-{0} is not on this machine; pull it here, or correct its name in the catalogue"

@@ -14,6 +14,7 @@ use super::labels::Owner;
 use super::last_statistics::LastStatistics;
 use super::notes::Notes;
 use crate::cluster::ManagerSettings;
+use crate::conditions::Conditions;
 use crate::docker::Docker;
 use crate::events::Events;
 use crate::images::ImagesHandle;
@@ -78,6 +79,8 @@ pub struct Node {
     pub tracker: TaskTracker,
     /// Cancelled when the agent stops and its kernels live on.
     pub detach: CancellationToken,
+    /// How the agent's needs are met.
+    pub conditions: watch::Receiver<Conditions>,
 }
 
 impl Node {
@@ -86,8 +89,14 @@ impl Node {
         self.settings.borrow().as_ref().map_or_else(|| PathBuf::from("/mnt"), |s| s.volume_mount.clone())
     }
 
+    /// Why no kernel is made at present.
+    pub(super) fn refusal(&self) -> Option<KernelError> {
+        self.conditions.borrow().refusal().map(|reason| KernelError::NoNewKernels(reason.to_owned()))
+    }
+
     /// A note that could not be written.
     pub(super) fn not_noted(&self, source: std::io::Error) -> KernelError {
+        self.scratch.doubt();
         KernelError::Note { path: self.scratch.agent_dir().display().to_string(), source }
     }
 

@@ -12,6 +12,8 @@
 //!
 //! - `samples.{namespace}.{instance}.json`: the last statistics of all kernels, for those that die while no agent runs.
 //!
+//! - `reserve/`: files that become notes when the disk has no room (`reserve`).
+//!
 //! Files are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
 //! is renamed to `*.set-aside` with a warning and never stops a start.
@@ -19,16 +21,18 @@
 mod entries;
 mod files;
 mod outputs;
+mod reserve;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::entries::{Ended, Told};
 pub use self::entries::{Ending, KernelNote, NotedPhase, RunNote, unix_now};
 use self::files::{file, read_all, read_one, remove, set_aside, write};
+use self::reserve::Reserve;
 use super::disk::Disk;
 use super::labels::Owner;
 use crate::ids::KernelId;
@@ -57,6 +61,10 @@ pub struct Notes {
     /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
     /// look-up and never over an await.
     ended: Mutex<HashMap<KernelId, Ended>>,
+    /// For a disk that takes no new files.
+    reserve: Reserve,
+    /// Kernels that exist no more, and whose notes the disk did not let go. A std mutex, held for a look-up.
+    unforgotten: Mutex<HashSet<KernelId>>,
 }
 
 /// What an earlier life noted of one kernel.
@@ -91,12 +99,10 @@ pub struct NotesDir {
 }
 
 impl NotesDir {
-    /// Opens the directories, making them where they are missing.
-    pub fn open(agent_dir: &Path) -> io::Result<Self> {
-        for dir in ["kernels", "runs", "endings"] {
-            fs::create_dir_all(agent_dir.join(dir))?;
-        }
-        Ok(Self { path: agent_dir.to_owned() })
+    /// The notes in `agent_dir`. The scratch room makes their directories, as soon as the disk takes them.
+    #[must_use]
+    pub fn new(agent_dir: PathBuf) -> Self {
+        Self { path: agent_dir }
     }
 
     /// The notes of one agent.
@@ -110,6 +116,8 @@ impl NotesDir {
             owner: owner.to_string(),
             disk: Disk::default(),
             ended: Mutex::default(),
+            reserve: Reserve::open(self.path.join("reserve")),
+            unforgotten: Mutex::default(),
         }
     }
 }
@@ -191,14 +199,22 @@ impl Notes {
 
     /// Writes a kernel's note; `durable` syncs it, so that it survives the machine.
     pub fn note(&self, kernel: KernelId, note: &KernelNote, durable: bool) -> io::Result<()> {
-        write(&self.kernels, kernel, &KernelNote { owner: Some(self.owner.clone()), ..note.clone() }, durable)
+        self.unforgotten().remove(&kernel);
+        let note = KernelNote { owner: Some(self.owner.clone()), ..note.clone() };
+        write(&self.kernels, kernel, &note, durable, &self.reserve)
     }
 
     /// Writes the note of the run that goes on. Not synced: no run survives the machine. That none goes on is true
     /// without a note, too, so that a full disk does not keep the note of a run that is over.
     pub fn run(&self, kernel: KernelId, note: RunNote) -> io::Result<()> {
         let is_over = note.run.is_none();
-        let written = write(&self.runs, kernel, &RunNote { owner: Some(self.owner.clone()), ..note }, false);
+        let written = write(
+            &self.runs,
+            kernel,
+            &RunNote { owner: Some(self.owner.clone()), ..note },
+            false,
+            &self.reserve,
+        );
         match written {
             Err(_) if is_over => {
                 fs::remove_file(file(&self.runs, kernel)).or_else(|error| match error.kind() {
@@ -213,13 +229,54 @@ impl Notes {
     /// The kernel exists no more.
     pub fn forget(&self, kernel: KernelId) {
         // The kernel's own note last: what it speaks of is looked at again after a crash.
-        remove(&file(&self.runs, kernel));
+        let mut is_gone = remove(&file(&self.runs, kernel));
         if let Err(error) = fs::remove_dir_all(self.output_dir(kernel))
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%kernel, %error, "could not remove the output that was kept of its runs");
+            tracing::debug!(%kernel, %error, "could not remove the output that was kept of its runs");
+            is_gone = false;
         }
-        remove(&file(&self.kernels, kernel));
+        is_gone &= remove(&file(&self.kernels, kernel));
+        // Where the directory is gone, the whole disk is, and the notes with it for now.
+        is_gone &= self.kernels.is_dir();
+        if is_gone {
+            self.unforgotten().remove(&kernel);
+        } else if self.unforgotten().insert(kernel) {
+            tracing::warn!(%kernel, "could not remove the notes of a kernel that is over; trying until that works");
+        }
+    }
+
+    /// Writes and removes what the disk refused before; with room, makes the reserve whole again. What it refuses still is left
+    /// for the next time.
+    pub fn catch_up(&self, has_room: bool) {
+        let behind: Vec<KernelId> =
+            self.ended().iter().filter(|(_, ended)| !ended.written).map(|(kernel, _)| *kernel).collect();
+        for kernel in behind {
+            // Whoever tells this end may write it, too: what is newest in memory is written last.
+            while let Some(entry) = self.entry(kernel) {
+                if self.write_ending(kernel, entry.clone(), true).is_err()
+                    || self.entry(kernel) == Some(entry)
+                {
+                    break;
+                }
+            }
+        }
+        let unforgotten: Vec<KernelId> = self.unforgotten().iter().copied().collect();
+        for kernel in unforgotten {
+            self.forget(kernel);
+        }
+        if has_room && let Err(error) = self.reserve.fill() {
+            tracing::debug!(%error, "the reserve of the journal is not whole");
+        }
+    }
+
+    /// The entry of an end as the disk should have it.
+    fn entry(&self, kernel: KernelId) -> Option<Ending> {
+        self.ended().get(&kernel).map(Ended::entry)
+    }
+
+    fn unforgotten(&self) -> MutexGuard<'_, HashSet<KernelId>> {
+        self.unforgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether any agent has a note of the kernel, or of its end.
@@ -231,7 +288,8 @@ impl Notes {
     /// The kernel is about to be ended: before anything is done to it.
     pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
         // Remembered even if the disk refuses: this life of the agent still tells it once.
-        let ended = Ended { told: Told::Not { doubted: false }, ending: ending.clone() };
+        let told = Told::Not { doubted: false };
+        let ended = Ended { told, ending: ending.clone(), under_way: None, written: false };
         self.ended().insert(kernel, ended);
         self.write_ending(kernel, ending.clone(), true)
     }
@@ -239,11 +297,14 @@ impl Notes {
     /// Its event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
     /// agent, and syncing takes a hundred times as long.
     pub fn under_way(&self, kernel: KernelId, mut ending: Ending, is_under_way: bool) -> io::Result<()> {
-        if self.ended().get(&kernel).is_some_and(|ended| matches!(ended.told, Told::At(_))) {
-            // A slow disk: it has arrived meanwhile.
-            return Ok(());
-        }
         ending.left_at = is_under_way.then(unix_now);
+        if let Some(ended) = self.ended().get_mut(&kernel) {
+            if matches!(ended.told, Told::At(_)) {
+                // A slow disk: it has arrived meanwhile.
+                return Ok(());
+            }
+            ended.under_way = ending.left_at;
+        }
         self.write_ending(kernel, ending, false)
     }
 
@@ -253,6 +314,7 @@ impl Notes {
         {
             let mut all = self.ended();
             let ended = all.entry(kernel).or_insert_with(|| Ended::found(&ending));
+            ended.under_way = None;
             if ended.told == (Told::Not { doubted: true }) {
                 ending.left_at = Some(now);
                 ended.told = Told::Perhaps(now);
@@ -280,9 +342,9 @@ impl Notes {
     #[must_use]
     pub fn to_be_told(&self, kernel: KernelId) -> Option<Ending> {
         let mut all = self.ended();
-        let ended = all.entry(kernel).or_insert_with(|| Ended {
-            told: Told::Perhaps(0),
-            ending: Ending::new(kernel, EndReason::AlreadyTerminated, None),
+        let ended = all.entry(kernel).or_insert_with(|| {
+            let unknown = Ended::found(&Ending::new(kernel, EndReason::AlreadyTerminated, None));
+            Ended { told: Told::Perhaps(0), ..unknown }
         });
         let must = match ended.told {
             Told::Perhaps(_) => true,
@@ -328,7 +390,12 @@ impl Notes {
     }
 
     fn write_ending(&self, kernel: KernelId, ending: Ending, durable: bool) -> io::Result<()> {
-        write(&self.endings, kernel, &Ending { owner: Some(self.owner.clone()), ..ending }, durable)
+        let entry = Ending { owner: Some(self.owner.clone()), ..ending };
+        let written = write(&self.endings, kernel, &entry, durable, &self.reserve);
+        if let Some(ended) = self.ended().get_mut(&kernel) {
+            ended.written = written.is_ok();
+        }
+        written
     }
 
     fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Ended>> {

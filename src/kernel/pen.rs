@@ -83,6 +83,9 @@ impl Pen {
         let write = move || writer.notes.note(kernel, &text, durable);
         let written = self.order.within(self.node.notes.disk(), LIMIT, write).await;
         self.again = written.is_err().then(|| Instant::now() + RETRY);
+        if written.is_err() {
+            self.node.scratch.doubt();
+        }
         written
     }
 

@@ -91,9 +91,13 @@ impl Kernels {
         loop {
             ticks.tick().await;
             let node = self.node.clone();
-            let purged = tokio::task::spawn_blocking(move || node.notes.purge()).await;
-            if purged.is_err() {
-                tracing::debug!("the thread that forgets old endings ended early");
+            let has_room = node.refusal().is_none();
+            let tended = tokio::task::spawn_blocking(move || {
+                node.notes.purge();
+                node.notes.catch_up(has_room);
+            });
+            if tended.await.is_err() {
+                tracing::debug!("the thread that tends the notes ended early");
             }
             if let Err(error) = self.compare(&mut paused, &mut stuck).await {
                 tracing::debug!(%error, "can't compare with Docker's list");
@@ -193,6 +197,9 @@ impl Kernels {
             let (node, samples) = (self.node.clone(), kept.clone().into_iter().collect::<Vec<_>>());
             let written = tokio::task::spawn_blocking(move || node.notes.keep_samples(&samples)).await;
             let Ok(written) = written else { continue };
+            if written.is_err() {
+                self.node.scratch.doubt();
+            }
             if let Err(error) = &written
                 && !is_failing
             {

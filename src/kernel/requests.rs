@@ -61,6 +61,10 @@ impl Kernels {
         self.await_recovery().await?;
         loop {
             if self.handle(kernel).is_none() {
+                if let Some(refusal) = self.node.refusal() {
+                    tracing::warn!(%kernel, error = %refusal, "refused to create a kernel");
+                    return Err(Arc::new(refusal));
+                }
                 let node = self.node.clone();
                 let forgotten = tokio::task::spawn_blocking(move || node.notes.born_again(kernel)).await;
                 forgotten.map_err(|_| KernelError::Thread("forget an earlier end"))?;

@@ -52,6 +52,7 @@ impl Telling {
         let written =
             node.notes.disk().within(JOURNAL_LIMIT, move || writer.notes.ending(kernel, &entry)).await;
         if let Err(error) = written {
+            node.scratch.doubt();
             tracing::warn!(%kernel, %error, "could not note the end on disk; a crash of the agent now may lose or repeat it");
         }
         Self { node: node.clone(), kernel, reason, ending }

@@ -1,11 +1,14 @@
 //! The directory that holds every kernel's directory, and the agent's own below `.agent`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
+use std::iter;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -23,6 +26,9 @@ use super::sweep;
 /// The agent's own directory below the scratch root.
 const AGENT_DIR: &str = ".agent";
 
+/// The directories in it. All are made together, so that a disk that has taken them once need not take more for a kernel's end.
+const DIRS: [&str; 6] = ["trash", "making", "endings", "kernels", "runs", "reserve"];
+
 /// The scratch root, checked to be usable. Clones mean the same one.
 ///
 /// Agents of several names may have it one after the other: [`older_than`](Self::older_than) then shows the kernels of all.
@@ -32,11 +38,51 @@ pub struct ScratchRoot {
     path: PathBuf,
     /// Tells the sweeper that something was put into the trash.
     discarded: Arc<Notify>,
+    /// How the disk does.
+    state: Arc<State>,
+}
+
+/// What is known of the disk below the root.
+#[derive(Debug, Default)]
+struct State {
+    /// The agent's own directory as it was found; `None` until it is whole. A std mutex, held for a look-up.
+    home: Mutex<Option<Home>>,
+    /// Something could not be written.
+    doubt: AtomicBool,
+    /// The same, for whoever waits for it.
+    doubted: Notify,
+    /// Kernels whose directories could not be discarded. Held while they are: no disk access waits for it on the runtime.
+    left: Mutex<BTreeSet<KernelId>>,
+}
+
+impl State {
+    fn home(&self) -> MutexGuard<'_, Option<Home>> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left(&self) -> MutexGuard<'_, BTreeSet<KernelId>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which directory of which file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Home {
+    device: u64,
+    inode: u64,
+}
+
+impl Home {
+    fn of(dir: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(dir)?;
+        Ok(Self { device: found.dev(), inode: found.ino() })
+    }
 }
 
 impl ScratchRoot {
-    /// Takes the existing directory `path`, makes `{root}/.agent/{trash,making,endings}` and tries to write there.
-    /// Blocks; meant for the start.
+    /// Takes the existing directory `path` and makes `{root}/.agent` with its directories. A disk that takes nothing at present
+    /// (full, without inodes, read-only, broken) is no error: [`ScratchRoot::look`] says so until it is better, and the agent can
+    /// end what runs. Blocks; meant for the start.
     pub fn open(path: &Path) -> Result<Self, ScratchError> {
         let uid = rustix::process::geteuid().as_raw();
         let path = path.canonicalize().map_err(|source| ScratchError::RootMissing {
@@ -47,11 +93,22 @@ impl ScratchRoot {
         if !path.is_dir() {
             return Err(ScratchError::RootNotDirectory { path });
         }
-        let not_writable = |source| ScratchError::RootNotWritable { path: path.clone(), uid, source };
-        let agent_dir = path.join(AGENT_DIR);
-        for dir in
-            [agent_dir.clone(), agent_dir.join("trash"), agent_dir.join("making"), agent_dir.join("endings")]
-        {
+        let root = Self { path, discarded: Arc::default(), state: Arc::default() };
+        let not_writable = |source| ScratchError::RootNotWritable { path: root.path.clone(), uid, source };
+        match root.prepare().and_then(|()| root.try_writing().map_err(not_writable)) {
+            Err(ScratchError::RootNotWritable { source, .. }) if may_pass(&source) => {}
+            other => other?,
+        }
+        Ok(root)
+    }
+
+    /// Makes the agent's own directories, and remembers which file system has them.
+    fn prepare(&self) -> Result<(), ScratchError> {
+        let uid = rustix::process::geteuid().as_raw();
+        let not_writable = |source| ScratchError::RootNotWritable { path: self.path.clone(), uid, source };
+        let agent_dir = self.agent_dir();
+        let dirs = iter::once(agent_dir.clone()).chain(DIRS.map(|dir| agent_dir.join(dir)));
+        for dir in dirs {
             match DirBuilder::new().mode(0o700).create(&dir) {
                 Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(not_writable(source));
@@ -63,10 +120,72 @@ impl ScratchRoot {
             if !found.is_dir() || found.uid() != uid {
                 return Err(ScratchError::AgentDirForeign { path: dir, uid });
             }
-            fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(not_writable)?;
+            if found.mode() & 0o777 != 0o700 {
+                fs::set_permissions(&dir, Permissions::from_mode(0o700)).map_err(not_writable)?;
+            }
         }
-        try_writing(&path, &agent_dir).map_err(not_writable)?;
-        Ok(Self { path, discarded: Arc::new(Notify::new()) })
+        *self.state.home() = Some(Home::of(&agent_dir).map_err(not_writable)?);
+        Ok(())
+    }
+
+    /// Why nothing can be written below the root, as far as that shows without writing. Makes up for what could not be made at the
+    /// start, and discards what could not be discarded. Blocks.
+    pub(super) fn look(&self) -> Result<(), String> {
+        let path = self.path.display();
+        let agent_dir = self.agent_dir();
+        let home = *self.state.home();
+        match (home, Home::of(&agent_dir)) {
+            (None, _) => self.prepare().map_err(|error| with_cause(&error))?,
+            (Some(home), Ok(found)) if home == found => {}
+            (Some(_), Ok(_)) => {
+                return Err(format!(
+                    "the scratch root {path} is not the one that this agent began with: mount that again, or restart the agent"
+                ));
+            }
+            // Never made anew: below a mount point that lost its file system it would be lost when that is back.
+            (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(format!(
+                    "the agent's own directory {} is gone: is the file system of the scratch root mounted?",
+                    agent_dir.display()
+                ));
+            }
+            (Some(_), Err(error)) => return Err(format!("can't look at the scratch root {path}: {error}")),
+        }
+        let is_read_only = rustix::fs::statvfs(&self.path)
+            .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+        if is_read_only {
+            return Err(format!(
+                "the scratch root {path} is on a read-only file system: see dmesg for why, then mount it again with rw"
+            ));
+        }
+        self.discard_left();
+        Ok(())
+    }
+
+    /// Writes a small file and removes it; permissions can't be judged by looking (quotas, ACLs, broken disks). Blocks.
+    pub(super) fn write_something(&self) -> Result<(), String> {
+        let path = self.path.display();
+        self.try_writing().map_err(|error| format!("can't write below the scratch root {path}: {error}"))
+    }
+
+    fn try_writing(&self) -> io::Result<()> {
+        try_writing(&self.path, &self.agent_dir())
+    }
+
+    /// Something could not be written below the root: whoever watches the disk looks soon, and tries to write.
+    pub fn doubt(&self) {
+        self.state.doubt.store(true, Ordering::Relaxed);
+        self.state.doubted.notify_one();
+    }
+
+    /// Whether something could not be written since this was asked last.
+    pub(super) fn take_doubt(&self) -> bool {
+        self.state.doubt.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits for the next [`ScratchRoot::doubt`].
+    pub(super) async fn doubted(&self) {
+        self.state.doubted.notified().await;
     }
 
     /// Where it is: absolute, free of links.
@@ -111,6 +230,8 @@ impl ScratchRoot {
         let failed = |source| ScratchError::Create { kernel, source };
         let making = self.making().join(format!("{kernel}.{}", Uuid::new_v4().as_simple()));
         let path = self.path_of(kernel);
+        // From here on the name is the new kernel's.
+        self.state.left().remove(&kernel);
         let named = make_dir(&making).and_then(|()| fill(&making, environ)).map_err(failed).and_then(|()| {
             if !answer.is_closed() && fs::symlink_metadata(&path).is_ok() {
                 tracing::warn!(%kernel, "a scratch directory was left over from an earlier kernel of this id");
@@ -175,10 +296,28 @@ impl ScratchRoot {
     }
 
     /// Takes the kernel's directory away, in one rename into the trash; the sweeper deletes it later. A directory
-    /// that is not there is fine.
+    /// that is not there is fine. One that the disk does not let go is discarded when the disk is better.
     pub async fn discard(&self, kernel: KernelId) -> Result<(), ScratchError> {
         let root = self.clone();
-        off_runtime(move || root.discard_now(kernel)).await
+        off_runtime(move || {
+            let done = root.discard_now(kernel);
+            if done.is_err() {
+                root.state.left().insert(kernel);
+                root.doubt();
+            }
+            done
+        })
+        .await
+    }
+
+    fn discard_left(&self) {
+        self.state.left().retain(|kernel| match self.discard_now(*kernel) {
+            Ok(()) => {
+                tracing::info!(%kernel, "its scratch directory could be discarded after all");
+                false
+            }
+            Err(_) => true,
+        });
     }
 
     /// Starts the task that empties the trash, what earlier lives of the agent left there included. Once per root;
@@ -206,13 +345,27 @@ impl ScratchRoot {
                 self.discarded.notify_one();
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // Where the trash is gone, too, the whole disk is, and the directory with it for now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.trash().is_dir() => Ok(()),
             Err(source) => Err(ScratchError::Discard { kernel, source }),
         }
     }
 }
 
-/// Permissions can't be judged by looking (read-only mounts, quotas, full disks, ACLs), so this writes.
+/// Whether a disk that refuses like this may take writes again without anybody changing the agent's settings.
+fn may_pass(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// An error and what is behind it, in one line.
+fn with_cause(error: &ScratchError) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
 fn try_writing(root: &Path, agent_dir: &Path) -> io::Result<()> {
     rustix::fs::access(root, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
     let probe = agent_dir.join(format!("probe.{}", Uuid::new_v4().as_simple()));
@@ -294,8 +447,47 @@ mod tests {
         let mut names: Vec<_> =
             fs::read_dir(root.agent_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["endings", "making", "trash"]);
+        assert_eq!(names, ["endings", "kernels", "making", "reserve", "runs", "trash"]);
         ScratchRoot::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_root_that_lost_its_own_directory_says_so_until_that_is_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        assert_eq!(root.look(), Ok(()));
+        let away = dir.path().join("away");
+        fs::rename(root.agent_dir(), &away).unwrap();
+        let text = root.look().unwrap_err();
+        assert!(text.contains("is gone"), "{text}");
+        assert!(!root.agent_dir().exists(), "not made below a mount point");
+        fs::create_dir(root.agent_dir()).unwrap();
+        let text = root.look().unwrap_err();
+        assert!(text.contains("not the one that this agent began with"), "{text}");
+        fs::remove_dir(root.agent_dir()).unwrap();
+        fs::rename(&away, root.agent_dir()).unwrap();
+        assert_eq!((root.look(), root.write_something()), (Ok(()), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_discarded_is_discarded_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let (old, again) = (KernelId::random(), KernelId::random());
+        for kernel in [old, again] {
+            root.create(kernel, &BTreeMap::new()).await.unwrap();
+        }
+        // A trash that takes nothing.
+        fs::remove_dir(root.trash()).unwrap();
+        for kernel in [old, again] {
+            root.discard(kernel).await.unwrap_err();
+        }
+        assert!(root.take_doubt() && !root.take_doubt());
+        fs::create_dir(root.trash()).unwrap();
+        root.create(again, &BTreeMap::new()).await.unwrap();
+        root.look().unwrap();
+        assert!(root.existing(old).await.is_none());
+        assert!(root.existing(again).await.is_some(), "that is a new kernel's");
     }
 
     #[tokio::test]

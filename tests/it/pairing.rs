@@ -248,7 +248,11 @@ async fn notes_that_cannot_be_opened_end_the_start_before_anybody_hears_of_it() 
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join(".agent")).unwrap();
     std::fs::write(root.path().join(".agent/kernels"), "not a directory").unwrap();
-    a_start_in_vain(&["--scratch-root", root.path().to_str().unwrap()], "File exists").await;
+    a_start_in_vain(
+        &["--scratch-root", root.path().to_str().unwrap()],
+        "must be a directory that belongs to the agent",
+    )
+    .await;
 }
 
 /// Starts a second agent beside `first`, on a port of its own: it ends with the pid of the first, and nobody hears of it.

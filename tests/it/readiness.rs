@@ -8,6 +8,8 @@ use crate::support::engine::Engine;
 use crate::support::page::Pages;
 use crate::support::{Agent, Bed, secs};
 
+mod disk;
+
 /// How many lines of the log tell that this condition began, and that it was over.
 fn lines(agent: &Agent, condition: &str) -> (usize, usize) {
     let output = agent.output();

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `bed` | one test's world: services, manager, directories, ids; removes what its agents left in Docker |
+//! | `disk` | a small file system that gets full, read-only, or lost |
 //! | `services` | a private etcd and a private Redis that can be killed, paused and started again |
 //! | `manager` | the PULL socket that collects the agent's events |
 //! | `agent` | a running agent process |
@@ -19,6 +20,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod bed;
+pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod dockerd;
 pub(crate) mod engine;

@@ -161,12 +161,27 @@ pub(super) struct Ended {
     pub(super) told: Told,
     /// Its entry as it was begun.
     pub(super) ending: Ending,
+    /// When its event began to leave, while that is under way.
+    pub(super) under_way: Option<u64>,
+    /// Whether the disk has it as it is.
+    pub(super) written: bool,
 }
 
 impl Ended {
     /// An entry that was found.
     pub(super) fn found(ending: &Ending) -> Self {
-        Self { told: Told::of(ending), ending: Ending { left_at: None, told_at: None, ..ending.clone() } }
+        let as_begun = Ending { left_at: None, told_at: None, ..ending.clone() };
+        Self { told: Told::of(ending), ending: as_begun, under_way: None, written: true }
+    }
+
+    /// The entry as the disk should have it.
+    pub(super) fn entry(&self) -> Ending {
+        let (left_at, told_at) = match self.told {
+            Told::At(at) => (None, Some(at)),
+            Told::Perhaps(at) => (Some(at), None),
+            Told::Not { .. } => (self.under_way, None),
+        };
+        Ending { left_at, told_at, ..self.ending.clone() }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::reserve::{Reserve, is_full};
 use crate::ids::KernelId;
 
 /// The version of both kinds of files.
@@ -20,29 +21,51 @@ pub(super) fn file(dir: &Path, kernel: KernelId) -> PathBuf {
     dir.join(format!("{kernel}.json"))
 }
 
-pub(super) fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "could not remove a note; it is looked at again at the next start");
+/// Whether it is gone.
+pub(super) fn remove(path: &Path) -> bool {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::debug!(path = %path.display(), %error, "could not remove a note");
+            false
+        }
+        _ => true,
     }
 }
 
-pub(super) fn write(dir: &Path, kernel: KernelId, value: &impl Serialize, durable: bool) -> io::Result<()> {
+/// Writes it beside and renames it; on a disk without room it takes a file of the reserve.
+pub(super) fn write(
+    dir: &Path,
+    kernel: KernelId,
+    value: &impl Serialize,
+    durable: bool,
+    reserve: &Reserve,
+) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
+    let path = file(dir, kernel);
     // One of its own for each write: a slow disk may still be at the one before.
     let temporary = dir.join(format!("{kernel}.{}.tmp", WRITES.fetch_add(1, Ordering::Relaxed)));
-    let mut out = File::create(&temporary)?;
-    out.write_all(&bytes)?;
-    if durable {
-        out.sync_all()?;
+    let written = write_beside(&temporary, &bytes, durable).and_then(|()| fs::rename(&temporary, &path));
+    match written {
+        Ok(()) => {}
+        Err(error) => {
+            // What there is of it would take room.
+            let _ = fs::remove_file(&temporary);
+            if !is_full(&error) {
+                return Err(error);
+            }
+            reserve.write(&path, &bytes)?;
+        }
     }
-    drop(out);
-    fs::rename(&temporary, file(dir, kernel))?;
     if durable {
         File::open(dir)?.sync_all()?;
     }
     Ok(())
+}
+
+fn write_beside(temporary: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    let mut out = File::create(temporary)?;
+    out.write_all(bytes)?;
+    if durable { out.sync_all() } else { Ok(()) }
 }
 
 /// What both kinds of files have in common.
@@ -53,7 +76,12 @@ pub(super) trait NoteFile: DeserializeOwned {
 
 pub(super) fn read_all<T: NoteFile>(dir: &Path, owner: &str) -> io::Result<Vec<(KernelId, T)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
+    let entries = match fs::read_dir(dir) {
+        // A disk that took nothing at the start has none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let extension = path.extension().and_then(|e| e.to_str());

@@ -70,7 +70,11 @@ fn frame(bytes: &mut Bytes) -> Option<Bytes> {
 }
 
 fn append(dir: &Path, path: &Path, run: &RunId, records: &[Record]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+    // Not what is above it: below a mount point that lost its file system nothing is to be made.
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     let mut file = File::options().append(true).create(true).open(path)?;
     let mut text = Vec::new();
     if file.metadata()?.len() == 0 {

@@ -1,5 +1,7 @@
 //! Notes on a real file system, whole and damaged.
 
+use std::path::Path;
+
 use super::*;
 use crate::ids::RunId;
 use crate::runner::GoingRun;
@@ -10,8 +12,16 @@ fn owner(instance: &str) -> Owner {
 
 fn notes() -> (tempfile::TempDir, Notes) {
     let dir = tempfile::tempdir().unwrap();
-    let notes = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
+    let notes = notes_in(dir.path(), "i");
     (dir, notes)
+}
+
+/// The notes that an agent has in a directory, once there is such a one.
+fn notes_in(dir: &Path, instance: &str) -> Notes {
+    for part in ["kernels", "runs", "endings", "reserve"] {
+        fs::create_dir_all(dir.join(part)).unwrap();
+    }
+    NotesDir::new(dir.to_owned()).of(&owner(instance))
 }
 
 fn must_tell(notes: &Notes, kernel: KernelId) -> bool {
@@ -33,7 +43,7 @@ fn kernels_and_untold_endings_come_back() {
     let ending = Ending::new(b, EndReason::IdleTimeout, Some(Sample::default()));
     notes.ending(b, &ending).unwrap();
 
-    let again = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
+    let again = notes_in(dir.path(), "i");
     let found = again.load().unwrap();
     assert_eq!(found.kernels[&a], note.clone());
     let Noted { kernel: of_kernel, run: of_run, .. } = again.of(a);
@@ -59,7 +69,7 @@ fn samples_come_back_and_a_damaged_file_of_them_is_set_aside() {
 
 /// What the next life of the agent finds.
 fn next_life(dir: &tempfile::TempDir) -> (Notes, Found) {
-    let notes = NotesDir::open(dir.path()).unwrap().of(&owner("i"));
+    let notes = notes_in(dir.path(), "i");
     let found = notes.load().unwrap();
     (notes, found)
 }
@@ -148,7 +158,7 @@ fn what_is_damaged_foreign_or_of_the_future_is_set_aside() {
     put(&format!("{future}.json"), &format!(r#"{{"version": 2, "kernel": "{future}", "reason": "x"}}"#));
     put(&format!("{good}.tmp"), "cut off");
 
-    let found = NotesDir::open(dir.path()).unwrap().of(&owner("i")).load().unwrap();
+    let found = notes_in(dir.path(), "i").load().unwrap();
     assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&good]);
     let names: Vec<_> = fs::read_dir(dir.path().join("endings"))
         .unwrap()
@@ -167,7 +177,7 @@ fn another_agent_s_notes_are_neither_read_nor_touched() {
     notes.note(kernel, &KernelNote::new(kernel, NotedPhase::Running), false).unwrap();
     notes.ending(ended, &Ending::new(ended, EndReason::IdleTimeout, None)).unwrap();
     notes.keep_samples(&[(kernel, Sample::default())]).unwrap();
-    let other = NotesDir::open(dir.path()).unwrap().of(&owner("another"));
+    let other = notes_in(dir.path(), "another");
     let found = other.load().unwrap();
     assert!(found.kernels.is_empty() && found.untold.is_empty() && found.samples.is_empty());
     assert!(must_tell(&other, ended), "it knows nothing of it");

@@ -1,0 +1,88 @@
+//! A small file system of a test's own, which can be filled to the brim, made read-only and taken away.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The file of a full disk's ballast, and the directory of empty files.
+const BALLAST: &str = "ballast";
+
+/// An ext4 in a file, mounted; unmounted when dropped, at the latest when nobody uses it any more.
+pub(crate) struct SmallDisk {
+    image: PathBuf,
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// 64 MiB and 2048 inodes at `at`, the image in `dir`. No part of it is kept for root, whom the agent of a test runs as.
+    pub(crate) fn mount(dir: &Path, at: &Path) -> Self {
+        let image = dir.join("disk.img");
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let disk = Self { image, at: at.to_owned() };
+        let image = disk.image.to_str().unwrap();
+        run(&["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "2048", image]);
+        disk.attach();
+        disk
+    }
+
+    /// Mounts it, at first or again.
+    pub(crate) fn attach(&self) {
+        run(&["mount", "-o", "loop", self.image.to_str().unwrap(), self.at.to_str().unwrap()]);
+    }
+
+    /// Takes it away from the path; whoever has it open keeps it.
+    pub(crate) fn detach(&self) {
+        run(&["umount", "--lazy", self.at.to_str().unwrap()]);
+    }
+
+    /// Makes it read-only, or ends that.
+    pub(crate) fn read_only(&self, is: bool) {
+        let how = if is { "remount,ro" } else { "remount,rw" };
+        run(&["mount", "-o", how, self.at.to_str().unwrap()]);
+    }
+
+    /// Takes every block that is free.
+    pub(crate) fn fill(&self) {
+        let mut ballast = File::create(self.at.join(BALLAST)).unwrap();
+        // In ever smaller pieces, so that nothing is left.
+        for size in [1 << 20, 4096, 1] {
+            let piece = vec![b'x'; size];
+            while ballast.write_all(&piece).is_ok() {}
+        }
+        // Blocks are found only now, and may be fewer than were promised.
+        let _ = ballast.sync_all();
+    }
+
+    /// Takes every inode that is free.
+    pub(crate) fn use_up_inodes(&self) {
+        let dir = self.at.join(BALLAST);
+        std::fs::create_dir(&dir).unwrap();
+        let mut taken = 0;
+        while File::create(dir.join(taken.to_string())).is_ok() {
+            taken += 1;
+        }
+    }
+
+    /// Ends [`SmallDisk::fill`] and [`SmallDisk::use_up_inodes`].
+    pub(crate) fn empty(&self) {
+        let ballast = self.at.join(BALLAST);
+        if ballast.is_dir() {
+            std::fs::remove_dir_all(ballast).unwrap();
+        } else {
+            std::fs::remove_file(ballast).unwrap();
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // It may be detached already.
+        let _ = Command::new("umount").args(["--lazy", self.at.to_str().unwrap()]).output();
+    }
+}
+
+fn run(words: &[&str]) {
+    let done = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
