@@ -41,6 +41,8 @@ impl DevArgs {
             ("--agent-port", Some(PORT)),
             ("--agent-host-override", Some("127.0.0.1")),
             ("--kernel-host-override", Some("127.0.0.1")),
+            // No manager gives up after 3 s here.
+            ("--create-deadline", Some("0")),
             ("--stop-kernels-on-exit", None),
         ];
         let own = own.into_iter().filter(|(flag, _)| !self.has(flag));
