@@ -8,12 +8,15 @@
 
 mod board;
 pub mod config;
+mod drain;
 mod lock;
 mod measure;
 mod pair;
 mod parts;
 mod reach;
 mod running;
+mod site;
+mod socket;
 mod stop;
 mod systemd;
 
@@ -28,15 +31,18 @@ use tokio_util::task::TaskTracker;
 
 use self::board::Board;
 use self::config::Config;
+use self::drain::Drain;
 pub use self::lock::{Holder, LockError};
 pub use self::running::Running;
+use self::site::Shown;
+use self::socket::Socket;
 use crate::conditions::Need;
 use crate::identity::{self, Identity, IdentityConfig};
 use crate::kernel::labels::Owner;
 use crate::kernel::notes::NotesDir;
 use crate::rpc;
 use crate::scratch::{DiskWatch, OutputStore, ScratchRoot};
-use crate::telemetry::{Meters, Telemetry};
+use crate::telemetry::{Door, Meters, Telemetry};
 
 /// Why the agent could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +91,8 @@ pub struct Agent {
     board: Board,
     /// Watches the disks once Docker has said where its own is.
     disks: DiskWatch,
+    /// What whoever looks is shown.
+    shown: Arc<Shown>,
     /// Where the node's figures go.
     meters: Meters,
     life: Life,
@@ -98,6 +106,8 @@ struct Life {
     tracker: TaskTracker,
     /// Keep other agents out, to the last moment.
     _locks: (Option<File>, Option<Arc<UnixListener>>),
+    /// The local socket's file.
+    _socket: Option<Socket>,
     /// Cancels `end`.
     _given_up: DropGuard,
 }
@@ -130,10 +140,12 @@ impl Agent {
         board.starting("starting");
         let early = measure::measure_needs(telemetry.meters(), board.conditions());
         tracker.spawn(end.clone().run_until_cancelled_owned(early));
+        let (namespace, conditions) = (config.cluster.namespace.clone(), board.conditions());
+        let shown = Shown::new(namespace, conditions, telemetry.recent(), end.clone(), tracker.clone());
+        let serve = |door| telemetry.serve(door, board.conditions(), shown.clone(), end.clone(), &tracker);
         if let Some(addr) = config.metrics_addr {
             let bound = TcpListener::bind(addr).await;
-            let listener = bound.map_err(|source| StartError::Metrics { addr, source })?;
-            telemetry.serve_metrics(listener, board.conditions(), end.clone(), &tracker);
+            serve(Door::Port(bound.map_err(|source| StartError::Metrics { addr, source })?));
         }
         let scratch = ScratchRoot::open(&config.scratch_root)?;
         let root_lock = lock::root(scratch.path(), &scratch.agent_dir())?;
@@ -150,11 +162,20 @@ impl Agent {
         let name_lock = lock::name(&owner).await?.map(Arc::new);
         let server = rpc::Server::bind(&format!("*:{}", config.agent_port), parts::rpc_limits(config.rpc))?;
 
+        let drain = Drain::open(&scratch.agent_dir(), board.clone());
+        shown.is_named(identity.instance_id.clone(), drain);
+        let socket = socket::path(&config.socket, &owner)
+            .and_then(|path| socket::listen(&path, Some(&config.socket_group)))
+            .map(|(socket, listener)| {
+                serve(Door::Socket(listener));
+                socket
+            });
         if let Some(listener) = name_lock.clone() {
             let end = end.clone();
             tracker.spawn(async move { end.run_until_cancelled(lock::let_callers_go(&listener)).await });
         }
-        let life = Life { end, tracker, _locks: (root_lock, name_lock), _given_up: given_up };
+        let life =
+            Life { end, tracker, _locks: (root_lock, name_lock), _socket: socket, _given_up: given_up };
         Ok(Self {
             config,
             identity,
@@ -165,6 +186,7 @@ impl Agent {
             server,
             board,
             disks,
+            shown,
             meters: telemetry.meters(),
             life,
         })

@@ -12,6 +12,7 @@ mod dev;
 mod events;
 mod exec;
 mod exit;
+mod local;
 mod options;
 mod papers;
 mod paths;
@@ -24,8 +25,9 @@ mod values;
 mod variables;
 
 pub use client_options::{
-    AgentArgs, Call, CompleteArgs, CompletionsArgs, CreateArgs, EnvVar, EventsArgs, ExecArgs, ExecMode,
-    KernelArgs, LimitArgs, LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, UploadArgs,
+    AgentArgs, Call, CompleteArgs, CompletionsArgs, CreateArgs, DrainArgs, EnvVar, EventsArgs, ExecArgs,
+    ExecMode, KernelArgs, LimitArgs, LocalArgs, LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, TopArgs,
+    UploadArgs,
 };
 pub use exit::Exit;
 pub use report::{ConfigErrors, Refusal};
@@ -45,12 +47,29 @@ pub enum Command {
     Dev(Box<Config>),
     /// Talk to an agent.
     Client(AgentArgs, ClientCommand),
+    /// Look at an agent of this machine, or drain it.
+    Local(LocalCommand),
     /// Listen for events.
     Events(EventsArgs),
     /// Print completions.
     Completions(CompletionsArgs),
     /// Write man pages.
     Man(ManArgs),
+}
+
+/// A command for an agent of this machine.
+#[derive(Debug, Clone)]
+pub enum LocalCommand {
+    /// How it does.
+    Status(LocalArgs),
+    /// Its kernels.
+    Ps(LocalArgs),
+    /// Its kernels, again and again.
+    Top(TopArgs),
+    /// Takes it out of the manager's choice.
+    Drain(DrainArgs),
+    /// Puts it back.
+    Resume(LocalArgs),
 }
 
 /// A command that talks to an agent.
@@ -117,6 +136,11 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Command, Refusal> {
         Action::Restart(call) => client(call.agent, ClientCommand::Restart(call.args)),
         Action::Destroy(call) => client(call.agent, ClientCommand::Destroy(call.args)),
         Action::Reset(call) => client(call.agent, ClientCommand::Reset(call.args)),
+        Action::Status(args) => Command::Local(LocalCommand::Status(args)),
+        Action::Ps(args) => Command::Local(LocalCommand::Ps(args)),
+        Action::Top(args) => Command::Local(LocalCommand::Top(args)),
+        Action::Drain(args) => Command::Local(LocalCommand::Drain(args)),
+        Action::Resume(args) => Command::Local(LocalCommand::Resume(args)),
         Action::Events(args) => Command::Events(args),
         Action::Completions(args) => Command::Completions(args),
         Action::Man(args) => Command::Man(args),

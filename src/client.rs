@@ -1,7 +1,11 @@
-//! The manager's side of the RPC, for the operator's commands: the same wire types, a connection per call as the
-//! manager makes it.
+//! The operator's side: the manager's part of the RPC, with the same wire types and a connection per call as the manager makes
+//! it, and the local socket of a running agent (`local`).
+
+mod local;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use self::local::{LocalAgent, LocalError};
 
 use crate::address::HostPort;
 use crate::wire::Value;

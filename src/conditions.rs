@@ -11,6 +11,7 @@
 //! | `docker` | Docker does not answer | slots |
 //! | `disk` | the scratch root or Docker's own disk is full, read-only, gone or does not answer | slots |
 //! | `images` | there is no kernel image on this machine | slots |
+//! | `undrained` | an operator has drained the node (`backendai-agent drain`), until `resume` | slots |
 //! | `events` | no heartbeat has arrived at the manager for 5 s: it has given this node up | ready |
 //! | `etcd` | etcd does not answer: changes that the manager makes are not heard | ready |
 //! | `manager` | the manager has left etcd | ready |
@@ -31,6 +32,8 @@ pub enum Need {
     Disk,
     /// Kernel images.
     Images,
+    /// That no operator has drained the node.
+    Undrained,
     /// Heartbeats that arrive.
     Events,
     /// The cluster's settings.
@@ -53,11 +56,12 @@ pub enum Cost {
 
 impl Need {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Start,
         Self::Docker,
         Self::Disk,
         Self::Images,
+        Self::Undrained,
         Self::Events,
         Self::Etcd,
         Self::Manager,
@@ -72,6 +76,7 @@ impl Need {
             Self::Docker => "docker",
             Self::Disk => "disk",
             Self::Images => "images",
+            Self::Undrained => "undrained",
             Self::Events => "events",
             Self::Etcd => "etcd",
             Self::Manager => "manager",
@@ -83,7 +88,7 @@ impl Need {
     #[must_use]
     pub fn cost(self) -> Cost {
         match self {
-            Self::Docker | Self::Disk | Self::Images => Cost::Slots,
+            Self::Docker | Self::Disk | Self::Images | Self::Undrained => Cost::Slots,
             Self::Start | Self::Events | Self::Etcd | Self::Manager | Self::Redis => Cost::Ready,
         }
     }
@@ -92,7 +97,7 @@ impl Need {
     /// of its own.
     #[must_use]
     pub fn refuses_creates(self) -> bool {
-        self == Self::Disk
+        matches!(self, Self::Disk | Self::Undrained)
     }
 }
 
@@ -240,9 +245,9 @@ mod tests {
             all.set(Need::Start, None, now);
             assert!(all.is_ready());
             all.set(need, Some("away".to_owned()), now);
-            let takes_slots = [Need::Docker, Need::Disk, Need::Images].contains(&need);
+            let takes_slots = [Need::Docker, Need::Disk, Need::Images, Need::Undrained].contains(&need);
             assert_eq!((all.offers_slots(), all.is_ready()), (!takes_slots, false), "{need:?}");
-            assert_eq!(all.refusal(), (need == Need::Disk).then_some("away"));
+            assert_eq!(all.refusal(), [Need::Disk, Need::Undrained].contains(&need).then_some("away"));
             all.set(need, None, now);
             assert!(all.offers_slots() && all.is_ready());
         }
@@ -258,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_need_is_listed_once_in_order(sets in proptest::collection::vec((0..8_usize, any::<bool>()), 0..60)) {
+        fn each_need_is_listed_once_in_order(sets in proptest::collection::vec((0..9_usize, any::<bool>()), 0..60)) {
             let (mut all, start) = (Conditions::default(), Instant::now());
             for (second, (need, ok)) in sets.iter().enumerate() {
                 all.set(Need::ALL[*need], (!ok).then(String::new), after(start, second as u64));

@@ -11,14 +11,15 @@
 //!
 //! One task (`serve`) owns the line. Channels: `ordered` (mpsc, unbounded: an event must never be refused, and
 //! there are at most a few per kernel), `beat` (watch, the newest heartbeat), `address` (watch, where the manager
-//! listens), `waiting` (watch, how many ordered events wait, for metrics and the stop).
+//! listens), `waiting` (watch, how many ordered events wait, for metrics and the stop), `told` (broadcast, what has
+//! arrived).
 
 mod line;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +38,9 @@ const RETRIES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// How long what was sent to a manager that has moved meanwhile is waited for.
 const MOVE_LIMIT: Duration = Duration::from_secs(1);
 
+/// How many events a listener may be behind; whoever is slower misses some.
+const TOLD: usize = 256;
+
 /// Handle of the queue.
 #[derive(Clone)]
 pub struct Events {
@@ -46,6 +50,8 @@ pub struct Events {
     waiting: Arc<watch::Sender<usize>>,
     /// When the last heartbeat arrived; none has at first.
     last_beat: watch::Receiver<Option<Instant>>,
+    /// What has arrived, for whoever listens now.
+    told: broadcast::Sender<Event>,
     stop: CancellationToken,
 }
 
@@ -117,6 +123,7 @@ impl Events {
         let (beat, beat_rx) = watch::channel(None);
         let waiting = Arc::new(watch::Sender::new(0));
         let (last_beat_tx, last_beat) = watch::channel(None);
+        let (told, _) = broadcast::channel(TOLD);
         let stop = CancellationToken::new();
         let server = Server {
             instance,
@@ -125,12 +132,13 @@ impl Events {
             beat: beat_rx,
             waiting: waiting.clone(),
             last_beat: last_beat_tx,
+            told: told.clone(),
             front: Front::None,
             outage: Outage::default(),
         };
         let stopped = stop.clone();
         tracker.spawn(async move { stopped.run_until_cancelled(server.serve()).await });
-        Self { ordered, beat, waiting, last_beat, stop }
+        Self { ordered, beat, waiting, last_beat, told, stop }
     }
 
     /// Queues an event behind all that wait.
@@ -180,6 +188,12 @@ impl Events {
         self.last_beat.borrow().map(|at| at.elapsed())
     }
 
+    /// Everything that arrives at the manager from now on, heartbeats included.
+    #[must_use]
+    pub fn told(&self) -> broadcast::Receiver<Event> {
+        self.told.subscribe()
+    }
+
     /// How many ordered events wait.
     #[must_use]
     pub fn waiting(&self) -> watch::Receiver<usize> {
@@ -207,6 +221,8 @@ struct Server {
     beat: watch::Receiver<Option<Heartbeat>>,
     waiting: Arc<watch::Sender<usize>>,
     last_beat: watch::Sender<Option<Instant>>,
+    /// What has arrived.
+    told: broadcast::Sender<Event>,
     /// The oldest of the ordered events.
     front: Front,
     /// There was no connection, or one over which nothing arrived.
@@ -352,7 +368,10 @@ impl Server {
                 self.outage = Outage::default();
             }
             match outgoing {
-                Outgoing::Beat(_) => drop(self.last_beat.send_replace(Some(Instant::now()))),
+                Outgoing::Beat(info) => {
+                    self.last_beat.send_replace(Some(Instant::now()));
+                    self.tell(Event::Heartbeat(info));
+                }
                 Outgoing::Front => self.front_arrived(),
             }
             if has_moved {
@@ -379,6 +398,11 @@ impl Server {
         }
     }
 
+    /// Whoever listens hears it; nobody has to.
+    fn tell(&self, event: Event) {
+        let _ = self.told.send(event);
+    }
+
     fn front_arrived(&mut self) {
         let event = match std::mem::replace(&mut self.front, Front::None) {
             Front::Event(event) => event,
@@ -390,6 +414,7 @@ impl Server {
             Front::None | Front::Place(_) | Front::Turn(..) => return,
         };
         figures::count(&table::EVENTS_SENT, &[]);
+        self.tell(event.clone());
         tracing::debug!(event = event.name(), "event arrived");
         self.waiting.send_modify(|n| *n -= 1);
     }

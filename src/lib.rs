@@ -27,6 +27,7 @@
 //! | [`kernel`] | a kernel's life: create, restart, end, recover, reconcile | when a kernel begins or ends |
 //! | [`heartbeat`] | the 3 s beat | what a heartbeat says |
 //! | [`rpc`] | the server, the method table, exception names | what a method does |
+//! | [`status`] | what a running agent says of itself: the document and its page | `/status` |
 //! | [`telemetry`] | log, metrics, health, Sentry, `DogStatsD`; knows no other room | a log line's form |
 //! | [`agent`] | the composition root: start and stop as straight lines | the order of the start |
 //! | [`dev`] | the etcd, Redis and manager of `backendai-agent dev` | what there is to try the agent with |
@@ -64,6 +65,7 @@ mod runner;
 mod scratch;
 mod secret;
 mod stats;
+mod status;
 pub mod telemetry;
 mod units;
 pub mod wire;
@@ -82,5 +84,5 @@ pub mod rooms {
     }
 
     open! { address agent client cluster docker events figures heartbeat identity images kernel patience resources rpc runner }
-    open! { dev scratch secret stats units zmtp }
+    open! { dev scratch secret stats status units zmtp }
 }

@@ -8,13 +8,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sentry::Hub;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 mod config;
@@ -26,17 +27,21 @@ mod log;
 mod logfile;
 mod meters;
 mod panics;
+mod recent;
 
 pub use config::{LogFile, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
 pub use filter::{BadLogFilter, LogFilter, Verbosity};
+pub use http::{Asked, Door, Reply, Site};
 pub use meters::{GpuGauges, KernelGauges, KernelStates, KernelUse, Meters, NodeGauges};
 
-use crate::conditions::Conditions;
+pub use recent::{Recent, Warning};
+
 use error_reports::ErrorReports;
 use lines::LineSink;
 use logfile::RotatingFile;
 
+use crate::conditions::Conditions;
 use crate::figures::{self, FiguresError};
 
 /// How long the end of the process waits for the Sentry server.
@@ -93,6 +98,8 @@ pub struct Telemetry {
     stderr: LineSink,
     /// JSON lines, with `--log-file`.
     file: Option<LineSink>,
+    /// The newest warnings.
+    recent: Recent,
     /// Handed out to the one who samples.
     meters: Meters,
 }
@@ -105,7 +112,9 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     let meters = meters(config.statsd)?;
     figures::install().map_err(TelemetryError::Figures)?;
     let style = log::Style::of_stderr(config);
+    let recent = Recent::default();
     log::subscriber(config, style, stderr.sender(), file.as_ref().map(LineSink::sender))
+        .with(recent.clone())
         .try_init()
         .map_err(TelemetryError::Logger)?;
     panics::log_panics();
@@ -113,7 +122,7 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     if let Some(reports) = &reports {
         reports.bind(&Hub::main());
     }
-    Ok(Telemetry { reports, stderr, file, meters })
+    Ok(Telemetry { reports, stderr, file, recent, meters })
 }
 
 fn file_sink(config: LogFile) -> Result<LineSink, TelemetryError> {
@@ -134,17 +143,26 @@ impl Telemetry {
         self.meters.clone()
     }
 
-    /// Serves `/metrics`, `/healthz` and `/readyz` on a bound socket from tasks on `tracker` until `cancel`.
-    pub fn serve_metrics(
+    /// The newest warnings of the log.
+    #[must_use]
+    pub fn recent(&self) -> Recent {
+        self.recent.clone()
+    }
+
+    /// Serves `/metrics`, `/healthz`, `/readyz` and the site through a door from tasks on `tracker` until `cancel`.
+    pub fn serve(
         &self,
-        listener: TcpListener,
+        door: Door,
         conditions: watch::Receiver<Conditions>,
+        site: Arc<dyn Site>,
         cancel: CancellationToken,
         tracker: &TaskTracker,
     ) {
-        let addr = listener.local_addr().ok().map(tracing::field::display);
-        tracing::info!(addr, "serving metrics and health");
-        http::serve(listener, conditions, cancel, tracker);
+        if let Door::Port(listener) = &door {
+            let addr = listener.local_addr().ok().map(tracing::field::display);
+            tracing::info!(addr, "serving metrics and health");
+        }
+        http::serve(door, conditions, site, cancel, tracker);
     }
 
     /// Writes and sends what waits, within `limit`: the last thing to do before the process ends, also where it ends by

@@ -1,15 +1,27 @@
 //! Logging, figures and reports as a process has them: once, for all of it. Hence one test in a file of its own.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backendai_agent::conditions::Conditions;
-use backendai_agent::telemetry::{self, KernelStates, LogFile, NodeGauges, TelemetryConfig, TelemetryError};
+use backendai_agent::telemetry::{
+    self, Asked, Door, KernelStates, LogFile, NodeGauges, Reply, Site, TelemetryConfig, TelemetryError,
+};
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+struct NoSite;
+
+impl Site for NoSite {
+    fn answer(&self, _: Asked) -> BoxFuture<'_, Option<Reply>> {
+        Box::pin(std::future::ready(None))
+    }
+}
 
 #[tokio::test]
 async fn a_process_is_observed_to_its_end() {
@@ -37,7 +49,7 @@ async fn a_process_is_observed_to_its_end() {
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    observed.serve_metrics(listener, watched, cancel.clone(), &tracker);
+    observed.serve(Door::Port(listener), watched, Arc::new(NoSite), cancel.clone(), &tracker);
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut page = String::new();

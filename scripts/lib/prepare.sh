@@ -207,6 +207,7 @@ install_packages() {
     if has_systemd; then
         case " $* " in *" etcd-server "*) systemctl disable -q etcd || true ;; esac
         case " $* " in *" redis-server "*) systemctl disable -q redis-server || true ;; esac
+        case " $* " in *" prometheus "*) systemctl disable -q prometheus || true ;; esac
     fi
 }
 

@@ -49,6 +49,10 @@ pub struct Config {
     pub s3: Option<S3Config>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` serves them not at all.
     pub metrics_addr: Option<SocketAddr>,
+    /// Where the operator's commands find the agent.
+    pub socket: SocketPlace,
+    /// The group that may use it beside root.
+    pub socket_group: String,
     /// Log lines, error reports, figures.
     pub telemetry: TelemetryConfig,
     /// How much is held for callers.
@@ -59,6 +63,18 @@ pub struct Config {
     pub stats_interval: Duration,
     /// What is not wrong among the settings but will surprise, a line each; to be logged once the agent starts.
     pub warnings: Vec<String>,
+}
+
+/// Where the local socket is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SocketPlace {
+    /// In `/run/backendai-agent`, under the agent's name.
+    #[default]
+    Usual,
+    /// There.
+    At(PathBuf),
+    /// Nowhere.
+    Nowhere,
 }
 
 /// The bounds of what the RPC server holds that an operator may set.

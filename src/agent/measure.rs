@@ -16,6 +16,7 @@ use crate::wire::sample::Sample;
 const EVERY: Duration = Duration::from_secs(5);
 
 /// What is sampled.
+#[derive(Clone)]
 pub(super) struct Sampled {
     pub(super) kernels: Kernels,
     pub(super) resources: Resources,

@@ -30,8 +30,20 @@ impl Agent {
     // One straight line on purpose: the order of the start is the thing to read here.
     #[allow(clippy::too_many_lines)]
     pub async fn pair(self, stop: &CancellationToken) -> Result<Option<Running>, StartError> {
-        let Self { config, identity, owner, scratch, notes, outputs, server, board, mut disks, meters, life } =
-            self;
+        let Self {
+            config,
+            identity,
+            owner,
+            scratch,
+            notes,
+            outputs,
+            server,
+            board,
+            mut disks,
+            shown,
+            meters,
+            life,
+        } = self;
         let (end, tracker) = (&life.end, &life.tracker);
         let waits_for = |what: &str| board.starting(what);
 
@@ -113,11 +125,11 @@ impl Agent {
             last_statistics: LastStatistics::new(store.clone()),
             events: events.clone(),
             settings,
+            conditions: board.conditions(),
             notes: notes.of(&owner),
             folder_checks: FolderChecks::default(),
             tracker: kernel_tasks.clone(),
             detach: detach.clone(),
-            conditions: board.conditions(),
         });
         let parts = Parts {
             cluster,
@@ -139,6 +151,7 @@ impl Agent {
             server,
             board,
             disks,
+            shown,
             meters,
             life,
         };

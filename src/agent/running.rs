@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::board::Board;
 use super::measure::{self, Sampled};
+use super::site::Shown;
 use super::{Life, StartError, parts};
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
@@ -60,6 +61,8 @@ pub(super) struct Parts {
     pub(super) board: Board,
     /// Watches the disks.
     pub(super) disks: DiskWatch,
+    /// What whoever looks is shown.
+    pub(super) shown: Arc<Shown>,
     pub(super) meters: Meters,
     pub(super) life: Life,
 }
@@ -157,6 +160,7 @@ impl Running {
             pulls: parts.pulls,
             gpus: gpu_readings,
         };
+        parts.shown.has_parts(sampled.clone());
         life.background(&broken, measure::measure(parts.meters, sampled));
         tracing::info!(port, cores, "serving");
         Self {

@@ -216,22 +216,64 @@ pub struct ResetArgs {
     pub yes: bool,
 }
 
+/// Which agent of this machine to look at; `status`, `ps` and `resume` have nothing else.
+#[derive(Debug, Clone, Args)]
+pub struct LocalArgs {
+    /// The agent's local socket [default: the only one below /run/backendai-agent]
+    #[arg(long, env = "BACKENDAI_AGENT_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON, one value a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `top`.
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Look so many times [default: until ^C]
+    #[arg(long, value_name = "N")]
+    pub count: Option<NonZeroU64>,
+    /// From one look to the next
+    #[arg(long, value_name = "TIME", default_value = "2", value_parser = wants("a time such as 2 or 500ms", patience))]
+    pub every: Duration,
+    /// The agent.
+    #[command(flatten)]
+    pub local: LocalArgs,
+}
+
+/// `drain`.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// Wait until no kernel is left, and say how many there are
+    #[arg(long)]
+    pub wait: bool,
+    /// With --wait: give up after so long, with exit code 1; the node stays drained
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = wants("a time such as 90s, 10m or 1h", patience))]
+    pub timeout: Option<Duration>,
+    /// End the kernels that are there
+    #[arg(long)]
+    pub end: bool,
+    /// The agent.
+    #[command(flatten)]
+    pub local: LocalArgs,
+}
+
 /// `events`.
 #[derive(Debug, Clone, Args)]
 pub struct EventsArgs {
-    /// Where to listen; nodes/manager/event_addr in etcd tells agents to come here
-    #[arg(long, value_name = "TCP://HOST:PORT", default_value = "tcp://127.0.0.1:5002")]
+    /// Listen here in the manager's place instead; nodes/manager/event_addr in etcd tells agents to come here
+    #[arg(long, value_name = "TCP://HOST:PORT", conflicts_with = "socket")]
     #[arg(value_parser = wants("tcp://HOST:PORT", HostPort::from_endpoint))]
-    pub bind: HostPort,
+    pub bind: Option<HostPort>,
     /// End after so many events [default: at ^C]
     #[arg(long, value_name = "N")]
     pub count: Option<NonZeroU64>,
     /// Leave heartbeats out
     #[arg(long)]
     pub no_heartbeats: bool,
-    /// Print events as JSON, one a line
-    #[arg(long)]
-    pub json: bool,
+    /// The agent.
+    #[command(flatten)]
+    pub local: LocalArgs,
 }
 
 /// An environment variable for a kernel.

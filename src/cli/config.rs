@@ -67,6 +67,8 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         remove_old_images: kernels.remove_old_images,
         s3: s3_config(s3),
         metrics_addr: observing.metrics_addr,
+        socket: observing.socket.clone().unwrap_or_default(),
+        socket_group: observing.socket_group.clone(),
         telemetry: telemetry(observing),
         rpc: RpcConfig {
             calls: tuning.rpc_calls,

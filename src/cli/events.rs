@@ -1,16 +1,47 @@
-//! `events`: listens where agents send their events, and prints them as they come.
+//! `events`: what an agent tells its manager, from the agent itself, or in the manager's place (`--bind`).
 
 use std::io::Write;
 
 use super::{EventsArgs, Exit};
-use crate::wire::Value;
-use crate::wire::event::{HeardEvent, unpack_images};
-use crate::wire::value;
+use crate::address::HostPort;
+use crate::client::LocalError;
+use crate::wire::event::{HeardEvent, readable};
 use crate::zmtp::{ListenError, Pull};
 
-/// Prints events until as many came as were asked for, or for ever.
-pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ListenError> {
-    let mut pull = Pull::bind(&args.bind.to_string())?;
+/// Prints what a running agent tells its manager, until as much came as was asked for, or until the agent ends.
+pub(super) async fn follow(args: EventsArgs) -> Result<Exit, LocalError> {
+    let mut lines = args.local.agent().await?.lines("/events").await?;
+    let mut left = args.count.map(std::num::NonZeroU64::get);
+    while left != Some(0) {
+        let line = tokio::select! {
+            line = lines.next() => line?,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+        };
+        let Some(line) = line else { return Ok(Exit::Done) };
+        let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+        if args.no_heartbeats && event["event"] == "instance_heartbeat" {
+            continue;
+        }
+        let line = if args.local.json {
+            line
+        } else {
+            let args = event["args"].as_array().cloned().unwrap_or_default();
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+            format!("{} {} {}", text("event"), text("agent"), args.join(" "))
+        };
+        // Whoever reads may be gone; then there is nobody to print for.
+        if writeln!(std::io::stdout(), "{line}").is_err() {
+            return Ok(Exit::Done);
+        }
+        left = left.map(|n| n - 1);
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints events in the manager's place, until as many came as were asked for, or for ever.
+pub(super) async fn listen(args: EventsArgs, at: &HostPort) -> Result<Exit, ListenError> {
+    let mut pull = Pull::bind(&at.to_string())?;
     let mut left = args.count.map(std::num::NonZeroU64::get);
     while left != Some(0) {
         let frames = tokio::select! {
@@ -24,7 +55,7 @@ pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ListenError> {
         if args.no_heartbeats && heard.name == "instance_heartbeat" {
             continue;
         }
-        let line = if args.json { as_json(&heard) } else { as_text(&heard) };
+        let line = if args.local.json { heard.to_json().to_string() } else { as_text(&heard) };
         // Whoever reads may be gone; then there is nobody to print for.
         if writeln!(std::io::stdout(), "{line}").is_err() {
             return Ok(Exit::Done);
@@ -34,32 +65,8 @@ pub(super) async fn listen(args: EventsArgs) -> Result<Exit, ListenError> {
     Ok(Exit::Done)
 }
 
-fn as_json(heard: &HeardEvent) -> String {
-    let args: Vec<_> = heard.args.iter().map(|a| value::to_json(&readable(a))).collect();
-    serde_json::json!({"event": heard.name, "agent": heard.instance.as_str(), "args": args}).to_string()
-}
-
 /// An event on one line, for a person.
 pub(super) fn as_text(heard: &HeardEvent) -> String {
-    let args: Vec<_> = heard.args.iter().map(|a| value::to_json(&readable(a)).to_string()).collect();
+    let args: Vec<_> = heard.args.iter().map(|a| readable(a).to_string()).collect();
     format!("{} {} {}", heard.name, heard.instance, args.join(" "))
-}
-
-/// The names in the image list of a heartbeat, which is compressed.
-pub(super) fn image_names(info: &Value) -> Option<Vec<String>> {
-    let Some(Value::Binary(packed)) = value::get(info, "images") else { return None };
-    let list = unpack_images(packed).ok()?;
-    let name = |pair: &Value| Some(pair.as_array()?.first()?.as_str()?.to_owned());
-    Some(list.as_array()?.iter().filter_map(name).collect())
-}
-
-/// A heartbeat with its image list as a person wants to read it.
-fn readable(arg: &Value) -> Value {
-    let (Value::Map(pairs), Some(names)) = (arg, image_names(arg)) else { return arg.clone() };
-    let names = Value::Array(names.into_iter().map(Value::from).collect());
-    let unpacked = pairs.iter().map(|(k, v)| {
-        let is_list = k.as_str() == Some("images");
-        (k.clone(), if is_list { names.clone() } else { v.clone() })
-    });
-    Value::Map(unpacked.collect())
 }

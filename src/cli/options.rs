@@ -14,13 +14,14 @@ use clap::{Args, Command, Subcommand};
 use url::Url;
 
 use super::client_options::{
-    Call, CompleteArgs, CompletionsArgs, CreateArgs, EventsArgs, ExecArgs, KernelArgs, LogsArgs, ManArgs,
-    PingArgs, ResetArgs, RestartArgs, UploadArgs,
+    Call, CompleteArgs, CompletionsArgs, CreateArgs, DrainArgs, EventsArgs, ExecArgs, KernelArgs, LocalArgs,
+    LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, TopArgs, UploadArgs,
 };
 use super::dev::DevArgs;
 use super::paths;
 use super::values::{self, duration_in, number_in, wants};
 use crate::address::{self, HostPort};
+use crate::agent::config::SocketPlace;
 use crate::docker::EngineAddress;
 use crate::ids::InstanceId;
 use crate::resources::{CoreList, GpuList, ShmSize};
@@ -107,7 +108,17 @@ pub(super) enum Action {
     Destroy(Call<KernelArgs>),
     /// End all kernels of an agent
     Reset(Call<ResetArgs>),
-    /// Listen for the events that an agent sends, in the manager's place
+    /// Show how the agent of this machine does: its needs, its node, its last warnings
+    Status(LocalArgs),
+    /// List its kernels
+    Ps(LocalArgs),
+    /// List its kernels again and again, with what they use
+    Top(TopArgs),
+    /// Offer no slots and make no kernels any more, also after a restart, until resume
+    Drain(DrainArgs),
+    /// End a drain
+    Resume(LocalArgs),
+    /// Show what it tells its manager, or with --bind listen in the manager's place
     Events(EventsArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
@@ -320,10 +331,17 @@ pub(super) struct ObservingOpts {
     #[arg(long, env = "BACKEND_LOG_FILE_SIZE", value_name = "MIB", default_value = "10.0")]
     #[arg(value_parser = wants("MiB such as 10.0; 0 never starts a new file", values::mebibytes))]
     pub(super) log_file_size: Memory,
-    /// Serve /metrics, /healthz and /readyz here
+    /// Serve a page, /status, /metrics, /healthz and /readyz here
     #[arg(long, env = "BACKEND_METRICS_ADDR", value_name = "IP:PORT")]
     #[arg(value_parser = wants("an IP address and a port, such as 127.0.0.1:9100", values::parse::<SocketAddr>))]
     pub(super) metrics_addr: Option<SocketAddr>,
+    /// The local socket that status, ps, top, events and drain use; none switches it off [default: one in /run/backendai-agent]
+    #[arg(long, env = "BACKEND_SOCKET", value_name = "PATH", value_parser = values::socket)]
+    pub(super) socket: Option<SocketPlace>,
+    /// The group that may use it beside root; where there is none of the name, nobody else may
+    #[arg(long, env = "BACKEND_SOCKET_GROUP", value_name = "NAME", default_value = "backendai-agent")]
+    #[arg(value_parser = wants("the name of a group", values::name))]
+    pub(super) socket_group: String,
     /// Report errors to this Sentry DSN
     #[arg(long, env = "RAVEN_URI", value_name = "DSN", hide_env_values = true)]
     pub(super) raven_uri: Option<SentryDsn>,

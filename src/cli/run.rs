@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{AgentArgs, ClientCommand, Command, Exit, commands, dev, events, papers, signals};
+use super::{AgentArgs, ClientCommand, Command, Exit, commands, dev, events, local, papers, signals};
 use crate::agent;
 use crate::agent::config::Config;
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, LocalError};
 use crate::telemetry::{self, Telemetry};
 
 /// Does what was asked, to the end.
@@ -25,7 +25,11 @@ pub fn run(command: Command) -> Exit {
         Command::Completions(args) => papers::completions(&args),
         Command::Man(args) => papers::man(&args),
         Command::Client(args, command) => blocking(run_client(args, command)),
-        Command::Events(args) => blocking(async move { events::listen(args).await.unwrap_or_else(failed) }),
+        Command::Local(command) => blocking(async move { local_shown(local::perform(command).await) }),
+        Command::Events(args) => match args.bind.clone() {
+            Some(at) => blocking(async move { events::listen(args, &at).await.unwrap_or_else(failed) }),
+            None => blocking(async move { local_shown(events::follow(args).await) }),
+        },
     }
 }
 
@@ -96,6 +100,18 @@ fn shown(result: Result<Exit, CallError>) -> Exit {
     match result {
         Ok(exit) => exit,
         Err(error @ CallError::NoAnswer { .. }) => {
+            failed(error);
+            Exit::NoAnswer
+        }
+        Err(error) => failed(error),
+    }
+}
+
+/// The same for an agent of this machine.
+fn local_shown(result: Result<Exit, LocalError>) -> Exit {
+    match result {
+        Ok(exit) => exit,
+        Err(error @ (LocalError::Nobody | LocalError::Connect { .. } | LocalError::Late { .. })) => {
             failed(error);
             Exit::NoAnswer
         }

@@ -93,7 +93,7 @@ fn client_commands() {
     let exec = shown(&["exec", kernel, "-", "--input", "1", "--input", "-2", "--api-version", "2"]);
     assert!(exec.contains("code: Some(\"-\")") && exec.contains("inputs: [\"1\", \"-2\"]"), "{exec}");
     assert!(shown(&["exec", kernel, "print(1)"]).contains("api_version: 3"));
-    assert!(shown(&["events", "--count", "2"]).contains("port: 5002"));
+    assert!(shown(&["events", "--bind", "tcp://h:5002", "--count", "2"]).contains("port: 5002"));
     assert!(shown(&["upload", kernel, "a.txt", "--as", "d/b.txt"]).contains("Some(\"d/b.txt\")"));
     for line in [
         vec!["create"],

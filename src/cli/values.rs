@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::address;
+use crate::agent::config::SocketPlace;
 use crate::scratch::Acl;
 use crate::secret::Secret;
 use crate::units::Memory;
@@ -136,6 +137,16 @@ pub(super) fn mebibytes(text: &str) -> Option<Memory> {
     let mebibytes: f64 = text.parse().ok()?;
     let size = Memory::from_slot(mebibytes).filter(|size| *size <= LARGEST_LOG)?;
     Some(if mebibytes > 0.0 { size.max(Memory::from_bytes(1)) } else { size })
+}
+
+/// A path for a socket, or `none`.
+pub(super) fn socket(text: &str) -> Result<SocketPlace, String> {
+    match text {
+        "none" => Ok(SocketPlace::Nowhere),
+        // The system takes no longer ones.
+        path if path.starts_with('/') && path.len() < 108 => Ok(SocketPlace::At(path.into())),
+        _ => Err("give an absolute path of at most 107 bytes, or none".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -185,6 +185,32 @@ mod tests {
         assert_eq!(reasons, REASONS);
     }
 
+    /// Every series that the alerts and the dashboard ask for is there, with the labels that they choose by.
+    #[test]
+    fn alerts_and_dashboard_ask_for_what_there_is() {
+        let texts = [include_str!("../../config/alerts.yml"), include_str!("../../config/grafana.json")];
+        let mut asked = 0;
+        for part in texts.iter().flat_map(|text| text.split("backendai_agent_").skip(1)) {
+            let name: String = part.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let is = |metric: &&Metric| {
+                let own = metric.name.trim_start_matches("backendai_agent_");
+                let parts = ["_bucket", "_sum", "_count"];
+                own == name
+                    || (metric.kind == Kind::Histogram
+                        && parts.iter().any(|part| name.strip_suffix(part) == Some(own)))
+            };
+            let found = ALL.iter().find(is).unwrap_or_else(|| panic!("there is no {name}"));
+            let chosen = part[name.len()..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+            for choice in chosen.unwrap_or_default().split(',').filter(|choice| !choice.is_empty()) {
+                let label: String = choice.trim().chars().take_while(char::is_ascii_alphanumeric).collect();
+                let is_own = found.labels.iter().any(|own| own.name == label);
+                assert!(is_own || label == "instance", "{name} has no label {label}");
+            }
+            asked += 1;
+        }
+        assert!(asked > 30, "only {asked} were found");
+    }
+
     /// The documents tell of every series and of no other, with its kind, labels and help.
     #[test]
     fn the_document_has_this_table() {

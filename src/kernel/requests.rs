@@ -13,6 +13,7 @@ use super::inbox::{Birth, Restart};
 use super::live::Live;
 use super::phase::{Outcome, Phase};
 use super::registry::{Handle, Kernels};
+use crate::figures::{self, table};
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Begin, Code, Entry};
 use crate::wire::config::{ConfigPatch, KernelConfig};
@@ -62,6 +63,7 @@ impl Kernels {
         loop {
             if self.handle(kernel).is_none() {
                 if let Some(refusal) = self.node.refusal() {
+                    figures::count(&table::KERNEL_CREATES, &["refused"]);
                     tracing::warn!(%kernel, error = %refusal, "refused to create a kernel");
                     return Err(Arc::new(refusal));
                 }

@@ -104,6 +104,13 @@ impl CpuMap {
         self.shares.remove(&cpus);
     }
 
+    /// All cores that can be handed out, ascending.
+    pub fn cores(&self) -> impl Iterator<Item = u32> {
+        let mut cores: Vec<u32> = self.topology.nodes().flat_map(|node| node.cpus.clone()).collect();
+        cores.sort_unstable();
+        cores.into_iter()
+    }
+
     /// How often each core is handed out; cores that are free are left out.
     #[must_use]
     pub fn shares(&self) -> &BTreeMap<u32, u32> {

@@ -173,6 +173,13 @@ impl Resources {
         self.shared.totals.subscribe()
     }
 
+    /// How many kernels have each core that can be handed out, ascending.
+    #[must_use]
+    pub fn cores(&self) -> Vec<(u32, u32)> {
+        let maps = self.shared.lock();
+        maps.cpus.cores().map(|core| (core, maps.cpus.shares().get(&core).copied().unwrap_or(0))).collect()
+    }
+
     /// A snapshot of what is handed out.
     #[must_use]
     pub fn in_use(&self) -> InUse {

@@ -1,22 +1,29 @@
-//! The small HTTP server for monitoring: `/metrics`, `/healthz`, `/readyz`.
+//! The small HTTP server for whoever looks at the agent: `/metrics`, `/healthz`, `/readyz`, and what the [`Site`] has.
 //!
 //! Tasks, all on the given tracker: one that accepts, until the token is cancelled; one per connection, at most
 //! [`CONNECTIONS`] of them and each for [`CONNECTION_LIMIT`] at most. They read a `watch` and the metrics
 //! registry, so that no scraper, however slow or hostile, reaches the agent's work.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use futures_util::future::BoxFuture;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,36 +46,109 @@ const HEAD_BYTES: usize = 8 * 1024;
 /// How long to wait after a failed accept: it fails when the process is out of files, until some are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Where whoever looks comes from.
+#[derive(Debug)]
+pub enum Door {
+    /// A port: anybody who reaches it.
+    Port(TcpListener),
+    /// A socket of this machine, which only those reach who may open its file.
+    Socket(UnixListener),
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Whether it wants to change something (`POST`), which only the socket's may.
+    pub is_wish: bool,
+    /// Its path.
+    pub path: String,
+    /// The user who asks, where the system says so.
+    pub uid: Option<u32>,
+    /// Whether it came over the socket.
+    pub is_local: bool,
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Reply {
+    /// JSON.
+    Json(String),
+    /// HTML whose own style and script have this nonce, and that gets nothing from elsewhere.
+    Page {
+        /// The text.
+        html: String,
+        /// The nonce.
+        nonce: String,
+    },
+    /// A line of text: why not, with the status.
+    Refused(u16, String),
+    /// Lines, as they come.
+    Lines(mpsc::Receiver<String>),
+}
+
+/// What is served beside figures and health.
+pub trait Site: Send + Sync + 'static {
+    /// The answer; `None` where there is no such page.
+    fn answer(&self, asked: Asked) -> BoxFuture<'_, Option<Reply>>;
+}
+
 /// What the answers are made of.
 struct Pages {
     conditions: watch::Receiver<Conditions>,
+    site: Arc<dyn Site>,
 }
+
+/// A body that is there, or that comes.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A connection of either kind.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Serves until `cancel`.
 pub(super) fn serve(
-    listener: TcpListener,
+    door: Door,
     conditions: watch::Receiver<Conditions>,
+    site: Arc<dyn Site>,
     cancel: CancellationToken,
     tracker: &TaskTracker,
 ) {
-    let pages = Arc::new(Pages { conditions });
-    tracker.spawn(accept(listener, pages, cancel, tracker.clone()));
+    let pages = Arc::new(Pages { conditions, site });
+    tracker.spawn(accept(door, pages, cancel, tracker.clone()));
 }
 
-async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationToken, tracker: TaskTracker) {
+impl Door {
+    /// The next connection, and the user behind it where the system says so.
+    async fn next(&self) -> io::Result<(Box<dyn Wire>, Option<u32>)> {
+        match self {
+            Self::Port(listener) => Ok((Box::new(listener.accept().await?.0), None)),
+            Self::Socket(listener) => {
+                let stream = listener.accept().await?.0;
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                Ok((Box::new(stream), uid))
+            }
+        }
+    }
+}
+
+async fn accept(door: Door, pages: Arc<Pages>, cancel: CancellationToken, tracker: TaskTracker) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let is_local = matches!(door, Door::Socket(_));
+    // What is followed over the socket has no end; who may open that is trusted with a place.
+    let limit = if is_local { Duration::MAX } else { CONNECTION_LIMIT };
     let mut outage = Outage::default();
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            (place, door.next().await)
         };
         let (place, accepted) = tokio::select! {
             () = cancel.cancelled() => return,
             next = next => next,
         };
         match accepted {
-            Ok((stream, _peer)) => {
+            Ok((stream, uid)) => {
                 if let Some(past) = outage.worked(Instant::now()) {
                     tracing::info!(failures = past.failures, "monitoring connections are accepted again");
                 }
@@ -78,7 +158,7 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationTo
                     tokio::select! {
                         () = cancel.cancelled() => {}
                         // A scraper that is late or breaks off is its own concern.
-                        _ = tokio::time::timeout(CONNECTION_LIMIT, answer(stream, pages)) => {}
+                        _ = tokio::time::timeout(limit, answer(stream, uid, is_local, pages)) => {}
                     }
                 });
             }
@@ -92,10 +172,18 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>, cancel: CancellationTo
     }
 }
 
-async fn answer(stream: TcpStream, pages: Arc<Pages>) -> hyper::Result<()> {
+async fn answer(
+    stream: Box<dyn Wire>,
+    uid: Option<u32>,
+    is_local: bool,
+    pages: Arc<Pages>,
+) -> hyper::Result<()> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = pages.page(request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+        let pages = Arc::clone(&pages);
+        async move {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            Ok::<_, Infallible>(pages.page(&method, path, uid, is_local).await)
+        }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,24 +195,63 @@ async fn answer(stream: TcpStream, pages: Arc<Pages>) -> hyper::Result<()> {
 }
 
 impl Pages {
-    fn page(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
+    async fn page(&self, method: &Method, path: String, uid: Option<u32>, is_local: bool) -> Response<Body> {
+        let is_wish = is_local && *method == Method::POST;
+        if !is_wish && !matches!(*method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
-            response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
-        match path {
-            "/metrics" => text(StatusCode::OK, figures::render()),
+        match path.as_str() {
+            "/metrics" => return text(StatusCode::OK, figures::render()),
             // That this is answered at all shows that the loop takes turns.
-            "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-            "/readyz" => readiness_page(&self.conditions.borrow()),
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
+            "/healthz" => return text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => return readiness_page(&self.conditions.borrow()),
+            _ => {}
+        }
+        match self.site.answer(Asked { is_wish, path, uid, is_local }).await {
+            Some(reply) => shown(reply),
+            None => text(
+                StatusCode::NOT_FOUND,
+                "there are /, /status, /metrics, /healthz and /readyz\n".to_owned(),
+            ),
+        }
+    }
+}
+
+fn shown(reply: Reply) -> Response<Body> {
+    match reply {
+        Reply::Json(json) => with(json, StatusCode::OK, "application/json"),
+        Reply::Refused(status, why) => {
+            text(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), why + "\n")
+        }
+        Reply::Page { html, nonce } => {
+            let mut response = with(html, StatusCode::OK, "text/html; charset=utf-8");
+            let policy = format!(
+                "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+                 base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            );
+            if let Ok(policy) = HeaderValue::try_from(policy) {
+                response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+            }
+            response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            response
+        }
+        Reply::Lines(lines) => {
+            let frames = futures_util::stream::unfold(lines, async |mut lines| {
+                let line = lines.recv().await? + "\n";
+                Some((Ok(Frame::data(Bytes::from(line))), lines))
+            });
+            let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+            let kind = HeaderValue::from_static("application/x-ndjson");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
         }
     }
 }
 
 /// A word, then a line for each condition: `+` or `-`, its name, the second since which it is so, and why it is not met.
-fn readiness_page(conditions: &Conditions) -> Response<Full<Bytes>> {
+fn readiness_page(conditions: &Conditions) -> Response<Body> {
     let (status, word) = match (conditions.is_ready(), conditions.offers_slots()) {
         (true, _) => (StatusCode::OK, "ready"),
         (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
@@ -143,11 +270,17 @@ fn readiness_page(conditions: &Conditions) -> Response<Full<Bytes>> {
     text(status, body)
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    with(body, status, "text/plain; version=0.0.4; charset=utf-8")
+}
+
+fn with(body: String, status: StatusCode, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *response.status_mut() = status;
-    let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -155,12 +288,33 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 mod tests {
     use std::net::SocketAddr;
 
+    use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpStream, UnixStream};
 
     use super::*;
     use crate::conditions::{Moment, Need};
 
     const LIMIT: Duration = Duration::from_secs(20);
+
+    struct Echo;
+
+    impl Site for Echo {
+        fn answer(&self, asked: Asked) -> BoxFuture<'_, Option<Reply>> {
+            let reply = match asked.path.as_str() {
+                "/" => Some(Reply::Page { html: "<p>".to_owned(), nonce: "n0".to_owned() }),
+                "/status" => Some(Reply::Json(format!("{} {}", asked.is_local, asked.is_wish))),
+                "/lines" => {
+                    let (to, lines) = mpsc::channel(4);
+                    to.try_send("one".to_owned()).unwrap();
+                    to.try_send("two".to_owned()).unwrap();
+                    Some(Reply::Lines(lines))
+                }
+                _ => None,
+            };
+            async { reply }.boxed()
+        }
+    }
 
     struct Server {
         addr: SocketAddr,
@@ -177,7 +331,7 @@ mod tests {
             let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
-            serve(listener, watched, cancel.clone(), &tracker);
+            serve(Door::Port(listener), watched, Arc::new(Echo), cancel.clone(), &tracker);
             Self { addr, conditions, cancel, tracker }
         }
 
@@ -233,9 +387,37 @@ mod tests {
         set(Need::Docker, None, 10);
         let body = "\r\n\r\nready\n+ start since=5\n+ docker since=10\n+ redis since=9\n";
         server.check("GET /readyz", "200", body).await;
-        server.check("GET /", "404", "there are /metrics, /healthz and /readyz\n").await;
+        server.check("GET /none", "404", "there are /, /status, /metrics, /healthz and /readyz\n").await;
+        server.check("GET /status", "200", "\r\n\r\nfalse false").await;
+        let page = server.ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(
+            page.contains("content-security-policy: default-src 'none'; script-src 'nonce-n0';"),
+            "{page}"
+        );
         server.check("POST /metrics", "405", "only GET and HEAD\n").await;
         server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn wishes_and_lines_come_over_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let (_conditions, watched) = watch::channel(Conditions::default());
+        let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let door = Door::Socket(UnixListener::bind(&path).unwrap());
+        serve(door, watched, Arc::new(Echo), cancel.clone(), &tracker);
+        for (request, body) in
+            [("GET /status", "true false"), ("POST /status", "true true"), ("GET /lines", "two")]
+        {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(format!("{request} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            tokio::time::timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            assert!(answer.trim_end().ends_with(body), "{request}: {answer}");
+        }
+        cancel.cancel();
+        tracker.close();
+        tokio::time::timeout(LIMIT, tracker.wait()).await.unwrap();
     }
 
     #[tokio::test]

@@ -172,6 +172,34 @@ impl HeardEvent {
     }
 }
 
+impl HeardEvent {
+    /// For programs: `{"event": …, "agent": …, "args": […]}`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let args: Vec<_> = self.args.iter().map(readable).collect();
+        serde_json::json!({"event": self.name, "agent": self.instance.as_str(), "args": args})
+    }
+}
+
+/// The names in the image list of a heartbeat, which is compressed.
+#[must_use]
+pub fn image_names(info: &Value) -> Option<Vec<String>> {
+    let Some(Value::Binary(packed)) = value::get(info, "images") else { return None };
+    let list = unpack_images(packed).ok()?;
+    let name = |pair: &Value| Some(pair.as_array()?.first()?.as_str()?.to_owned());
+    Some(list.as_array()?.iter().filter_map(name).collect())
+}
+
+/// An argument of an event as JSON, the image list of a heartbeat as a person wants to read it.
+#[must_use]
+pub fn readable(arg: &Value) -> serde_json::Value {
+    let mut json = value::to_json(arg);
+    if let (Some(names), Some(map)) = (image_names(arg), json.as_object_mut()) {
+        map.insert("images".to_owned(), names.into());
+    }
+    json
+}
+
 impl Heartbeat {
     /// The info map.
     #[must_use]

@@ -32,6 +32,17 @@ async fn promtool_is_content(page: &str) {
 }
 
 #[tokio::test]
+async fn the_alerts_are_what_their_tests_say() {
+    let Ok(output) =
+        Command::new("promtool").args(["test", "rules", "tests/alerts/alerts_test.yml"]).output().await
+    else {
+        return eprintln!("promtool (Debian: prometheus) is not installed");
+    };
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[tokio::test]
 async fn pages_are_served_before_docker_etcd_or_a_manager_are_there() {
     let mut bed = Bed::without_manager().await;
     bed.etcd.kill();
@@ -65,7 +76,8 @@ async fn figures_follow_a_kernel_from_its_create_to_its_end() {
     let bed = Bed::start().await;
     let port = Port::lease();
     let address = format!("127.0.0.1:{}", port.number());
-    let agent = bed.agent(&["--metrics-addr", &address, "--stats-interval", "500ms"]).await;
+    let agent =
+        bed.agent(&["--metrics-addr", &address, "--stats-interval", "500ms", "--create-deadline", "9"]).await;
     let page = async || get(port.number(), "/metrics").await.unwrap().1;
     let kernel = agent.create_python().await;
     kernel.run("sum(range(10 ** 6)); print(1)").await;
@@ -77,7 +89,8 @@ async fn figures_follow_a_kernel_from_its_create_to_its_end() {
     // Sampled every 5 s.
     let seen = until("the kernel's figures", secs(15), async || {
         let page = page().await;
-        (value(&page, &of("kernel_cpu_seconds_total"))? > 0.0).then_some(page)
+        let is_measured = value(&page, &of("kernel_cpu_seconds_total"))? > 0.0;
+        (is_measured && value(&page, &of("kernel_running"))? == 0.0).then_some(page)
     })
     .await;
     for (series, expected) in [

@@ -25,6 +25,7 @@ mod execute;
 mod figures;
 mod harness;
 mod kernels;
+mod looking;
 mod manager_client;
 mod outages;
 mod output;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use self::sources::sources;
 
 /// From the ground up; a room may use what stands before it.
-const ROOMS: [&str; 26] = [
+const ROOMS: [&str; 27] = [
     "ids",
     "address",
     "secret",
@@ -34,6 +34,7 @@ const ROOMS: [&str; 26] = [
     "kernel",
     "heartbeat",
     "rpc",
+    "status",
     "telemetry",
     "agent",
     "dev",

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::events::{as_text, image_names};
+use super::super::events::as_text;
 use crate::agent::config::Config;
 use crate::dev::Stored;
 use crate::ids::KernelId;
 use crate::wire::event::HeardEvent;
+use crate::wire::event::image_names;
 
 /// Statistics come every 5 s; so often they are shown.
 const STATISTICS_EVERY: Duration = Duration::from_secs(30);

@@ -140,6 +140,7 @@ impl Bed {
             ("--scratch-root", self.scratch().display().to_string()),
             ("--agent-host-override", "127.0.0.1".to_owned()),
             ("--kernel-host-override", "127.0.0.1".to_owned()),
+            ("--socket", self.outside().join("agent.sock").display().to_string()),
         ];
         let own = own.into_iter().filter(|(flag, _)| !args.contains(flag));
         let mut all: Vec<String> = own.flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
