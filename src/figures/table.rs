@@ -131,6 +131,9 @@ table! {
     MEMORY_GIVEN = Gauge "memory_given_bytes" {} "Memory limits of all kernels together.";
     GPUS = Gauge "gpus" {} "GPUs that can be given to kernels.";
     GPUS_USED = Gauge "gpus_used" {} "GPUs given to kernels.";
+    SCRATCH_BYTES = Gauge "scratch_size_bytes" {} "Size of the file system of the scratch directories; absent while it does not answer.";
+    SCRATCH_FREE = Gauge "scratch_free_bytes" {} "What is free there for ordinary users.";
+    SCRATCH_INODES_FREE = Gauge "scratch_free_inodes" {} "Files that can still be made there; absent where there is no such limit.";
 
     IMAGES = Gauge "images" {} "Kernel images that the manager is told of.";
     IMAGE_UPDATES = Counter "image_updates_total" { "result": &["done", "failed"] } "Updates of kernel images by how they went.";

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::root::ScratchRoot;
 use super::space::{MinFree, Space};
+use crate::figures::{self, table};
 
 /// From one look to the next.
 const EVERY: Duration = Duration::from_secs(3);
@@ -143,9 +144,14 @@ fn look(place: &Place, min: MinFree, was_low: bool, may_write: bool) -> Look {
     if let Place::Root(root) = place
         && let Err(trouble) = root.look()
     {
+        measured(None);
         return Some(trouble);
     }
-    let space = match space_of(path) {
+    let found = space_of(path);
+    if let Place::Root(_) = place {
+        measured(found.as_ref().ok());
+    }
+    let space = match found {
         Ok(space) => space,
         // An engine elsewhere, or an agent in a container of its own.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -156,6 +162,18 @@ fn look(place: &Place, min: MinFree, was_low: bool, may_write: bool) -> Look {
         Place::Root(root) if may_write => lacks.or_else(|| root.write_something().err()),
         Place::Root(_) | Place::Docker(_) => lacks,
     }
+}
+
+/// Tells the figures of the scratch root's disk; `None` while nobody knows.
+fn measured(space: Option<&Space>) {
+    // Above 2^53 bytes a figure is rounded.
+    #[allow(clippy::cast_precision_loss)]
+    let row =
+        |value: Option<u64>| value.map(|value| (Vec::new(), value as f64)).into_iter().collect::<Vec<_>>();
+    figures::replace(&table::SCRATCH_BYTES, &row(space.map(|space| space.bytes)));
+    figures::replace(&table::SCRATCH_FREE, &row(space.map(|space| space.free_bytes)));
+    let limited = space.filter(|space| space.inodes > 0);
+    figures::replace(&table::SCRATCH_INODES_FREE, &row(limited.map(|space| space.free_inodes)));
 }
 
 /// What is left of the file system that `path` is on. Blocks.

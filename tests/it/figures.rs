@@ -117,6 +117,9 @@ async fn figures_follow_a_kernel_from_its_create_to_its_end() {
     );
     assert!(value(&seen, "last_heartbeat_timestamp_seconds").unwrap() > 1.6e9, "{seen}");
     assert!(value(&seen, "images").unwrap() >= 2.0, "{seen}");
+    let (size, free) =
+        (value(&seen, "scratch_size_bytes").unwrap(), value(&seen, "scratch_free_bytes").unwrap());
+    assert!(size >= free && free > 0.0, "{seen}");
     promtool_is_content(&seen).await;
 
     kernel.call("restart_kernel", json!([{"environ": {}, "mounts": []}])).await.unwrap();
