@@ -124,6 +124,9 @@ impl Watched {
                     format!("the disk below {path} does not answer for more than {} s", LIMIT.as_secs());
                 self.trouble = Some(text);
                 self.hanging = Some((thread, begun));
+                if let Place::Root(_) = self.place {
+                    measured(None);
+                }
             }
         }
     }
