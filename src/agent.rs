@@ -13,7 +13,7 @@ mod lock;
 mod measure;
 mod pair;
 mod parts;
-mod reach;
+pub mod reach;
 mod running;
 mod site;
 mod socket;
@@ -26,11 +26,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::board::Board;
-use self::config::Config;
+use self::config::{Changeable, Config};
 use self::drain::Drain;
 pub use self::lock::{Holder, LockError};
 pub use self::running::Running;
@@ -79,6 +80,8 @@ pub enum StartError {
 /// An agent that has all that it needs of this machine, and that nobody else has heard of.
 pub struct Agent {
     config: Config,
+    /// What can be set anew; its first value is the config's.
+    changes: watch::Receiver<Changeable>,
     identity: Identity,
     /// Whose kernels are this agent's.
     owner: Owner,
@@ -112,9 +115,15 @@ struct Life {
     _given_up: DropGuard,
 }
 
-/// Runs the agent until `stop`, then stops it in order. An error is one of the start.
-pub async fn run(config: Config, telemetry: &Telemetry, stop: CancellationToken) -> Result<(), StartError> {
-    let binding = Box::pin(Agent::bind(config, telemetry));
+/// Runs the agent until `stop`, then stops it in order; what can be set anew is as the newest of `changes` says. An error is
+/// one of the start.
+pub async fn run(
+    config: Config,
+    changes: watch::Receiver<Changeable>,
+    telemetry: &Telemetry,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    let binding = Box::pin(Agent::bind(config, changes, telemetry));
     let Some(agent) = stop.run_until_cancelled(binding).await else { return Ok(()) };
     let agent = agent?;
     systemd::ready(agent.board.conditions(), &stop, &agent.life.end, &agent.life.tracker);
@@ -128,7 +137,11 @@ impl Agent {
     /// Takes everything that can fail on this machine: directories, locks, sockets, the settings of clients. Whatever
     /// fails, neither etcd nor the manager has been told of this agent, and a supervisor may try again as often as it
     /// likes.
-    pub async fn bind(config: Config, telemetry: &Telemetry) -> Result<Self, StartError> {
+    pub async fn bind(
+        config: Config,
+        changes: watch::Receiver<Changeable>,
+        telemetry: &Telemetry,
+    ) -> Result<Self, StartError> {
         tracing::info!(version = env!("BACKENDAI_VERSION"), namespace = config.cluster.namespace, "starting");
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -178,6 +191,7 @@ impl Agent {
             Life { end, tracker, _locks: (root_lock, name_lock), _socket: socket, _given_up: given_up };
         Ok(Self {
             config,
+            changes,
             identity,
             owner,
             scratch,

@@ -2,20 +2,26 @@
 
 use std::ffi::OsString;
 
-use clap::FromArgMatches;
+use clap::{ArgMatches, FromArgMatches};
 
 mod check;
 mod client_options;
 mod commands;
 mod config;
 mod dev;
+mod effective;
 mod events;
 mod exec;
 mod exit;
+mod file;
+mod follow;
+mod inventory;
+mod keyboard;
 mod local;
 mod options;
 mod papers;
 mod paths;
+mod reload;
 mod report;
 mod run;
 mod settings;
@@ -25,26 +31,31 @@ mod values;
 mod variables;
 
 pub use client_options::{
-    AgentArgs, Call, CompleteArgs, CompletionsArgs, CreateArgs, DrainArgs, EnvVar, EventsArgs, ExecArgs,
-    ExecMode, KernelArgs, LimitArgs, LocalArgs, LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, TopArgs,
-    UploadArgs,
+    AgentArgs, AttachArgs, Call, CompleteArgs, CompletionsArgs, CreateArgs, DrainArgs, EnvVar, EventsArgs,
+    ExecArgs, ExecMode, KernelArgs, LimitArgs, LocalArgs, LogsArgs, ManArgs, PingArgs, ResetArgs,
+    RestartArgs, TopArgs, UploadArgs,
 };
+pub use effective::Effective;
 pub use exit::Exit;
 pub use report::{ConfigErrors, Refusal};
 pub use run::run;
 
 use crate::agent::config::Config;
+pub use options::CheckForm;
 use options::{Action, AgentOpts};
+use settings::{Load, Reading};
 
 /// What is to be done, with every value checked.
 #[derive(Debug)]
 pub enum Command {
     /// Run the agent.
-    Run(Box<Config>),
+    Run(Box<Settings>),
     /// Check what the agent needs.
-    Check(Box<Config>),
+    Check(Box<Settings>, CheckForm),
     /// Run the agent with all that it needs.
-    Dev(Box<Config>),
+    Dev(Box<Settings>),
+    /// Show the settings; as JSON where that is true.
+    Config(Box<Settings>, bool),
     /// Talk to an agent.
     Client(AgentArgs, ClientCommand),
     /// Look at an agent of this machine, or drain it.
@@ -72,6 +83,15 @@ pub enum LocalCommand {
     Resume(LocalArgs),
 }
 
+/// The agent's settings: what they mean, and as they were given.
+#[derive(Debug)]
+pub struct Settings {
+    /// What they mean.
+    pub config: Config,
+    /// Each of them, and where it comes from.
+    pub effective: Effective,
+}
+
 /// A command that talks to an agent.
 #[derive(Debug, Clone)]
 pub enum ClientCommand {
@@ -81,6 +101,8 @@ pub enum ClientCommand {
     Create(CreateArgs),
     /// Run code.
     Exec(ExecArgs),
+    /// Follow a run.
+    Attach(AttachArgs),
     /// Completions.
     Complete(CompleteArgs),
     /// Interrupt a run.
@@ -97,38 +119,50 @@ pub enum ClientCommand {
     Reset(ResetArgs),
 }
 
-/// What the command line and the environment ask for. Looks at the file system, for the paths among the settings,
-/// and changes nothing.
+/// What the command line, the environment and the file of settings ask for. Looks at the file system, for the paths
+/// among the settings, and changes nothing.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
     let args: Vec<_> = args.into_iter().collect();
-    let mut command = read(settings::without_empty_variables(options::command(&args)), &args)?;
-    if let Command::Run(config) | Command::Check(config) = &mut command {
+    let load: Load<'_> = &|path| std::fs::read_to_string(path);
+    let mut command = read(settings::without_empty_variables(options::command(&args)), &args, load)?;
+    if let Command::Run(settings) | Command::Check(settings, _) = &mut command {
+        let Settings { config, effective } = &mut **settings;
         config.warnings.extend(variables::unread(std::env::vars_os(), &options::variables()));
+        config.warnings.extend(effective.secret_in_file().and_then(|(path, key)| paths::is_open(path, key)));
     }
     Ok(command)
 }
 
-fn read(command: clap::Command, args: &[OsString]) -> Result<Command, Refusal> {
-    let matches = settings::read(command, args)?;
-    if matches.subcommand_name().is_none() {
-        let agent = AgentOpts::from_arg_matches(&matches)?;
-        return Ok(Command::Run(Box::new(config::config(agent))));
-    }
+fn read(command: clap::Command, args: &[OsString], load: Load<'_>) -> Result<Command, Refusal> {
+    let reading = settings::read(command, args, load)?;
+    let matches = &reading.matches;
+    let Some((_, own)) = matches.subcommand() else {
+        let agent = AgentOpts::from_arg_matches(matches)?;
+        return Ok(Command::Run(agent_settings(agent, &reading, matches)));
+    };
+    let agent = |opts| agent_settings(opts, &reading, own);
     let client = |args, command| Command::Client(args, command);
-    Ok(match Action::from_arg_matches(&matches)? {
-        Action::Run(agent) => Command::Run(Box::new(config::config(*agent))),
-        Action::Check(agent) => Command::Check(Box::new(config::config(*agent))),
+    Ok(match Action::from_arg_matches(matches)? {
+        Action::Run(opts) => Command::Run(agent(*opts)),
+        Action::Check(args) => Command::Check(agent(args.agent), args.form),
+        Action::Config(args) => Command::Config(agent(args.agent), args.json),
         Action::Dev(dev) => {
             let line = dev.line();
             let command = settings::without_own_variables(options::command(&line));
-            match read(command, &line)? {
-                Command::Run(config) => Command::Dev(Box::new(dev.settled(*config, std::env::home_dir()))),
+            let nothing: Load<'_> = &|_| Err(std::io::ErrorKind::NotFound.into());
+            match read(command, &line, if dev.names_a_file() { load } else { nothing })? {
+                Command::Run(settings) => {
+                    let Settings { config, effective } = *settings;
+                    let config = dev.settled(config, std::env::home_dir());
+                    Command::Dev(Box::new(Settings { config, effective }))
+                }
                 other => other,
             }
         }
         Action::Ping(call) => client(call.agent, ClientCommand::Ping(call.args)),
         Action::Create(call) => client(call.agent, ClientCommand::Create(call.args)),
         Action::Exec(call) => client(call.agent, ClientCommand::Exec(call.args)),
+        Action::Attach(call) => client(call.agent, ClientCommand::Attach(call.args)),
         Action::Complete(call) => client(call.agent, ClientCommand::Complete(call.args)),
         Action::Interrupt(call) => client(call.agent, ClientCommand::Interrupt(call.args)),
         Action::Upload(call) => client(call.agent, ClientCommand::Upload(call.args)),
@@ -145,6 +179,10 @@ fn read(command: clap::Command, args: &[OsString]) -> Result<Command, Refusal> {
         Action::Completions(args) => Command::Completions(args),
         Action::Man(args) => Command::Man(args),
     })
+}
+
+fn agent_settings(opts: AgentOpts, reading: &Reading, matches: &ArgMatches) -> Box<Settings> {
+    Box::new(Settings { config: config::config(opts), effective: Effective::of(reading, matches) })
 }
 
 #[cfg(test)]

@@ -28,15 +28,33 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Something else listens there.
-    #[error("tcp://{address} is no agent")]
+    #[error("{address} is no agent")]
     Nonsense {
         /// Whom was asked.
         address: HostPort,
         /// What it did.
         source: Trouble,
     },
+    /// Nobody listens there.
+    #[error("nothing listens at {address} ({trouble}); start the agent there, or name another with --agent")]
+    NoAgent {
+        /// Whom was asked.
+        address: HostPort,
+        /// What the system said.
+        trouble: std::io::Error,
+    },
+    /// The connection ended after the call was sent: the agent was stopped, or broke.
+    #[error(
+        "the agent at {address} closed the connection before it answered; what was asked may be done or not"
+    )]
+    Lost {
+        /// Whom was asked.
+        address: HostPort,
+        /// What happened.
+        source: Trouble,
+    },
     /// No answer in time.
-    #[error("no answer from tcp://{address} within {} s; is an agent running there?", .limit.as_secs_f64())]
+    #[error("no answer from {address} within {} s; is an agent running there?", .limit.as_secs_f64())]
     NoAnswer {
         /// Whom was asked.
         address: HostPort,
@@ -49,6 +67,14 @@ pub enum CallError {
     /// The agent answered with an error.
     #[error("{}", shown(.0))]
     Remote(RemoteError),
+}
+
+impl CallError {
+    /// Whether the agent was not to be had, which may change.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoAgent { .. } | Self::Lost { .. } | Self::NoAnswer { .. })
+    }
 }
 
 fn shown(error: &RemoteError) -> String {
@@ -95,17 +121,17 @@ impl Client {
         let call = Call { header, method: method.to_owned(), args, kwargs: Vec::new() };
         let request = call.encode();
         let mut dealer = Redial::new(self.address.to_string(), Kind::Dealer, Caps::calls(LARGEST));
-        // An agent that is away may be starting: the limit of the call ends this.
+        // Nothing has been asked yet: a connection that is slow or breaks is tried again until the limit of the call.
         while let Err(trouble) = dealer.send(&request).await {
-            self.go_on(trouble)?;
+            self.judge(trouble)?;
         }
         loop {
             let message = match dealer.recv().await {
                 Ok(message) => message,
-                Err(trouble) => {
-                    self.go_on(trouble)?;
-                    continue;
-                }
+                // The answer would come over the connection that the call went over.
+                Err(source) => self
+                    .judge(source)
+                    .and_then(|source| Err(CallError::Lost { address: self.address.clone(), source }))?,
             };
             let answer = Answer::decode(&message.frames)?;
             if answer.header.request_id == header.request_id {
@@ -114,10 +140,15 @@ impl Client {
         }
     }
 
-    fn go_on(&self, trouble: Trouble) -> Result<(), CallError> {
-        if trouble.is_nonsense() {
-            return Err(CallError::Nonsense { address: self.address.clone(), source: trouble });
+    /// An error where trying again is of no use.
+    fn judge(&self, trouble: Trouble) -> Result<Trouble, CallError> {
+        let address = || self.address.clone();
+        match trouble {
+            nonsense if nonsense.is_nonsense() => {
+                Err(CallError::Nonsense { address: address(), source: nonsense })
+            }
+            Trouble::Connect(trouble) => Err(CallError::NoAgent { address: address(), trouble }),
+            passing => Ok(passing),
         }
-        Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod lifecycle;
 mod log_tail;
 mod logs;
 mod names;
+mod setup;
 mod spec;
 mod stats;
 
@@ -38,6 +39,7 @@ pub use error::DockerError;
 pub use events::{DockerEvent, DockerEventKind};
 pub use image::{Credentials, Image, ImageSummary, PullStep};
 pub use lifecycle::ListFilter;
+pub use setup::EngineSetup;
 pub use spec::{Bind, ContainerSpec, PublishedPort};
 pub use stats::ContainerStats;
 

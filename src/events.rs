@@ -364,8 +364,12 @@ impl Server {
             }
             if std::mem::take(&mut is_first) {
                 let to = address.borrow().as_ref().map(ToString::to_string);
-                tracing::info!(to, confirmed = line.confirms(), "events reach the manager");
-                self.outage = Outage::default();
+                let confirmed = line.confirms();
+                if let Some(past) = self.outage.worked(Instant::now()) {
+                    tracing::info!(to, confirmed, seconds = past.seconds(), "events reach the manager again");
+                } else {
+                    tracing::info!(to, confirmed, "events reach the manager");
+                }
             }
             match outgoing {
                 Outgoing::Beat(info) => {

@@ -8,7 +8,7 @@
 //! - the scanner (`scan.rs`) lists the images at the start, when somebody calls [`ImagesHandle::rescan_soon`] (the
 //!   owner of Docker's event stream does, on image events), and every [`ImagesConfig::rescan_every`]. In: a
 //!   `Notify`. Out: a `watch` of [`ImageList`] and one of [`ScanHealth`].
-//! - the updater (`update.rs`), with [`ImagesConfig::auto_update`] only, pulls what the catalogue wants newer, two at a
+//! - the updater (`update.rs`), while [`Updates::are_on`], pulls what the catalogue wants newer, two at a
 //!   time and never inside a create. In: the list's `watch` and the one of the catalogue. Out: the scanner's `Notify`, and a `watch` of [`Pulls`].
 
 mod config;
@@ -27,7 +27,7 @@ mod update;
 #[cfg(test)]
 mod tests;
 
-pub use config::ImagesConfig;
+pub use config::{ImagesConfig, Updates};
 pub use handle::{ImagesError, ImagesHandle};
 pub use labels::{ImageLabels, KernelImage};
 pub use list::{ImageEntry, ImageList, PREFIX};

@@ -12,6 +12,7 @@
 //! | [`units`] | memory, cores, GPUs | how the manager's numbers are read |
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
 //! | [`conditions`] | what the agent's work needs, and what it gives up without | when slots are offered, what `/readyz` lists |
+//! | [`nearest`] | the name that was meant | |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
 //! | [`figures`] | what is counted and measured, for Prometheus: the table of all series | a metric |
 //! | [`zmtp`] | ZeroMQ: its wire protocol over tokio, with limits on all that a peer decides | how a peer is spoken to |
@@ -58,6 +59,7 @@ mod identity;
 pub mod ids;
 mod images;
 mod kernel;
+mod nearest;
 mod patience;
 mod resources;
 mod rpc;
@@ -83,6 +85,6 @@ pub mod rooms {
         )*};
     }
 
-    open! { address agent client cluster docker events figures heartbeat identity images kernel patience resources rpc runner }
-    open! { dev scratch secret stats status units zmtp }
+    open! { address agent client cluster dev docker events figures heartbeat identity images kernel nearest patience }
+    open! { resources rpc runner scratch secret stats status units zmtp }
 }

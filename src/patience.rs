@@ -55,6 +55,20 @@ pub struct Past {
     pub lasted: Duration,
 }
 
+impl Past {
+    /// How long it lasted, in seconds, to the tenth, for a log line.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        seconds(self.lasted)
+    }
+}
+
+/// A duration in seconds, to the tenth, for a log line.
+#[must_use]
+pub fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10.0).round() / 10.0
+}
+
 impl Outage {
     /// One more failure; `true` for the first of a row, which is to be told.
     #[must_use = "the first failure of a row is to be told"]
@@ -71,6 +85,12 @@ impl Outage {
         let Self { since, failures } = std::mem::take(self);
         let lasted = now.into().saturating_duration_since(since?);
         Some(Past { failures, lasted })
+    }
+
+    /// How long it has lasted; zero while all is well.
+    #[must_use]
+    pub fn lasts(&self, now: impl Into<Instant>) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.into().saturating_duration_since(since))
     }
 
     /// How many attempts have failed in a row; a [`Backoff`] takes it.
@@ -118,9 +138,11 @@ mod tests {
         assert!(outage.failed(after(1)));
         assert!(!outage.failed(after(2)));
         assert!(!outage.failed(after(5)));
-        assert_eq!(outage.failures(), 3);
+        assert_eq!((outage.failures(), outage.lasts(after(8))), (3, Duration::from_secs(7)));
         assert_eq!(outage.worked(after(8)), Some(Past { failures: 3, lasted: Duration::from_secs(7) }));
         assert_eq!((outage.worked(after(9)), outage.failures()), (None, 0));
+        let past = Past { failures: 1, lasted: Duration::from_millis(7_261) };
+        assert!((past.seconds() - 7.3).abs() < 1e-9, "{}", past.seconds());
         assert!(outage.failed(after(10)), "the next one is news again");
     }
 

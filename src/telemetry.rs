@@ -22,6 +22,7 @@ mod config;
 mod error_reports;
 mod filter;
 mod http;
+mod journal;
 mod lines;
 mod log;
 mod logfile;
@@ -29,7 +30,7 @@ mod meters;
 mod panics;
 mod recent;
 
-pub use config::{LogFile, Rotation, TelemetryConfig};
+pub use config::{LogFile, LogFormat, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
 pub use filter::{BadLogFilter, LogFilter, Verbosity};
 pub use http::{Asked, Door, Reply, Site};
@@ -39,6 +40,7 @@ pub use recent::{Recent, Warning};
 
 use error_reports::ErrorReports;
 use lines::LineSink;
+use log::Levels;
 use logfile::RotatingFile;
 
 use crate::conditions::Conditions;
@@ -102,6 +104,8 @@ pub struct Telemetry {
     recent: Recent,
     /// Handed out to the one who samples.
     meters: Meters,
+    /// Which lines pass.
+    levels: Levels,
 }
 
 /// Starts logging, error reports and figures for the whole process. Once per process, before anything logs.
@@ -113,16 +117,15 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     figures::install().map_err(TelemetryError::Figures)?;
     let style = log::Style::of_stderr(config);
     let recent = Recent::default();
-    log::subscriber(config, style, stderr.sender(), file.as_ref().map(LineSink::sender))
-        .with(recent.clone())
-        .try_init()
-        .map_err(TelemetryError::Logger)?;
+    let (subscriber, levels) =
+        log::subscriber(config, style, stderr.sender(), file.as_ref().map(LineSink::sender));
+    subscriber.with(recent.clone()).try_init().map_err(TelemetryError::Logger)?;
     panics::log_panics();
     let reports = config.sentry.as_ref().map(ErrorReports::start);
     if let Some(reports) = &reports {
         reports.bind(&Hub::main());
     }
-    Ok(Telemetry { reports, stderr, file, recent, meters })
+    Ok(Telemetry { reports, stderr, file, recent, meters, levels })
 }
 
 fn file_sink(config: LogFile) -> Result<LineSink, TelemetryError> {
@@ -147,6 +150,11 @@ impl Telemetry {
     #[must_use]
     pub fn recent(&self) -> Recent {
         self.recent.clone()
+    }
+
+    /// From now on, lines pass as the filter and the verbosity of `config` say.
+    pub fn set_levels(&self, config: &TelemetryConfig) {
+        self.levels.set(config);
     }
 
     /// Serves `/metrics`, `/healthz`, `/readyz` and the site through a door from tasks on `tracker` until `cancel`.

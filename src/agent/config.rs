@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
-use crate::images::Registry;
+use crate::images::Updates;
 use crate::kernel::KernelsConfig;
 use crate::resources::NodeLimits;
 use crate::scratch::{MinFree, S3Config};
@@ -39,12 +39,8 @@ pub struct Config {
     pub kernels: KernelsConfig,
     /// Ends all kernels at shutdown; otherwise they stay for the next agent (PROTOCOL section 12, item 37).
     pub stop_kernels_on_exit: bool,
-    /// Pulls images that the catalogue wants newer (PROTOCOL section 12, item 33).
-    pub auto_update_images: bool,
-    /// Where those images come from.
-    pub registry: Registry,
-    /// Removes the images whose names they took, once no container has them.
-    pub remove_old_images: bool,
+    /// What can be set anew while the agent runs, as it is at the start.
+    pub changeable: Changeable,
     /// Where output files go; `None` uploads nothing.
     pub s3: Option<S3Config>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None` serves them not at all.
@@ -75,6 +71,15 @@ pub enum SocketPlace {
     At(PathBuf),
     /// Nowhere.
     Nowhere,
+}
+
+/// What can be set anew while the agent runs; levels of log lines can, too, which is telemetry's own affair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changeable {
+    /// After how long without use a kernel is ended; `None` for never.
+    pub idle_timeout: Option<Duration>,
+    /// Whether and how images are kept up to date (PROTOCOL section 12, item 33).
+    pub updates: Updates,
 }
 
 /// The bounds of what the RPC server holds that an operator may set.

@@ -32,6 +32,7 @@ impl Agent {
     pub async fn pair(self, stop: &CancellationToken) -> Result<Option<Running>, StartError> {
         let Self {
             config,
+            changes,
             identity,
             owner,
             scratch,
@@ -74,14 +75,10 @@ impl Agent {
         cluster.set_presence(Presence::Starting);
         waits_for("starting");
 
-        let wanted = parts::wanted_images(&cluster, config.auto_update_images, end, tracker);
-        let images_config = ImagesConfig {
-            auto_update: config.auto_update_images,
-            registry: config.registry,
-            remove_old: config.remove_old_images,
-            ..ImagesConfig::with_updates(wanted)
-        };
-        let images = Images::start(docker.clone(), images_config, end.clone(), tracker);
+        let updates = parts::map_watch(&changes, tracker, end, |changes| changes.updates.clone());
+        let idle_timeout = parts::map_watch(&changes, tracker, end, |changes| changes.idle_timeout);
+        let wanted = parts::wanted_images(&cluster, updates.clone(), end, tracker);
+        let images = Images::start(docker.clone(), ImagesConfig::new(wanted, updates), end.clone(), tracker);
         match stop.run_until_cancelled(images.first_scan(FIRST_SCAN)).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
@@ -114,6 +111,7 @@ impl Agent {
         let (kernel_tasks, detach) = (TaskTracker::new(), CancellationToken::new());
         let kernels = Kernels::new(Node {
             config: config.kernels,
+            idle_timeout,
             kernel_host,
             owner: owner.clone(),
             docker: docker.clone(),

@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, ClusterStatus};
 use crate::conditions::Need;
 use crate::docker::{Docker, EngineInfo};
 use crate::events::Events;
-use crate::images::{ImageList, PREFIX, WantedImage};
+use crate::images::{ImageList, PREFIX, Updates, WantedImage};
 use crate::kernel::Kernels;
 use crate::patience::Outage;
 use crate::resources::{GpuWatch, NodeLimits, NothingLeft, NvmlDriver, Resources, SysfsPaths, read_topology};
@@ -153,26 +153,25 @@ where
 /// What the catalogue in etcd wants this machine's images to be; empty unless updates are on.
 pub(super) fn wanted_images(
     cluster: &Cluster,
-    auto_update: bool,
+    mut updates: watch::Receiver<Updates>,
     end: &CancellationToken,
     tracker: &TaskTracker,
 ) -> watch::Receiver<Vec<WantedImage>> {
     let (wanted, receiver) = watch::channel(Vec::new());
-    if auto_update {
-        let (cluster, end) = (cluster.clone(), end.clone());
-        tracker.spawn(async move {
-            let follow = async {
-                loop {
-                    match cluster.catalogue().await {
-                        Ok(catalogue) => drop(wanted.send_replace(all_wanted(&catalogue))),
-                        Err(error) => tracing::debug!(%error, "can't read the image catalogue"),
-                    }
-                    tokio::time::sleep(CATALOGUE_EVERY).await;
+    let (cluster, end) = (cluster.clone(), end.clone());
+    tracker.spawn(async move {
+        let follow = async {
+            // Only ends with the agent.
+            while updates.wait_for(|updates| updates.are_on).await.is_ok() {
+                match cluster.catalogue().await {
+                    Ok(catalogue) => drop(wanted.send_replace(all_wanted(&catalogue))),
+                    Err(error) => tracing::debug!(%error, "can't read the image catalogue"),
                 }
-            };
-            end.run_until_cancelled(follow).await;
-        });
-    }
+                tokio::time::sleep(CATALOGUE_EVERY).await;
+            }
+        };
+        end.run_until_cancelled(follow).await;
+    });
     receiver
 }
 

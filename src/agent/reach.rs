@@ -29,12 +29,14 @@ pub(super) async fn advise(published: String, manager: HostPort) {
 }
 
 /// Whether the text means whoever reads it.
-fn is_loopback(host: &str) -> bool {
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Whether none of the addresses is one of this machine. Only those can be bound to; nothing is sent.
-fn is_elsewhere(addresses: &[IpAddr]) -> bool {
+#[must_use]
+pub fn is_elsewhere(addresses: &[IpAddr]) -> bool {
     !addresses.is_empty() && addresses.iter().all(|ip| UdpSocket::bind((*ip, 0)).is_err())
 }
 

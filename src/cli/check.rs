@@ -1,87 +1,66 @@
-//! `check`: whether everything that the agent needs can be reached, a line each, nothing changed.
+//! `check`: whether everything that the agent needs is there and set up well, before it is started. Nothing is changed.
+//!
+//! One file a topic; each looks by itself and comes back with findings. Topics are looked at at the same time, so that one
+//! that hangs costs its own limit only.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod address;
+mod clock;
+mod cluster;
+mod docker;
+mod finding;
+mod firewall;
+mod images;
+mod machine;
+mod ports;
+mod scratch;
 
-use comfy_table::Table;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 
-use super::{Exit, paths};
+use self::finding::{Finding, Verdict, as_json, as_text};
+use super::options::CheckForm;
+use super::{Exit, terminal};
 use crate::agent::config::Config;
-use crate::docker::{Docker, DockerConfig};
-use crate::scratch::{MinFree, space_of};
-use crate::units::Memory;
+use crate::docker::Docker;
 
-/// How long each thing may take to answer.
-const LIMIT: Duration = Duration::from_secs(3);
-
-/// Checks one thing after the other and prints a table.
-pub(super) async fn check(config: Config) -> Exit {
-    let mut table = Table::new();
-    table.set_header(["what", "where", "result"]);
-    let mut is_good = true;
-    let mut row = |what: &str, at: String, result: Result<String, String>| {
-        is_good &= result.is_ok();
-        let text = match result {
-            Ok(text) => text,
-            Err(text) => format!("FAILED: {text}"),
-        };
-        table.add_row([what, &at, &text]);
-    };
-    let settings = if config.warnings.is_empty() { "good".to_owned() } else { config.warnings.join("\n") };
-    row("settings", String::new(), Ok(settings));
-    let (root, min_free) = (config.scratch_root, config.min_free);
-    let usable = paths::usable_root(&root).map_or_else(|| room(&root, min_free), Err);
-    row("scratch root", root.display().to_string(), usable);
-    let address = config.docker.address.to_string();
-    match docker(config.docker).await {
-        Ok((text, data_root)) => {
-            row("Docker", address, Ok(text));
-            if data_root.is_dir() {
-                row("Docker's disk", data_root.display().to_string(), room(&data_root, min_free));
-            }
-        }
-        Err(text) => row("Docker", address, Err(text)),
-    }
-    for member in &config.cluster.endpoints {
-        row("etcd", member.to_string(), connects(&member.host, member.port).await);
-    }
-    let port = timeout(LIMIT, tokio::net::TcpListener::bind(("0.0.0.0", config.agent_port))).await;
-    let port = match port {
-        Ok(Ok(_)) => Ok("free".to_owned()),
-        Ok(Err(error)) => Err(format!("{error}; is another agent running?")),
-        Err(_) => Err("did not answer".to_owned()),
-    };
-    row("RPC port", config.agent_port.to_string(), port);
-    println!("{table}");
-    if is_good { Exit::Done } else { Exit::Failed }
-}
-
-/// What is free there, if that is enough for new kernels.
-fn room(path: &Path, min_free: MinFree) -> Result<String, String> {
-    let space = space_of(path).map_err(|error| error.to_string())?;
-    match min_free.lacks(space, false, path) {
-        Some(lacks) => Err(lacks),
-        None => Ok(format!("is usable, {} MiB are free", Memory::from_bytes(space.free_bytes).mib())),
+/// Looks at everything and tells.
+pub(super) async fn check(config: Config, form: CheckForm) -> Exit {
+    let findings = look(config).await;
+    let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Good);
+    let text = if form.json { format!("{:#}\n", as_json(&findings)) } else { as_text(&findings) };
+    terminal::print(&text);
+    match worst {
+        Verdict::Bad => Exit::Failed,
+        Verdict::Doubtful if form.strict => Exit::Failed,
+        Verdict::Doubtful | Verdict::Good => Exit::Done,
     }
 }
 
-/// What it says, and where its files are.
-async fn docker(config: DockerConfig) -> Result<(String, PathBuf), String> {
-    let docker = Docker::open(config);
-    let info = docker.info().await.map_err(|e| e.to_string())?;
-    let images = docker.images().await.map_err(|e| e.to_string())?;
-    let is_kernel = |tag: &String| tag.starts_with(crate::images::PREFIX);
-    let kernels = images.iter().flat_map(|i| &i.tags).filter(|t| is_kernel(t)).count();
-    let text = format!("version {}, {} cores, {kernels} kernel images", info.server_version, info.cpus);
-    Ok((text, info.data_root.into()))
+async fn look(config: Config) -> Vec<Finding> {
+    let docker = Docker::open(config.docker.clone());
+    let manager = cluster::look(&config).shared();
+    let topics: Vec<BoxFuture<'_, Vec<Finding>>> = vec![
+        async { settings(&config.warnings) }.boxed(),
+        docker::look(&docker, &config.docker.address, config.min_free).boxed(),
+        images::look(&docker).boxed(),
+        machine::look(&docker, &config.limits).boxed(),
+        scratch::look(&config.scratch_root, config.min_free).boxed(),
+        async { manager.clone().await.0 }.boxed(),
+        async { address::look(&config, manager.clone().await.1).await }.boxed(),
+        async { ports::look(&config) }.boxed(),
+        firewall::look(&docker).boxed(),
+        async { clock::look(manager.clone().await.1.and_then(|told| told.redis_time)) }.boxed(),
+    ];
+    join_all(topics).await.into_iter().flatten().collect()
 }
 
-async fn connects(host: &str, port: u16) -> Result<String, String> {
-    match timeout(LIMIT, TcpStream::connect((host, port))).await {
-        Ok(Ok(_)) => Ok("takes connections".to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
+/// Values that can't be used have ended the program before.
+fn settings(warnings: &[String]) -> Vec<Finding> {
+    let doubts = warnings.iter().map(|text| Finding::doubtful("settings", "", text, ""));
+    let found: Vec<_> = doubts.collect();
+    if found.is_empty() {
+        vec![Finding::good("settings", "", "good; `backendai-agent config` shows them")]
+    } else {
+        found
     }
 }

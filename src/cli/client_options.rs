@@ -33,13 +33,8 @@ pub struct Call<T: Args> {
 #[derive(Debug, Clone, Args)]
 pub struct AgentArgs {
     /// The agent to talk to
-    #[arg(
-        long,
-        env = "BACKENDAI_AGENT",
-        value_name = "TCP://HOST:PORT",
-        default_value = "tcp://127.0.0.1:6001"
-    )]
-    #[arg(value_parser = wants("tcp://HOST:PORT", HostPort::from_endpoint))]
+    #[arg(long, env = "BACKENDAI_AGENT", value_name = "HOST:PORT", default_value = "127.0.0.1:6001")]
+    #[arg(value_parser = wants("HOST:PORT, with or without tcp://", values::endpoint))]
     pub agent: HostPort,
     /// How long to wait for each answer [default: the manager's limit for the call]
     #[arg(long, value_name = "TIME", value_parser = wants("a time such as 3, 500ms or 10m", patience))]
@@ -129,6 +124,22 @@ pub struct ExecArgs {
     #[arg(long, value_name = "ID", value_parser = wants("a text that is not blank", run_id))]
     pub run_id: Option<RunId>,
     /// The form of the answers: 1 separates stdout and stderr, 2 and 3 keep their order
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub api_version: u8,
+    /// An answer for the code's input(), in order; repeatable. When they are used up, standard input is read
+    #[arg(long = "input", value_name = "TEXT", allow_hyphen_values = true)]
+    pub inputs: Vec<String>,
+}
+
+/// `attach`.
+#[derive(Debug, Clone, Args)]
+pub struct AttachArgs {
+    /// The kernel
+    pub kernel: KernelId,
+    /// The run, as exec shows it
+    #[arg(value_parser = wants("a text that is not blank", run_id))]
+    pub run: RunId,
+    /// The form of the answers, as for exec
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=3))]
     pub api_version: u8,
     /// An answer for the code's input(), in order; repeatable. When they are used up, standard input is read
@@ -262,8 +273,8 @@ pub struct DrainArgs {
 #[derive(Debug, Clone, Args)]
 pub struct EventsArgs {
     /// Listen here in the manager's place instead; nodes/manager/event_addr in etcd tells agents to come here
-    #[arg(long, value_name = "TCP://HOST:PORT", conflicts_with = "socket")]
-    #[arg(value_parser = wants("tcp://HOST:PORT", HostPort::from_endpoint))]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "socket")]
+    #[arg(value_parser = wants("HOST:PORT, with or without tcp://", values::endpoint))]
     pub bind: Option<HostPort>,
     /// End after so many events [default: at ^C]
     #[arg(long, value_name = "N")]

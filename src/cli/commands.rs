@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::terminal::say;
+use super::terminal::{self, say};
 use super::{ClientCommand, CreateArgs, Exit, LogsArgs, RestartArgs, UploadArgs, exec};
 use crate::client::{CallError, Client};
 use crate::ids::KernelId;
@@ -10,6 +10,9 @@ use crate::units::Memory;
 use crate::wire::Value;
 use crate::wire::config::{KernelConfig, Limits, Mount};
 use crate::wire::value;
+
+/// What an agent says of a kernel that it does not have.
+const NOT_RUNNING: &str = "is not running on this agent";
 
 /// Carries one out and prints its answer.
 pub(super) async fn perform(client: &Client, json: bool, command: ClientCommand) -> Result<Exit, CallError> {
@@ -25,6 +28,7 @@ pub(super) async fn perform(client: &Client, json: bool, command: ClientCommand)
             return Ok(Exit::Done);
         }
         ClientCommand::Create(args) => return create(client, json, args).await,
+        ClientCommand::Attach(args) => return exec::attach(client, json, args).await,
         ClientCommand::Exec(args) => return exec::exec(client, json, args).await,
         ClientCommand::Upload(args) => return upload(client, json, args).await,
         ClientCommand::Logs(args) => return logs(client, json, args).await,
@@ -45,7 +49,7 @@ pub(super) async fn perform(client: &Client, json: bool, command: ClientCommand)
             return Ok(Exit::Done);
         }
         ClientCommand::Interrupt(args) => client.call("interrupt_kernel", vec![id(args.kernel)]).await?,
-        ClientCommand::Destroy(args) => client.call("destroy_kernel", vec![id(args.kernel)]).await?,
+        ClientCommand::Destroy(args) => return destroy(client, json, args.kernel).await,
         ClientCommand::Reset(_) => client.call("reset", vec![]).await?,
     };
     say(json, &answer, &as_lines(&answer));
@@ -112,11 +116,25 @@ async fn restart(client: &Client, json: bool, args: RestartArgs) -> Result<Exit,
     Ok(Exit::Done)
 }
 
+/// The agent answers nil also for a kernel that it does not have, as the manager needs it; a person wants to know.
+async fn destroy(client: &Client, json: bool, kernel: KernelId) -> Result<Exit, CallError> {
+    let id = Value::from(kernel.to_string());
+    if let Err(CallError::Remote(error)) = client.call("get_logs", vec![id.clone()]).await
+        && error.args.iter().filter_map(Value::as_str).any(|text| text.contains(NOT_RUNNING))
+    {
+        terminal::complain(&format!("this agent has no kernel {kernel}; it may have ended"));
+        return Ok(Exit::Failed);
+    }
+    let answer = client.call("destroy_kernel", vec![id]).await?;
+    say(json, &answer, &as_lines(&answer));
+    Ok(Exit::Done)
+}
+
 async fn upload(client: &Client, json: bool, args: UploadArgs) -> Result<Exit, CallError> {
     let data = match tokio::fs::read(&args.file).await {
         Ok(data) => data,
         Err(error) => {
-            eprintln!("backendai-agent: could not read {}: {error}", args.file.display());
+            terminal::complain(&format!("could not read {}: {error}", args.file.display()));
             return Ok(Exit::Failed);
         }
     };

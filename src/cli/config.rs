@@ -5,11 +5,11 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::options::{AgentOpts, ClusterOpts, KernelOpts, ObservingOpts, S3Opts};
-use crate::agent::config::{Config, RpcConfig};
+use crate::agent::config::{Changeable, Config, RpcConfig};
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
-use crate::images::Registry;
+use crate::images::{Registry, Updates};
 use crate::kernel::KernelsConfig;
 use crate::resources::{CoreChoice, NodeLimits};
 use crate::scratch::{S3Config, S3Keys};
@@ -20,7 +20,7 @@ const STATSD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8125
 
 /// What `opts` mean.
 pub(super) fn config(opts: AgentOpts) -> Config {
-    let AgentOpts { cluster, kernels, resources, s3, observing, tuning } = opts;
+    let AgentOpts { file: _, cluster, kernels, resources, s3, observing, tuning } = opts;
     let warnings = warnings(&kernels, &s3, &observing);
     let ClusterOpts {
         namespace,
@@ -53,7 +53,6 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         },
         kernels: KernelsConfig {
             create_deadline: limit(kernels.create_deadline),
-            idle_timeout: limit(kernels.idle_timeout),
             enforce_exec_timeout: kernels.enforce_exec_timeout,
             debug_kernel: kernels.debug_kernel,
             pids_limit: Some(kernels.kernel_pids_limit).filter(|limit| *limit > 0),
@@ -62,9 +61,14 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             reconcile_every: tuning.reconcile_interval,
         },
         stop_kernels_on_exit: kernels.stop_kernels_on_exit,
-        auto_update_images: kernels.auto_update_images,
-        registry: Registry { address: kernels.docker_registry, docker_config: kernels.docker_config },
-        remove_old_images: kernels.remove_old_images,
+        changeable: Changeable {
+            idle_timeout: limit(kernels.idle_timeout),
+            updates: Updates {
+                are_on: kernels.auto_update_images,
+                registry: Registry { address: kernels.docker_registry, docker_config: kernels.docker_config },
+                remove_old: kernels.remove_old_images,
+            },
+        },
         s3: s3_config(s3),
         metrics_addr: observing.metrics_addr,
         socket: observing.socket.clone().unwrap_or_default(),
@@ -114,6 +118,7 @@ fn telemetry(opts: ObservingOpts) -> TelemetryConfig {
             (false, false) => Verbosity::Normal,
         },
         filter: opts.log_filter,
+        format: opts.log_format,
         log_file: opts.log_file.map(|path| LogFile { path, rotation }),
         journal_stream: std::env::var("JOURNAL_STREAM").ok(),
         no_colour: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::screen::Screen;
 use crate::address::HostPort;
 use crate::agent;
-use crate::agent::config::Config;
+use crate::agent::config::{Changeable, Config};
 use crate::dev::{Neighbours, Stored};
 use crate::telemetry::Telemetry;
 use crate::wire::event::HeardEvent;
@@ -27,7 +27,7 @@ const PORT: &str = "6021";
 /// `dev`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DevArgs {
-    /// Options of `run`, such as --debug or --agent-port 7000; neither the environment nor a file of settings is read
+    /// Options of `run`, such as --debug or --agent-port 7000; neither the environment nor the usual file of settings is read
     #[arg(value_name = "OPTIONS OF RUN", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) options: Vec<OsString>,
 }
@@ -70,6 +70,11 @@ impl DevArgs {
         config
     }
 
+    /// Whether a file of settings is named; the usual one is not this agent's.
+    pub(super) fn names_a_file(&self) -> bool {
+        self.has("--config")
+    }
+
     fn has(&self, flag: &str) -> bool {
         self.options.iter().filter_map(|option| option.to_str()).any(|option| {
             option.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
@@ -85,6 +90,7 @@ fn root(home: Option<PathBuf>) -> PathBuf {
 /// Runs the agent and what it needs until `stop`.
 pub(super) async fn run(
     mut config: Config,
+    changes: watch::Receiver<Changeable>,
     telemetry: &Telemetry,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -100,7 +106,7 @@ pub(super) async fn run(
 
     let screen = Screen::new(&config, etcd, redis, program());
     let shown = tokio::spawn(show(screen, events, stored, end.clone()));
-    let ended = Box::pin(agent::run(config, telemetry, stop)).await;
+    let ended = Box::pin(agent::run(config, changes, telemetry, stop)).await;
     end.cancel();
     tracker.close();
     tracker.wait().await;

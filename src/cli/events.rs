@@ -1,8 +1,6 @@
 //! `events`: what an agent tells its manager, from the agent itself, or in the manager's place (`--bind`).
 
-use std::io::Write;
-
-use super::{EventsArgs, Exit};
+use super::{EventsArgs, Exit, terminal};
 use crate::address::HostPort;
 use crate::client::LocalError;
 use crate::wire::event::{HeardEvent, readable};
@@ -30,10 +28,7 @@ pub(super) async fn follow(args: EventsArgs) -> Result<Exit, LocalError> {
             let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
             format!("{} {} {}", text("event"), text("agent"), args.join(" "))
         };
-        // Whoever reads may be gone; then there is nobody to print for.
-        if writeln!(std::io::stdout(), "{line}").is_err() {
-            return Ok(Exit::Done);
-        }
+        terminal::print(&format!("{line}\n"));
         left = left.map(|n| n - 1);
     }
     Ok(Exit::Done)
@@ -49,17 +44,14 @@ pub(super) async fn listen(args: EventsArgs, at: &HostPort) -> Result<Exit, List
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
         };
         let Some(heard) = HeardEvent::decode(&frames) else {
-            eprintln!("backendai-agent: {} frames that are no event", frames.len());
+            terminal::complain(&format!("{} frames that are no event", frames.len()));
             continue;
         };
         if args.no_heartbeats && heard.name == "instance_heartbeat" {
             continue;
         }
         let line = if args.local.json { heard.to_json().to_string() } else { as_text(&heard) };
-        // Whoever reads may be gone; then there is nobody to print for.
-        if writeln!(std::io::stdout(), "{line}").is_err() {
-            return Ok(Exit::Done);
-        }
+        terminal::print(&format!("{line}\n"));
         left = left.map(|n| n - 1);
     }
     Ok(Exit::Done)

@@ -11,20 +11,34 @@ pub enum Exit {
     Failed,
     /// 2: wrong usage or settings; nothing was begun.
     Usage,
-    /// 3: no answer from the agent.
+    /// 3: no agent there, or no answer from it.
     NoAnswer,
-    /// `exec`: the code's own exit code.
+    /// 130: ^C left a run that goes on.
+    Left,
+    /// 141: whoever read the output has gone, as shells show it for other programs.
+    Unread,
+    /// `exec` and `attach`: the code's own exit code.
     Code(u8),
+}
+
+impl Exit {
+    /// As the shell sees it.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NoAnswer => 3,
+            Self::Left => 130,
+            Self::Unread => 141,
+            Self::Code(code) => code,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::NoAnswer => 3,
-            Exit::Code(code) => code,
-        })
+        Self::from(exit.number())
     }
 }

@@ -1,14 +1,14 @@
 //! The commands that look at a running agent of this machine, and those that drain it.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client_options::{DrainArgs, LocalArgs, TopArgs};
-use super::{Exit, LocalCommand};
+use super::{Exit, LocalCommand, terminal};
 use crate::client::{LocalAgent, LocalError};
 use crate::status::{Kernel, Status};
 
@@ -57,7 +57,7 @@ fn print(json: bool, status: &Status, text: &str) {
 
 /// Whoever reads may be gone; then there is nobody to print for.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    terminal::print(&format!("{}\n", text.trim_end()));
 }
 
 async fn top(args: TopArgs) -> Result<Exit, LocalError> {
@@ -90,7 +90,7 @@ async fn drain(args: DrainArgs) -> Result<Exit, LocalError> {
     let mut told = usize::MAX;
     while args.wait && !status.kernels.is_empty() {
         if std::mem::replace(&mut told, status.kernels.len()) != told {
-            eprintln!("waiting for {told} kernels to end");
+            terminal::note(&format!("waiting for {told} kernels to end"));
         }
         let next = async {
             sleep(EVERY).await;

@@ -14,8 +14,8 @@ use clap::{Args, Command, Subcommand};
 use url::Url;
 
 use super::client_options::{
-    Call, CompleteArgs, CompletionsArgs, CreateArgs, DrainArgs, EventsArgs, ExecArgs, KernelArgs, LocalArgs,
-    LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, TopArgs, UploadArgs,
+    AttachArgs, Call, CompleteArgs, CompletionsArgs, CreateArgs, DrainArgs, EventsArgs, ExecArgs, KernelArgs,
+    LocalArgs, LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, TopArgs, UploadArgs,
 };
 use super::dev::DevArgs;
 use super::paths;
@@ -27,12 +27,18 @@ use crate::ids::InstanceId;
 use crate::resources::{CoreList, GpuList, ShmSize};
 use crate::scratch::{Acl, KeyPrefix, MinFree};
 use crate::secret::Secret;
-use crate::telemetry::{LogFilter, SentryDsn};
+use crate::telemetry::{LogFilter, LogFormat, SentryDsn};
 use crate::units::Memory;
 
 const TENTH: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The flag that names the file of settings, and can't stand in it.
+pub(super) const FILE: &str = "config";
+
+/// The file of settings when nobody names one.
+pub(super) const DEFAULT_FILE: &str = "/etc/backendai-agent/agent.toml";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,11 +52,13 @@ Examples:
   backendai-agent exec KERNEL 'print(1 + 1)'
       Try an agent on this machine without a manager.
 
-A flag beats its environment variable, which beats the default; an empty variable counts as not set.
+A flag beats its environment variable, which beats the file of settings, which beats the default; an empty variable
+counts as not set. `backendai-agent config` shows what came of it, and from where.
 Times are seconds (90, 0.5) or have a unit: 250ms, 90s, 10m, 12h, 7d. Switches are set by 1, true, yes or on.
 Keys are better set in the environment: ps shows the flags of every process.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no answer from the agent; exec: the code's own.";
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 no agent there or no answer; exec and attach: the code's own, or
+130 where ^C left a run that goes on; 141 where whoever read the output has gone.";
 
 const ABOUT: &str = "Runs the kernels (Docker containers) of a Backend.AI cluster on this machine.";
 const LONG_ABOUT: &str = "Without a command it runs the agent until SIGTERM or SIGINT.";
@@ -83,17 +91,22 @@ pub(super) enum Action {
     /// Run the agent (also without this word)
     #[command(allow_negative_numbers = true)]
     Run(Box<AgentOpts>),
-    /// Check the settings and reach everything that the agent needs, then end
+    /// Look whether everything that the agent needs is there and set up well; ends with 1 where something must be mended
     #[command(allow_negative_numbers = true)]
-    Check(Box<AgentOpts>),
+    Check(Box<CheckArgs>),
     /// Try an agent with nothing but Docker: etcd, Redis and the manager's ear come along, on this machine only
     Dev(DevArgs),
+    /// Show every setting as it would be used, and where it comes from; secrets stay hidden
+    #[command(allow_negative_numbers = true)]
+    Config(Box<ConfigArgs>),
     /// Ask an agent whether it is there
     Ping(Call<PingArgs>),
     /// Create a kernel
     Create(Call<CreateArgs>),
     /// Run code in a kernel, show its output, and end with its exit code
     Exec(Call<ExecArgs>),
+    /// Follow a run that goes on, as exec does: after ^C, a lost connection or from elsewhere
+    Attach(Call<AttachArgs>),
     /// Ask a kernel for completions
     Complete(Call<CompleteArgs>),
     /// Interrupt what a kernel is running
@@ -126,9 +139,41 @@ pub(super) enum Action {
     Man(ManArgs),
 }
 
+/// `check`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) agent: AgentOpts,
+    #[command(flatten)]
+    pub(super) form: CheckForm,
+}
+
+/// How `check` tells what it found.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct CheckForm {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// End with 1 also where something may only surprise
+    #[arg(long)]
+    pub(super) strict: bool,
+}
+
+/// `config`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ConfigArgs {
+    #[command(flatten)]
+    pub(super) agent: AgentOpts,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 /// The agent's settings.
 #[derive(Debug, Clone, Args)]
 pub(super) struct AgentOpts {
+    #[command(flatten)]
+    pub(super) file: FileOpts,
     #[command(flatten)]
     pub(super) cluster: ClusterOpts,
     #[command(flatten)]
@@ -141,6 +186,16 @@ pub(super) struct AgentOpts {
     pub(super) observing: ObservingOpts,
     #[command(flatten)]
     pub(super) tuning: TuningOpts,
+}
+
+/// Where settings stand that neither flags nor the environment have.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings from a file")]
+pub(super) struct FileOpts {
+    /// A file of settings in TOML; its keys are the flags without their dashes. The default need not be there
+    #[arg(long = FILE, env = "BACKEND_CONFIG", value_name = "FILE")]
+    #[arg(default_value = DEFAULT_FILE)]
+    pub(super) config: PathBuf,
 }
 
 /// Finding the manager, and being found.
@@ -195,7 +250,7 @@ pub(super) struct KernelOpts {
     #[arg(long, env = "DOCKER_HOST", value_name = "URL", default_value = crate::docker::DEFAULT_HOST)]
     pub(super) docker_host: EngineAddress,
     /// End a kernel that was unused for so long; 0 = never
-    #[arg(long, value_name = "TIME", default_value = "600")]
+    #[arg(long, env = "BACKEND_IDLE_TIMEOUT", value_name = "TIME", default_value = "600")]
     #[arg(value_parser = wants("a time such as 600, 10m or 1h; 0 switches it off", values::duration_or_off))]
     pub(super) idle_timeout: Duration,
     /// Roll a create back that takes longer (the manager waits for 3 s); 0 = never
@@ -235,7 +290,7 @@ pub(super) struct KernelOpts {
     #[arg(long, env = "DEBUG_KERNEL", value_name = "DIR", value_parser = paths::debug_kernel)]
     pub(super) debug_kernel: Option<PathBuf>,
     /// Accepted for old command lines; has no effect
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "BACKEND_KERNEL_ALIASES", value_name = "FILE")]
     pub(super) kernel_aliases: Option<PathBuf>,
 }
 
@@ -319,6 +374,9 @@ pub(super) struct ObservingOpts {
     /// Levels by target instead, such as warn,backendai_agent::kernel=trace
     #[arg(long, env = "RUST_LOG", value_name = "FILTER")]
     pub(super) log_filter: Option<LogFilter>,
+    /// The form of lines on stderr: text, json, or journal (priorities, no time) [default: journal under systemd, else text]
+    #[arg(long, env = "BACKEND_LOG_FORMAT", value_name = "FORMAT")]
+    pub(super) log_format: Option<LogFormat>,
     /// Write JSON lines to this file, too; old ones get .1, .2 …
     #[arg(long, env = "BACKEND_LOG_FILE", value_name = "FILE", value_parser = paths::log_file)]
     pub(super) log_file: Option<PathBuf>,

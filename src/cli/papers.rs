@@ -1,14 +1,13 @@
 //! `completions` and `man`: what a package installs beside the binary, made by the binary itself, so that it is always of
 //! the version that runs.
 
-use std::io::Write;
 use std::path::Path;
 
 use clap::Command;
 use clap_mangen::Man;
 
 use super::client_options::{CompletionsArgs, ManArgs};
-use super::{Exit, options};
+use super::{Exit, options, terminal};
 
 /// The section of manuals for what runs a machine.
 const SECTION: &str = "8";
@@ -17,10 +16,8 @@ const SECTION: &str = "8";
 pub(super) fn completions(args: &CompletionsArgs) -> Exit {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut whole(), "backendai-agent", &mut script);
-    match std::io::stdout().write_all(&script) {
-        Ok(()) => Exit::Done,
-        Err(error) => failed(&format!("could not write the completions: {error}")),
-    }
+    terminal::print(&String::from_utf8_lossy(&script));
+    Exit::Done
 }
 
 /// Writes a page for the agent and one for each of its commands.
@@ -28,7 +25,10 @@ pub(super) fn man(args: &ManArgs) -> Exit {
     let directory = &args.directory;
     match pages(directory) {
         Ok(()) => Exit::Done,
-        Err(error) => failed(&format!("could not write the pages to {}: {error}", directory.display())),
+        Err(error) => {
+            terminal::complain(&format!("could not write the pages to {}: {error}", directory.display()));
+            Exit::Failed
+        }
     }
 }
 
@@ -55,9 +55,4 @@ fn whole() -> Command {
     let mut command = options::command(&[]);
     command.build();
     command
-}
-
-fn failed(text: &str) -> Exit {
-    eprintln!("backendai-agent: {text}");
-    Exit::Failed
 }

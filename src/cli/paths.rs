@@ -1,6 +1,7 @@
 //! Paths among the settings: made absolute, and looked at, whether the file system agrees to them. The one part of
 //! reading settings that looks at the machine; it changes nothing there.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -49,6 +50,13 @@ pub(super) fn log_file(text: &str) -> Result<PathBuf, String> {
             .map(|advice| format!("its directory {advice}"))
             .or_else(|| path.exists().then(|| writable(path)).flatten())
     })
+}
+
+/// What to do about a file of settings that holds the secret of this key and that everybody may read.
+pub(super) fn is_open(path: &Path, key: &str) -> Option<String> {
+    let mode = path.metadata().ok()?.permissions().mode();
+    let path = path.display();
+    (mode & 0o007 != 0).then(|| format!("{path} holds {key} and may be read by everybody: chmod 640 {path}"))
 }
 
 /// The absolute path, unless something is wrong with it.
@@ -136,6 +144,18 @@ mod tests {
         check(log_file, &file, None);
         check(log_file, dir.path(), Some("is a directory"));
         check(log_file, &dir.path().join("none/agent.log"), Some("its directory does not exist"));
+    }
+
+    #[test]
+    fn a_file_with_a_secret_is_for_few() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("agent.toml");
+        fs::write(&file, "").unwrap();
+        for (mode, told) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let warning = is_open(&file, "raven-uri");
+            assert_eq!(warning.is_some(), told, "{mode:o} {warning:?}");
+        }
     }
 
     #[test]

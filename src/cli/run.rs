@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{AgentArgs, ClientCommand, Command, Exit, commands, dev, events, local, papers, signals};
+use super::reload::Reload;
+use super::{
+    AgentArgs, ClientCommand, Command, Effective, Exit, Settings, commands, dev, events, local, papers,
+    signals, terminal,
+};
 use crate::agent;
-use crate::agent::config::Config;
 use crate::client::{CallError, Client, LocalError};
 use crate::telemetry::{self, Telemetry};
 
@@ -19,9 +23,10 @@ pub fn run(command: Command) -> Exit {
     // One provider for every TLS connection of the process; a second install could only be of the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command {
-        Command::Run(config) => run_agent(*config, false),
-        Command::Dev(config) => run_agent(*config, true),
-        Command::Check(config) => blocking(super::check::check(*config)),
+        Command::Run(settings) => run_agent(*settings, false),
+        Command::Dev(settings) => run_agent(*settings, true),
+        Command::Check(settings, form) => blocking(super::check::check(settings.config, form)),
+        Command::Config(settings, json) => show(&settings.effective, json),
         Command::Completions(args) => papers::completions(&args),
         Command::Man(args) => papers::man(&args),
         Command::Client(args, command) => blocking(run_client(args, command)),
@@ -33,26 +38,37 @@ pub fn run(command: Command) -> Exit {
     }
 }
 
+fn show(effective: &Effective, json: bool) -> Exit {
+    let text = if json { format!("{:#}\n", effective.as_json()) } else { effective.as_toml() };
+    terminal::print(&text);
+    Exit::Done
+}
+
 fn blocking(future: impl Future<Output = Exit>) -> Exit {
     match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let exit = runtime.block_on(future);
+            // Threads that hang in a system call must not keep the process.
+            runtime.shutdown_background();
+            exit
+        }
         Err(error) => {
-            eprintln!("backendai-agent: could not start the runtime: {error}");
+            terminal::complain(&format!("could not start the runtime: {error}"));
             Exit::Failed
         }
     }
 }
 
 /// Runs the agent, with all that it needs around it if it `is_dev`.
-fn run_agent(config: Config, is_dev: bool) -> Exit {
-    let telemetry = match telemetry::init(&config.telemetry) {
+fn run_agent(settings: Settings, is_dev: bool) -> Exit {
+    let telemetry = match telemetry::init(&settings.config.telemetry) {
         Ok(telemetry) => Arc::new(telemetry),
         Err(error) => {
-            eprintln!("backendai-agent: {:#}", anyhow::Error::from(error));
+            terminal::complain(&format!("{:#}", anyhow::Error::from(error)));
             return Exit::Failed;
         }
     };
-    let ended = live(config, is_dev, &telemetry);
+    let ended = live(settings, is_dev, &telemetry);
     if let Err(error) = &ended {
         tracing::error!("giving up: {error:#}");
     }
@@ -62,18 +78,22 @@ fn run_agent(config: Config, is_dev: bool) -> Exit {
 }
 
 /// The agent's whole life.
-fn live(config: Config, is_dev: bool, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
+fn live(settings: Settings, is_dev: bool, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
+    let Settings { config, effective } = settings;
     let runtime = tokio::runtime::Runtime::new().context("could not start the runtime")?;
     raise_descriptor_limit();
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         // Ends of kernels may take their time where they are asked for.
         let is_limited = !config.stop_kernels_on_exit;
-        signals::listen(stop.clone(), is_limited, telemetry).context("could not listen for signals")?;
+        let (changes, changeable) = watch::channel(config.changeable.clone());
+        let reload = Reload::new(effective, changes, Arc::clone(telemetry));
+        signals::listen(stop.clone(), is_limited, telemetry, reload)
+            .context("could not listen for signals")?;
         if is_dev {
-            return Box::pin(dev::run(config, telemetry, stop)).await;
+            return Box::pin(dev::run(config, changeable, telemetry, stop)).await;
         }
-        Box::pin(agent::run(config, telemetry, stop)).await.map_err(anyhow::Error::from)
+        Box::pin(agent::run(config, changeable, telemetry, stop)).await.map_err(anyhow::Error::from)
     });
     // Threads that hang in a system call (a dead network file system) must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -86,7 +106,7 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, limit = ?limit.current, "could not raise the limit of open files");
+        tracing::warn!(%error, limit = limit.current, "could not raise the limit of open files");
     }
 }
 
@@ -99,7 +119,7 @@ async fn run_client(args: AgentArgs, command: ClientCommand) -> Exit {
 fn shown(result: Result<Exit, CallError>) -> Exit {
     match result {
         Ok(exit) => exit,
-        Err(error @ CallError::NoAnswer { .. }) => {
+        Err(error) if error.is_absence() => {
             failed(error);
             Exit::NoAnswer
         }
@@ -120,6 +140,6 @@ fn local_shown(result: Result<Exit, LocalError>) -> Exit {
 }
 
 fn failed(error: impl Into<anyhow::Error>) -> Exit {
-    eprintln!("backendai-agent: {:#}", error.into());
+    terminal::complain(&format!("{:#}", error.into()));
     Exit::Failed
 }

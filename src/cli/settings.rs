@@ -1,14 +1,36 @@
-//! Every bad value in one report. The command line's library stops at the first, so it is asked again, with the
-//! setting in question taking anything, until all is read.
+//! Flags, then the environment, then the file, then the defaults; and every bad value in one report. The command line's
+//! library knows no files: what the file says, and nobody before it, is put behind the line as if it had been typed.
+//! The library also stops at the first bad value, so it is asked again, with the setting in question taking anything,
+//! until all is read.
 
 use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{FalseyValueParser, Resettable};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::report::{ConfigErrors, Origin, Problem, Refusal};
+use super::file::{self, Entry, SettingsFile, Value};
+use super::report::{ConfigErrors, Origin, Problem, Refusal, Shown};
+use super::{inventory, options};
+
+/// What was typed, set and written, before its types.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// As the library has it; what comes from the file looks typed.
+    pub(super) matches: ArgMatches,
+    /// The command that it belongs to.
+    pub(super) command: Command,
+    /// What the file decided.
+    pub(super) from_file: Vec<Entry>,
+    /// The file that was read; `None` where the default isn't there, and for commands without settings.
+    pub(super) file: Option<PathBuf>,
+}
+
+/// Reads a file, for [`read`].
+pub(super) type Load<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// A value that its setting does not take.
 struct Bad {
@@ -22,29 +44,117 @@ struct Bad {
     variable: Option<String>,
 }
 
-/// What was typed, or all that is wrong with it.
-pub(super) fn read(mut command: Command, args: &[OsString]) -> Result<ArgMatches, Refusal> {
+/// What was typed, set and written, or all that is wrong with it.
+pub(super) fn read(mut command: Command, args: &[OsString], load: Load<'_>) -> Result<Reading, Refusal> {
     // Only then do arguments know how the library shows them.
     command.build();
     let mut bad: Vec<Bad> = Vec::new();
+    let mut matches = patiently(&mut command, args, &mut bad)?;
+    let (found, file) = match file_of(&command, &matches) {
+        Some((path, is_named)) => open(&path, is_named, load),
+        None => (SettingsFile::default(), None),
+    };
+    let mut from_file = found.entries;
+    from_file.retain(|entry| is_free(own(&command, &matches).1, &entry.key));
+    let typed: Vec<_> = from_file.iter().filter_map(as_typed).collect();
+    if !typed.is_empty() {
+        matches = patiently(&mut command, &[args, &typed].concat(), &mut bad)?;
+    }
+    let (own_command, own_matches) = own(&command, &matches);
+    let mut problems = report(own_command, own_matches, &from_file, &bad);
+    problems.extend(found.problems);
+    if problems.is_empty() {
+        let command = own_command.clone();
+        Ok(Reading { matches, command, from_file, file })
+    } else {
+        Err(ConfigErrors { problems }.into())
+    }
+}
+
+/// Asks until all is read; what is bad is added to `bad`, and its setting takes anything from then on.
+fn patiently(
+    command: &mut Command,
+    args: &[OsString],
+    bad: &mut Vec<Bad>,
+) -> Result<ArgMatches, clap::Error> {
     loop {
         let error = match command.clone().try_get_matches_from(args) {
-            Ok(matches) if bad.is_empty() => return Ok(matches),
-            Ok(matches) => return Err(report(&command, &matches, &bad).into()),
+            Ok(matches) => return Ok(matches),
             Err(error) => error,
         };
-        let found = if error.kind() == ErrorKind::InvalidUtf8 { no_text(&command) } else { Bad::of(&error) };
+        let found = if error.kind() == ErrorKind::InvalidUtf8 { no_text(command) } else { Bad::of(&error) };
         match found {
             Some(found) if bad.iter().all(|known| known.arg != found.arg) => {
-                command = if found.variable.is_some() {
-                    without_variables(command, &|arg| arg.to_string() == found.arg)
+                *command = if found.variable.is_some() {
+                    without_variables(command.clone(), &|arg| arg.to_string() == found.arg)
                 } else {
-                    taking_anything(command, &found.arg)
+                    taking_anything(command.clone(), &found.arg)
                 };
                 bad.push(found);
             }
-            _ => return Err(error.into()),
+            _ => return Err(error),
         }
+    }
+}
+
+/// The subcommand, where there is one.
+fn own<'a>(command: &'a Command, matches: &'a ArgMatches) -> (&'a Command, &'a ArgMatches) {
+    let sub = matches.subcommand().and_then(|(name, sub)| Some((command.find_subcommand(name)?, sub)));
+    sub.unwrap_or((command, matches))
+}
+
+/// The file of settings, and whether somebody named it; `None` for a command without.
+fn file_of(command: &Command, matches: &ArgMatches) -> Option<(PathBuf, bool)> {
+    let (command, matches) = own(command, matches);
+    command.get_arguments().find(|arg| arg.get_id() == options::FILE)?;
+    let path = matches.get_raw(options::FILE)?.next_back()?;
+    Some((path.into(), matches.value_source(options::FILE) != Some(ValueSource::DefaultValue)))
+}
+
+fn open(path: &Path, is_named: bool, load: Load<'_>) -> (SettingsFile, Option<PathBuf>) {
+    match load(path) {
+        Ok(text) => (file::read(path, &text, &inventory::settings()), Some(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => (SettingsFile::default(), None),
+        Err(error) => {
+            let name = format!("--{}", options::FILE);
+            let shown = Shown::of(&path.to_string_lossy(), false);
+            let advice = format!("cannot be read: {error}");
+            let problems = vec![Problem::new(name, Origin::Flag, shown, &advice)];
+            (SettingsFile { problems, ..SettingsFile::default() }, None)
+        }
+    }
+}
+
+/// Whether neither a flag nor a variable sets it.
+fn is_free(matches: &ArgMatches, key: &str) -> bool {
+    // The ids are the fields' names.
+    matches!(matches.value_source(&id(key)), None | Some(ValueSource::DefaultValue))
+}
+
+/// The id of the setting of this key.
+pub(super) fn id(key: &str) -> String {
+    key.replace('-', "_")
+}
+
+/// `None` where there is no way to type it, which is a switch that is off.
+fn as_typed(entry: &Entry) -> Option<OsString> {
+    match &entry.value {
+        Value::Switch(on) => on.then(|| format!("--{}", entry.key).into()),
+        Value::Text(text) => Some(format!("--{}={text}", entry.key).into()),
+    }
+}
+
+/// Where the value of an argument comes from.
+pub(super) fn origin(matches: &ArgMatches, from_file: &[Entry], arg: &Arg) -> Origin {
+    if let Some(entry) = from_file.iter().find(|entry| Some(entry.key.as_str()) == arg.get_long()) {
+        return Origin::File(entry.place.clone());
+    }
+    match (matches.value_source(arg.get_id().as_str()), arg.get_env()) {
+        (Some(ValueSource::EnvVariable), Some(variable)) => {
+            Origin::Env(variable.to_string_lossy().into_owned())
+        }
+        (Some(ValueSource::CommandLine), _) => Origin::Flag,
+        _ => Origin::Default,
     }
 }
 
@@ -104,22 +214,21 @@ impl Bad {
     }
 }
 
-fn report(command: &Command, matches: &ArgMatches, bad: &[Bad]) -> ConfigErrors {
-    let sub = matches.subcommand().and_then(|(name, sub)| Some((command.find_subcommand(name)?, sub)));
-    let (command, matches) = sub.unwrap_or((command, matches));
-    // In the order of `--help`.
-    let problems = command.get_arguments().filter_map(|arg| {
+/// In the order of `--help`.
+fn report(command: &Command, matches: &ArgMatches, from_file: &[Entry], bad: &[Bad]) -> Vec<Problem> {
+    let problem = |arg: &Arg| {
         let Bad { value, advice, variable: found, .. } = bad.iter().find(|bad| bad.arg == arg.to_string())?;
         let name = arg.get_long().map_or_else(|| arg.to_string(), |long| format!("--{long}"));
-        let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
-        let origin = match (matches.value_source(arg.get_id().as_str()), variable, found) {
-            (_, _, Some(variable)) => Origin::Env(variable.clone()),
-            (Some(ValueSource::EnvVariable), Some(variable), None) => Origin::Env(variable),
-            _ => Origin::Flag,
+        let origin = match (found, origin(matches, from_file, arg)) {
+            (Some(variable), _) => Origin::Env(variable.clone()),
+            (None, Origin::Default) => Origin::Flag,
+            (None, origin) => origin,
         };
-        Some(Problem::new(name, origin, value, arg.is_hide_env_values_set(), advice))
-    });
-    ConfigErrors { problems: problems.collect() }
+        let name =
+            if matches!(origin, Origin::File(_)) { name.trim_start_matches('-').to_owned() } else { name };
+        Some(Problem::new(name, origin, Shown::of(value, arg.is_hide_env_values_set()), advice))
+    };
+    command.get_arguments().filter_map(problem).collect()
 }
 
 #[cfg(test)]

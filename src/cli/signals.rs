@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::reload::Reload;
 use crate::telemetry::Telemetry;
 
 /// The stop has limits for each of its steps, which stay below this together; a disk or a log that hangs has none.
@@ -52,16 +53,17 @@ impl Requests {
 }
 
 /// Listens for signals from now on: the first `SIGTERM` or `SIGINT` cancels `stop`, and where `is_limited` ends the
-/// process when the stop hangs; a later one ends the process at once.
+/// process when the stop hangs; a later one ends the process at once. `SIGHUP` has the settings read anew.
 pub(super) fn listen(
     stop: CancellationToken,
     is_limited: bool,
     telemetry: &Arc<Telemetry>,
+    reload: Reload,
 ) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let telemetry = Arc::clone(telemetry);
+    let (telemetry, reload) = (Arc::clone(telemetry), Arc::new(reload));
     tokio::spawn(async move {
         let mut requests = Requests::default();
         loop {
@@ -69,7 +71,9 @@ pub(super) fn listen(
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
                 _ = hangup.recv() => {
-                    tracing::info!("SIGHUP: nothing is reloaded; restart the agent to change settings");
+                    let reload = Arc::clone(&reload);
+                    // In a thread of its own: a path among the settings may hang, and the next signal may be to stop.
+                    tokio::task::spawn_blocking(move || reload.reload());
                     continue;
                 }
             };

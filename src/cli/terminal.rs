@@ -1,21 +1,46 @@
 //! What the commands print, and what they read from standard input.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 
+use super::Exit;
 use crate::wire::{Value, value};
 
 /// Prints an answer for a person or for a program.
 pub(super) fn say(json: bool, answer: &Value, text: &str) {
     let line = if json { value::to_json(answer).to_string() } else { text.to_owned() };
-    // Whoever reads may be gone; then there is nobody to print for.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    print(&format!("{line}\n"));
+}
+
+/// Prints what ends in line breaks itself. Whoever read may have gone, as `head` does; then there is nobody to go on for.
+pub(super) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if printed.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        std::process::exit(Exit::Unread.number().into());
+    }
+}
+
+/// A line beside the output.
+pub(super) fn note(text: &str) {
+    // The work goes on without it.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// The code's own words on stderr.
+pub(super) fn print_beside(text: &str) {
+    let _ = write!(std::io::stderr(), "{text}");
+}
+
+/// What did not work.
+pub(super) fn complain(text: &str) {
+    note(&format!("backendai-agent: {text}"));
 }
 
 /// All of standard input, for `exec -`.
 pub(super) fn standard_input() -> std::io::Result<String> {
     let mut text = String::new();
     if std::io::stdin().is_terminal() {
-        eprintln!("reading code from the terminal; end with ^D");
+        note("reading code from the terminal; end with ^D");
     }
     std::io::stdin().read_to_string(&mut text)?;
     Ok(text)

@@ -17,9 +17,14 @@ pub(super) fn hermetic(args: &[OsString]) -> clap::Command {
     without_variables(options::command(args))
 }
 
+/// No file of settings is there.
+pub(super) fn no_file(_: &std::path::Path) -> std::io::Result<String> {
+    Err(std::io::ErrorKind::NotFound.into())
+}
+
 fn parsed(line: &[&str]) -> Result<Command, Refusal> {
     let args = args(line);
-    read(hermetic(&args), &args)
+    read(hermetic(&args), &args, &no_file)
 }
 
 fn shown(line: &[&str]) -> String {
@@ -39,7 +44,7 @@ fn without_a_command_the_agent_runs() {
     let root = root.path().to_str().unwrap();
     assert!(matches!(parsed(&["--scratch-root", root]), Ok(Command::Run(_))));
     assert!(matches!(parsed(&["run", "--scratch-root", root, "-v"]), Ok(Command::Run(_))));
-    assert!(matches!(parsed(&["check", "--scratch-root", root]), Ok(Command::Check(_))));
+    assert!(matches!(parsed(&["check", "--scratch-root", root]), Ok(Command::Check(..))));
 }
 
 #[test]
@@ -94,6 +99,8 @@ fn client_commands() {
     assert!(exec.contains("code: Some(\"-\")") && exec.contains("inputs: [\"1\", \"-2\"]"), "{exec}");
     assert!(shown(&["exec", kernel, "print(1)"]).contains("api_version: 3"));
     assert!(shown(&["events", "--bind", "tcp://h:5002", "--count", "2"]).contains("port: 5002"));
+    assert!(shown(&["ping", "--agent", "h:1"]).contains("host: \"h\", port: 1"), "tcp:// is optional");
+    assert!(shown(&["attach", kernel, "r-1"]).contains("r-1"));
     assert!(shown(&["upload", kernel, "a.txt", "--as", "d/b.txt"]).contains("Some(\"d/b.txt\")"));
     for line in [
         vec!["create"],
@@ -103,7 +110,8 @@ fn client_commands() {
         vec!["create", "--lang", "x", "--gpu", "nan"],
         vec!["exec", kernel, "1", "--api-version", "4"],
         vec!["ping", "--count", "0"],
-        vec!["ping", "--agent", "h:1"],
+        vec!["ping", "--agent", "http://h:1"],
+        vec!["attach", kernel],
     ] {
         assert!(parsed(&line).is_err(), "{line:?}");
     }

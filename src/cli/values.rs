@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::address;
+use crate::address::{self, HostPort};
 use crate::agent::config::SocketPlace;
 use crate::scratch::Acl;
 use crate::secret::Secret;
@@ -77,6 +77,11 @@ where
 pub(super) fn name(text: &str) -> Option<String> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     (!text.is_empty() && !text.contains(odd)).then(|| text.to_owned())
+}
+
+/// `host:port`, as a person types it or as etcd has it: `tcp://host:port`.
+pub(super) fn endpoint(text: &str) -> Option<HostPort> {
+    text.strip_prefix("tcp://").unwrap_or(text).parse().ok()
 }
 
 /// A host that can be called at an IPv4 address, as far as its text tells.
@@ -235,6 +240,12 @@ mod tests {
     fn hosts_of_ipv4() {
         let good = [("10.0.0.5", "10.0.0.5".to_owned()), ("worker-1.lan", "worker-1.lan".to_owned())];
         check(ipv4_host, &good, &["", "fd00::5", "[fd00::5]", "::1", "::ffff:10.0.0.5", "h:1"]);
+    }
+
+    #[test]
+    fn endpoints() {
+        let good = |text: &'static str| (text, "h:1".parse().unwrap());
+        check(endpoint, &[good("h:1"), good("tcp://h:1")], &["", "h", "http://h:1", "tcp://", "h:0"]);
     }
 
     #[test]

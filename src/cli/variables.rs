@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use crate::nearest::nearest;
+
 /// What all of the agent's own variables begin with; others belong to other programs as well.
 const PREFIX: &str = "BACKEND_";
 
@@ -17,9 +19,8 @@ pub(super) fn unread(set: impl IntoIterator<Item = (OsString, OsString)>, known:
 }
 
 fn warning(name: &str, known: &[String]) -> String {
-    let likeness = |known: &&String| strsim::jaro_winkler(name, known);
-    let ours = known.iter().filter(|known| known.starts_with(PREFIX));
-    let nearest = ours.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).map_or("none", String::as_str);
+    let ours = known.iter().map(String::as_str).filter(|known| known.starts_with(PREFIX));
+    let nearest = nearest(name, ours).unwrap_or("none");
     format!("no setting reads {name:?} of the environment; the name that is nearest to it is {nearest}")
 }
 

@@ -41,8 +41,7 @@ impl Contact {
         let met = std::mem::replace(&mut self.met, true);
         let past = self.outage.worked(Instant::now());
         if let Some(past) = past {
-            let gone_s = format!("{:.1}", past.lasted.as_secs_f64());
-            tracing::info!(gone_s, failures = past.failures, "etcd answers again");
+            tracing::info!(seconds = past.seconds(), failures = past.failures, "etcd answers again");
         } else if !met {
             tracing::info!("etcd answers");
         }

@@ -102,7 +102,7 @@ impl Cluster {
         };
         match tokio::time::timeout_at(until, attempts).await {
             Ok(()) => {
-                tracing::info!("this agent's keys are gone from etcd");
+                tracing::info!("left etcd: this agent's keys are removed");
                 Ok(())
             }
             Err(_) => Err(ClusterError::Retract { limit: deadline, source: last }),

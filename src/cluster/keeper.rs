@@ -76,7 +76,7 @@ impl Keeper {
             self.not_before = self.not_before.filter(|due| *due > Instant::now());
             let newly = self.published.send_replace(Some(wanted.clone())).as_ref() != Some(&wanted);
             if newly {
-                tracing::info!(presence = ?wanted, "presence is published in etcd");
+                tracing::info!(presence = %wanted, "presence is published in etcd");
             }
             return false;
         }
@@ -89,7 +89,11 @@ impl Keeper {
         match link.put_all(puts).await {
             Ok(()) => {
                 if let Some(past) = self.outage.worked(Instant::now()) {
-                    tracing::info!(failures = past.failures, "presence could be written again");
+                    tracing::info!(
+                        seconds = past.seconds(),
+                        failures = past.failures,
+                        "presence could be written again"
+                    );
                 }
                 self.not_before = Some(Instant::now() + interval);
                 true

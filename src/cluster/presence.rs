@@ -1,5 +1,7 @@
 //! What this agent says of itself in etcd (PROTOCOL sections 1 and 10). Pure.
 
+use std::fmt;
+
 use super::keys::Keys;
 
 /// What `nodes/agents/{instance id}` is to say.
@@ -21,6 +23,15 @@ pub(super) struct Seen {
     pub(super) state: Option<Vec<u8>>,
     /// `nodes/agents/{instance id}/ip`.
     pub(super) ip: Option<Vec<u8>>,
+}
+
+impl fmt::Display for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::Running { ip } => write!(f, "running at {ip}"),
+        }
+    }
 }
 
 impl Presence {

@@ -131,7 +131,7 @@ impl Session {
             Ok(answer) => answer,
             Err(_) => Err(Fault::Late(self.limit)),
         };
-        answer.inspect_err(|fault| tracing::debug!(?fault, "the metadata service gave no fact")).ok()
+        answer.inspect_err(|fault| tracing::debug!(%fault, "the metadata service gave no fact")).ok()
     }
 }
 

@@ -14,14 +14,10 @@ pub struct ImagesConfig {
     pub rescan_every: Duration,
     /// How long a scan waits for more of the events that asked for it: a pull or a load makes several.
     pub gather: Duration,
-    /// Whether images that the catalogue wants newer are pulled.
-    pub auto_update: bool,
+    /// Whether images that the catalogue wants newer are pulled, and how; may change at any time.
+    pub updates: watch::Receiver<Updates>,
     /// The catalogue's images; filled by whoever watches the catalogue.
     pub wanted: watch::Receiver<Vec<WantedImage>>,
-    /// Where from.
-    pub registry: Registry,
-    /// Whether images that a newer one took the name of are removed once no container has them.
-    pub remove_old: bool,
     /// How long one pull may take.
     pub pull_limit: Duration,
     /// How long a pull may stand still.
@@ -30,17 +26,26 @@ pub struct ImagesConfig {
     pub retry_after: Duration,
 }
 
+/// What an operator decides about updates of images.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Updates {
+    /// Whether images that the catalogue wants newer are pulled.
+    pub are_on: bool,
+    /// Where from.
+    pub registry: Registry,
+    /// Whether images that a newer one took the name of are removed once no container has them.
+    pub remove_old: bool,
+}
+
 impl ImagesConfig {
-    /// The usual times, with updates from a catalogue.
+    /// The usual times, with updates from a catalogue as they are wanted.
     #[must_use]
-    pub fn with_updates(wanted: watch::Receiver<Vec<WantedImage>>) -> Self {
+    pub fn new(wanted: watch::Receiver<Vec<WantedImage>>, updates: watch::Receiver<Updates>) -> Self {
         Self {
             rescan_every: Duration::from_secs(60),
             gather: Duration::from_millis(500),
-            auto_update: true,
+            updates,
             wanted,
-            registry: Registry::default(),
-            remove_old: false,
             pull_limit: Duration::from_secs(6 * 3600),
             stall_limit: Duration::from_secs(300),
             retry_after: Duration::from_secs(60),

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 const HUB: &str = "https://index.docker.io/v1/";
 
 /// Where images are pulled from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Registry {
     /// `host[:port][/path]`, as it stands in front of a reference; `None` for Docker Hub.
     pub address: Option<String>,

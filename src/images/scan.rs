@@ -79,7 +79,12 @@ impl Scanner {
         let now = Instant::now();
         let good = ScanHealth { last_good: Some(now), ..ScanHealth::default() };
         if let Some(past) = self.health.send_replace(good).outage.worked(now) {
-            info!(failures = past.failures, images = count, "the kernel images can be listed again");
+            info!(
+                seconds = past.seconds(),
+                failures = past.failures,
+                images = count,
+                "the kernel images can be listed again"
+            );
         }
     }
 

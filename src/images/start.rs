@@ -6,11 +6,12 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::ImagesConfig;
+use super::config::{ImagesConfig, Updates};
 use super::declared::Declared;
 use super::handle::ImagesHandle;
 use super::list::ImageList;
 use super::pulls::Pulls;
+use super::registry::Registry;
 use super::scan::{ScanHealth, Scanner};
 use super::update::Updater;
 use crate::docker::Docker;
@@ -44,21 +45,44 @@ impl Images {
         };
         let until = cancel.clone();
         tracker.spawn(async move { until.run_until_cancelled(scanner.run()).await });
-        if config.auto_update {
-            let updater = Updater {
-                docker: docker.clone(),
-                list: list_seen.clone(),
-                pulls,
-                wanted: config.wanted,
-                rescan: Arc::clone(&rescan),
-                registry: config.registry,
-                limit: config.pull_limit,
-                stall_limit: config.stall_limit,
-                retry_after: config.retry_after,
-                remove_old: config.remove_old,
-            };
-            tracker.spawn(async move { cancel.run_until_cancelled(updater.run()).await });
-        }
+        let settings = config.updates;
+        let updater = Updater {
+            docker: docker.clone(),
+            list: list_seen.clone(),
+            pulls,
+            wanted: config.wanted,
+            rescan: Arc::clone(&rescan),
+            registry: Registry::default(),
+            limit: config.pull_limit,
+            stall_limit: config.stall_limit,
+            retry_after: config.retry_after,
+            remove_old: false,
+        };
+        tracker.spawn(async move { cancel.run_until_cancelled(keep_updating(updater, settings)).await });
         ImagesHandle { docker, rescan, declared, list: list_seen, health: health_seen, pulls: pulls_seen }
+    }
+}
+
+/// Updates as long as that is wanted and as it is wanted. A change cuts a pull off; the next one takes what came of it.
+async fn keep_updating(updater: Updater, mut settings: watch::Receiver<Updates>) {
+    loop {
+        let Updates { are_on, registry, remove_old } = settings.borrow_and_update().clone();
+        let updater = Updater { registry, remove_old, ..updater.clone() };
+        let work = async move {
+            if are_on {
+                updater.run().await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        let changed = async {
+            if settings.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = work => return,
+            () = changed => {}
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Images, ImagesConfig, ImagesError, ImagesHandle, WantedImage};
+use super::{Images, ImagesConfig, ImagesError, ImagesHandle, Updates, WantedImage};
 use crate::docker::Docker;
 use crate::docker::testing::{FakeEngine, Reply, version};
 
@@ -39,9 +39,12 @@ fn quickly() -> ImagesConfig {
     ImagesConfig {
         rescan_every: Duration::from_millis(50),
         gather: Duration::from_millis(10),
-        auto_update: false,
-        ..ImagesConfig::with_updates(watch::channel(Vec::new()).1)
+        ..ImagesConfig::new(watch::channel(Vec::new()).1, watch::channel(Updates::default()).1)
     }
+}
+
+fn updates(are_on: bool) -> (watch::Sender<Updates>, watch::Receiver<Updates>) {
+    watch::channel(Updates { are_on, ..Updates::default() })
 }
 
 fn listing(id: &str, name_tag: &str) -> Reply {
@@ -146,7 +149,7 @@ fn pulls(engine: &FakeEngine) -> Vec<String> {
 async fn an_outdated_image_is_pulled_once_and_others_are_not() {
     let engine = registry("bb");
     let (catalogue, wanted) = watch::channel(Vec::new());
-    let config = ImagesConfig { auto_update: true, wanted, ..quickly() };
+    let config = ImagesConfig { updates: updates(true).1, wanted, ..quickly() };
     let running = Running::start(engine.docker(), config);
     running.images.first_scan(LIMIT).await.unwrap();
     let want = |name_tag: &str| WantedImage::plain(name_tag, "bb");
@@ -162,10 +165,25 @@ async fn an_outdated_image_is_pulled_once_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn updates_can_be_switched_on_later() {
+    let engine = registry("bb");
+    let (_catalogue, wanted) = watch::channel(vec![WantedImage::plain("python:latest", "bb")]);
+    let (switch, settings) = updates(false);
+    let running = Running::start(engine.docker(), ImagesConfig { updates: settings, wanted, ..quickly() });
+    running.images.first_scan(LIMIT).await.unwrap();
+    assert_eq!(pulls(&engine), Vec::<String>::new());
+    switch.send_modify(|updates| updates.are_on = true);
+    let mut list = running.images.list();
+    let updated = list.wait_for(|list| list.id_of("python:latest") == Some("sha256:bb"));
+    tokio::time::timeout(LIMIT, updated).await.unwrap().unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_registry_without_the_wanted_image_is_not_asked_over_and_over() {
     let engine = registry("cc");
     let (_catalogue, wanted) = watch::channel(vec![WantedImage::plain("python:latest", "bb")]);
-    let config = ImagesConfig { auto_update: true, wanted, ..quickly() };
+    let config = ImagesConfig { updates: updates(true).1, wanted, ..quickly() };
     let running = Running::start(engine.docker(), config);
     let mut list = running.images.list();
     let updated = list.wait_for(|list| list.id_of("python:latest") == Some("sha256:cc"));

@@ -29,6 +29,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 const SUPERSEDED: &str = "lablup/superseded-";
 
 /// The updater's task.
+#[derive(Clone)]
 pub(super) struct Updater {
     /// Who pulls.
     pub(super) docker: Docker,

@@ -97,6 +97,17 @@ pub(super) async fn look_at(node: &Node, kernel: KernelId, container: &Container
     }
 }
 
+/// What Docker says of a container that may have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It lives, as far as can be told.
+    Alive,
+    /// It has ended.
+    Ended,
+    /// The system killed it, because it used more memory than its limit.
+    OutOfMemory,
+}
+
 /// Whether the container has ended, as Docker says it, and the log why; `pid` is its first process, where that is known.
 /// When Docker can't say, it counts as alive, and the next comparison with Docker's list asks again.
 pub(super) async fn has_ended(
@@ -104,30 +115,30 @@ pub(super) async fn has_ended(
     kernel: KernelId,
     container: &ContainerId,
     pid: Option<u32>,
-) -> bool {
+) -> Seen {
     match node.docker.inspect(container.as_str()).await {
-        Ok(Some(c)) if c.state.is_alive() && pid.is_none_or(|pid| c.pid == Some(pid)) => false,
+        Ok(Some(c)) if c.state.is_alive() && pid.is_none_or(|pid| c.pid == Some(pid)) => Seen::Alive,
         Ok(Some(c)) if c.state.is_alive() => {
             // Somebody restarted the container by hand: its state and its ports are gone.
             tracing::warn!(%kernel, "the container was restarted, and not by the agent; ending the kernel");
-            true
+            Seen::Ended
         }
         Ok(Some(c)) => {
             let exit_code = c.exit_code.unwrap_or(-1);
             if c.oom_killed {
                 tracing::warn!(%kernel, exit_code, "killed because the kernel used more memory than its limit");
-            } else {
-                tracing::info!(%kernel, exit_code, "the container ended by itself");
+                return Seen::OutOfMemory;
             }
-            true
+            tracing::info!(%kernel, exit_code, "the container ended by itself");
+            Seen::Ended
         }
         Ok(None) => {
             tracing::warn!(%kernel, "the container was removed, and not by the agent");
-            true
+            Seen::Ended
         }
         Err(error) => {
             tracing::debug!(%kernel, %error, "can't tell whether its container ended; looking again later");
-            false
+            Seen::Alive
         }
     }
 }

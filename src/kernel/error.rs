@@ -9,6 +9,7 @@ use crate::images::ImagesError;
 use crate::resources::ResourceError;
 use crate::runner::{AskError, Refusal};
 use crate::scratch::{MountError, ScratchError};
+use crate::units::Memory;
 use crate::wire::event::EndReason;
 
 /// A request about a kernel failed. Shared, because several may wait for one create.
@@ -27,6 +28,14 @@ pub enum KernelError {
         kernel: KernelId,
         /// Why.
         reason: EndReason,
+    },
+    /// The system killed it for want of memory.
+    #[error("kernel {kernel} was ended because it used more memory than its limit ({} MiB)", .limit.mib())]
+    OutOfMemory {
+        /// The kernel.
+        kernel: KernelId,
+        /// What it may use.
+        limit: Memory,
     },
     /// An agent that started found its container odd.
     #[error("kernel {kernel} is left alone, because this agent can't work with its container: {source}")]

@@ -29,8 +29,6 @@ use crate::wire::sample::Sample;
 pub struct KernelsConfig {
     /// How long a create may take, from the receipt of its request; `None` for no limit.
     pub create_deadline: Option<Duration>,
-    /// After how long without use a kernel is ended; `None` for never.
-    pub idle_timeout: Option<Duration>,
     /// Whether the images' limit of one execution ends kernels (section 12, item 27).
     pub enforce_exec_timeout: bool,
     /// Runner code to mount over the images' own.
@@ -49,6 +47,8 @@ pub struct KernelsConfig {
 pub struct Node {
     /// What the operator decided.
     pub config: KernelsConfig,
+    /// After how long without use a kernel is ended; `None` for never. The operator may change it at any time.
+    pub idle_timeout: watch::Receiver<Option<Duration>>,
     /// The host that the manager connects to for terminals; part of the answers.
     pub kernel_host: String,
     /// Whose kernels these are.

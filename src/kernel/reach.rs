@@ -33,7 +33,8 @@ pub(super) async fn runner(container: Option<IpAddr>, published: &Ports) -> Runn
     {
         return RunnerAddr { host, input: INPUT, output: OUTPUT };
     }
-    tracing::debug!(?container, "the container's own address can't be reached; using its published ports");
+    let container = container.map(tracing::field::display);
+    tracing::debug!(container, "the container's own address can't be reached; using its published ports");
     RunnerAddr { host: Ipv4Addr::LOCALHOST.into(), input: published.repl_in, output: published.repl_out }
 }
 

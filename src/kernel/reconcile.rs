@@ -6,7 +6,7 @@
 //! Each tells the kernel's own task, which looks for itself before it believes.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -20,6 +20,7 @@ use super::pulse::{Change, Pulse};
 use super::registry::Kernels;
 use crate::docker::{ContainerState, ContainerSummary, DockerError, DockerEventKind, ListFilter};
 use crate::ids::{ContainerId, KernelId};
+use crate::patience::{Outage, seconds};
 
 /// The time between two probes: the manager must not place kernels where Docker hangs.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -31,29 +32,26 @@ const LEFT_OVER_SECS: i64 = 60;
 impl Kernels {
     /// Follows Docker's events for ever, beginning with `since` (nanoseconds since 1970).
     pub async fn follow_events(&self, mut since: i64) {
-        let mut attempt = 0;
+        let mut outage = Outage::default();
         loop {
             let mut events = self.node.docker.events(Some(since));
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(event) => {
-                        if attempt > 0 {
-                            tracing::info!("hearing Docker's events again");
-                            attempt = 0;
+            let trouble = loop {
+                match events.next().await {
+                    Some(Ok(event)) => {
+                        if let Some(past) = outage.worked(Instant::now()) {
+                            tracing::info!(seconds = past.seconds(), "hearing Docker's events again");
                         }
                         since = since.max(event.time_nano + 1);
                         self.hear(&event.kind);
                     }
-                    Err(error) => {
-                        if attempt == 0 {
-                            tracing::warn!(%error, "lost Docker's events; trying again until they come");
-                        }
-                        break;
-                    }
+                    Some(Err(error)) => break error.to_string(),
+                    None => break "Docker ended the stream".to_owned(),
                 }
+            };
+            if outage.failed(Instant::now()) {
+                tracing::warn!(error = trouble, "lost Docker's events; trying again until they come");
             }
-            attempt += 1;
-            tokio::time::sleep(RETRIES.pause(attempt)).await;
+            tokio::time::sleep(RETRIES.pause(outage.failures())).await;
         }
     }
 
@@ -68,15 +66,15 @@ impl Kernels {
         }
     }
 
-    /// Code that runs out of memory may do so again and again: the powers of two tell enough.
+    /// Code that runs out of memory may do so again and again.
     fn hear_of_want(&self, container: &ContainerId) {
-        if !self.containers().contains(container) {
+        let Some(kernel) = self.kernel_in(container) else {
             tracing::debug!(container = container.short(), "a container is out of memory");
             return;
-        }
-        let times = self.shared.wants.fetch_add(1, Ordering::Relaxed) + 1;
-        if times.is_power_of_two() {
-            tracing::warn!(container = container.short(), times, "a kernel's container is out of memory");
+        };
+        let told = self.shared.wants.lock().unwrap_or_else(PoisonError::into_inner).more();
+        if let Some(times) = told {
+            tracing::warn!(%kernel, container = container.short(), times, "the kernel's container is out of memory");
         }
     }
 
@@ -123,9 +121,11 @@ impl Kernels {
         for container in &list {
             let is_paused = container.state == ContainerState::Paused;
             if is_paused && running.contains(&container.id) && paused.insert(container.id.clone()) {
+                let kernel = self.kernel_in(&container.id).map(tracing::field::display);
                 tracing::warn!(
+                    kernel,
                     container = container.id.short(),
-                    "a kernel's container is paused; its runs stand still"
+                    "the kernel's container is paused; its runs stand still"
                 );
             } else if !is_paused {
                 paused.remove(&container.id);
@@ -223,7 +223,7 @@ impl Kernels {
                     self.shared.docker_answers.send_replace(false);
                 }
                 Some(Change::Back(gone)) => {
-                    tracing::debug!(gone_s = format!("{:.1}", gone.as_secs_f64()), "Docker answers again");
+                    tracing::debug!(seconds = seconds(gone), "Docker answers again");
                     self.shared.docker_answers.send_replace(true);
                 }
             }

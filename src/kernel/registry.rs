@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::node::Node;
 use super::phase::{Outcome, Phase};
 use super::task::Kernel;
 use crate::ids::{ContainerId, KernelId};
+use crate::patience::Tally;
 use crate::stats::Target;
 use crate::wire::event::EndReason;
 
@@ -52,7 +52,7 @@ pub(super) struct Shared {
     /// Whether Docker answers; heartbeats and readiness go by it.
     pub(super) docker_answers: watch::Sender<bool>,
     /// How often Docker told that a kernel's container is out of memory, for the log.
-    pub(super) wants: AtomicU64,
+    pub(super) wants: Mutex<Tally>,
 }
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Kernels {
             targets: watch::Sender::default(),
             recovered: watch::Sender::new(false),
             docker_answers: watch::Sender::new(true),
-            wants: AtomicU64::new(0),
+            wants: Mutex::default(),
         };
         Self { node: Arc::new(node), shared: Arc::new(shared) }
     }
@@ -122,6 +122,13 @@ impl Kernels {
     pub(super) fn containers(&self) -> Vec<ContainerId> {
         let registry = self.registry();
         registry.handles.values().filter_map(|h| h.phase.borrow().container().cloned()).collect()
+    }
+
+    /// The kernel that runs in this container.
+    pub(super) fn kernel_in(&self, container: &ContainerId) -> Option<KernelId> {
+        let registry = self.registry();
+        let mut handles = registry.handles.iter();
+        handles.find(|(_, handle)| handle.phase.borrow().container() == Some(container)).map(|(id, _)| *id)
     }
 
     /// Tells the kernel of this container that it has ended.

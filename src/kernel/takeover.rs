@@ -129,7 +129,7 @@ fn going(note: Option<&KernelNote>, run: Option<&RunNote>) -> Option<GoingRun> {
 
 /// Nobody could use it while no agent served, so a tenth of the idle timeout is left in any case.
 fn longest_unused(node: &Node) -> Duration {
-    node.config.idle_timeout.map_or(Duration::MAX, |timeout| timeout.mul_f64(0.9))
+    node.idle_timeout.borrow().map_or(Duration::MAX, |timeout| timeout.mul_f64(0.9))
 }
 
 /// What can be read off a container of the Python agent.

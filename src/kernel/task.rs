@@ -17,7 +17,7 @@ use std::time::{Instant as StdInstant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::container::{self, Made};
+use super::container::{self, Made, Seen};
 use super::error::{Failure, KernelError};
 use super::inbox::{Birth, Inbox, Restart, RestartAnswer, cut};
 use super::life::{Input, Life, Stage, Step};
@@ -31,7 +31,8 @@ use super::takeover::{self, TakenBack};
 use super::telling::{QueuedTelling, Telling};
 use crate::figures::{self, table};
 use crate::ids::{ContainerId, KernelId, RunId};
-use crate::resources::Allocation;
+use crate::patience::seconds;
+use crate::resources::{Allocation, cpuset_text};
 use crate::runner::{Activity, GoingRun, RunMemory, Runs};
 use crate::wire::config::KernelConfig;
 use crate::wire::event::EndReason;
@@ -235,7 +236,7 @@ impl Kernel {
         match result {
             Ok(live) => {
                 tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
-                    cpus = ?live.place.cpu_set, "created");
+                    cpus = cpuset_text(&live.place.cpu_set), seconds = seconds(begun.elapsed()), "created");
                 figures::count(&table::KERNEL_CREATES, &["done"]);
                 figures::took(&table::KERNEL_CREATE_SECONDS, &[], begun.elapsed());
                 self.runs_in(live)
@@ -286,7 +287,7 @@ impl Kernel {
             live.remember_output(run).await;
         }
         tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
-            run = run.as_ref().map(RunId::as_str), cpus = ?live.place.cpu_set, "took back a running kernel");
+            run = run.as_ref().map(RunId::as_str), cpus = cpuset_text(&live.place.cpu_set), "took back a running kernel");
         figures::count(&table::KERNELS_TAKEN_BACK, &[]);
         self.runs_in(live)
     }
@@ -308,6 +309,7 @@ impl Kernel {
     async fn serve(&mut self) -> Input {
         let Some(live) = self.live.clone() else { return Input::TimeUp(EndReason::SelfTerminated) };
         let process_ended = self.life.process_ended();
+        let mut idle_timeout = self.node.idle_timeout.clone();
         loop {
             if self.activity.has_changed().unwrap_or(false) {
                 self.last_use = Instant::now();
@@ -355,6 +357,8 @@ impl Kernel {
                     return Input::RestartAsked;
                 }
                 Ok(()) = self.activity.changed() => self.last_use = Instant::now(),
+                // The deadline is another one then.
+                Ok(()) = idle_timeout.changed() => {}
                 Ok(()) = self.inbox.used.changed() => {
                     self.last_use = *self.inbox.used.borrow_and_update();
                     self.pen.note(NotedPhase::Running, self.last_use).await;
@@ -371,11 +375,17 @@ impl Kernel {
             (None, Some(found)) => (&*found, None),
             (None, None) => return Input::Dead,
         };
-        tokio::select! {
+        let seen = tokio::select! {
             biased;
-            input = cut(&mut inbox.cuts, node) => input,
-            has_ended = container::has_ended(node, *id, container, pid) => {
-                if has_ended { Input::Dead } else { Input::NotDead }
+            input = cut(&mut inbox.cuts, node) => return input,
+            seen = container::has_ended(node, *id, container, pid) => seen,
+        };
+        match seen {
+            Seen::Alive => Input::NotDead,
+            Seen::Ended => Input::Dead,
+            Seen::OutOfMemory => {
+                self.fail(KernelError::OutOfMemory { kernel: self.id, limit: self.config.limits.mem_slot });
+                Input::Dead
             }
         }
     }
@@ -453,7 +463,8 @@ impl Kernel {
         }
         if let (Some(telling), Stage::Ending(reason)) = (self.telling.take(), self.life.stage()) {
             self.queued = Some(telling.queue());
-            tracing::info!(kernel = %self.id, %reason, "ended");
+            let seconds = self.ending_since.map(|since| seconds(since.elapsed()));
+            tracing::info!(kernel = %self.id, %reason, seconds, "ended");
             figures::count(&table::KERNEL_ENDS, &[reason.as_str()]);
         }
         self.pen.forget(&self.run_pen).await;
@@ -483,7 +494,7 @@ impl Kernel {
 
     /// Last use counts from the end of the last run; a kernel whose run goes on is not idle (section 12, item 22).
     fn idle_deadline(&self, activity: &Activity) -> Option<Instant> {
-        let timeout = self.node.config.idle_timeout?;
+        let timeout = (*self.node.idle_timeout.borrow())?;
         (!activity.in_use).then(|| self.last_use.checked_add(timeout)).flatten()
     }
 }

@@ -50,7 +50,7 @@ pub fn read_topology(paths: &SysfsPaths, docker_cores: Option<u32>) -> Topology 
         siblings,
     });
     let nodes: Vec<u32> = topology.nodes().map(|node| node.id).collect();
-    debug!(cores = topology.core_count(), ?nodes, "read the machine's cores");
+    debug!(cores = topology.core_count(), nodes = ranges_text(&nodes), "read the machine's cores");
     topology
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::shared::{Identity, Shared, more};
 use super::{errors, methods};
 use crate::figures::{self, table};
+use crate::ids::KernelId;
 use crate::wire::answer::{Answer, ErrorName, RemoteError};
 use crate::wire::call::{BadCall, Call};
 use crate::wire::header::{AnswerHeader, RequestHeader};
@@ -18,6 +19,9 @@ use crate::zmtp::{Held, frame};
 
 /// From this size on, in bytes, a call is unpacked where it keeps no others from their turn.
 const LARGE: usize = 256 * 1024;
+
+/// How many characters of a run's id the log has; the manager's have 32.
+const LONGEST_RUN: usize = 64;
 
 /// Places of one call among all and among its connection's; free when dropped.
 pub(super) type Places = [OwnedSemaphorePermit; 2];
@@ -48,9 +52,11 @@ pub(super) async fn carry_out(
     gone: &CancellationToken,
 ) -> Option<Outgoing> {
     let received = Instant::now();
+    let mut subject = Subject::default();
     let (header, method, body, undo) = match unpack(frames).await? {
         Ok(call) => {
             let (header, method) = (call.header, call.method.clone());
+            subject = Subject::of(&call);
             match methods::call(&shared.kernels, call, received, gone).await {
                 Ok(done) => (header, method, Ok(done.value), done.undo),
                 Err(error) => (header, method, Err(error), None),
@@ -73,10 +79,11 @@ pub(super) async fn carry_out(
     figures::count(&table::RPC_CALLS, &[&method, outcome(&body, gone.is_cancelled())]);
     figures::took(&table::RPC_SECONDS, &[&method], took);
     let millis = took.as_millis();
+    let (kernel, run) = (subject.kernel.map(tracing::field::display), subject.run);
     match &body {
-        Ok(_) => tracing::debug!(method, millis, "answered"),
+        Ok(_) => tracing::debug!(method, kernel, run, millis, "answered"),
         Err(e) => {
-            tracing::info!(method, millis, error = e.name, text = %text_of(e), "answered with an error");
+            tracing::info!(method, kernel, run, millis, error = e.name, text = %text_of(e), "answered with an error");
         }
     }
     if gone.is_cancelled() {
@@ -84,6 +91,26 @@ pub(super) async fn carry_out(
     }
     let bytes = answer(shared.identity, header.request_id, body);
     Some(Outgoing { bytes, undo, _places: places })
+}
+
+/// What a call is about, for the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Subject {
+    kernel: Option<KernelId>,
+    run: Option<String>,
+}
+
+impl Subject {
+    fn of(call: &Call) -> Self {
+        let text = |at: usize| call.args.get(at).and_then(Value::as_str);
+        let (kernel, run) = match call.method.as_str() {
+            "execute" => (text(1), text(2)),
+            _ => (text(0), None),
+        };
+        // Whatever a caller makes up stays short.
+        let run = run.map(|run| run.chars().take(LONGEST_RUN).collect());
+        Self { kernel: kernel.and_then(|id| id.parse().ok()), run }
+    }
 }
 
 /// Unpacks a call; where that fails, with its header if that can be read. `None` when it broke, which the log tells.
@@ -118,4 +145,29 @@ fn answer(me: Identity, request_id: u32, body: Result<Value, RemoteError>) -> By
     let header =
         AnswerHeader { pid: me.pid, random: me.random, request_id, sent_at, is_error: body.is_err() };
     frame::message(&Answer { header, body }.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(method: &str, args: Vec<Value>) -> (Option<String>, Option<String>) {
+        let header = RequestHeader { pid: 1, random: 2, request_id: 3, sent_at: 0.0 };
+        let call = Call { header, method: method.to_owned(), args, kwargs: Vec::new() };
+        let Subject { kernel, run } = Subject::of(&call);
+        (kernel.map(|kernel| kernel.to_string()), run)
+    }
+
+    #[test]
+    fn a_line_about_a_call_names_its_kernel_and_its_run() {
+        let id = "0b9e1d3a-1f0c-4a52-9a43-0c7a6f3b2f10";
+        let kernel = Some(id.to_owned());
+        assert_eq!(subject("destroy_kernel", vec![id.into()]), (kernel.clone(), None));
+        let execute = vec![3.into(), id.into(), "run".into(), "query".into()];
+        assert_eq!(subject("execute", execute), (kernel.clone(), Some("run".to_owned())));
+        let long = vec![3.into(), id.into(), "x".repeat(1000).into()];
+        assert_eq!(subject("execute", long), (kernel, Some("x".repeat(LONGEST_RUN))));
+        assert_eq!(subject("ping", vec!["hello".into()]), (None, None));
+        assert_eq!(subject("reset", vec![]), (None, None));
+    }
 }

@@ -17,6 +17,7 @@ use super::intake::Intake;
 use super::memory::Remembered;
 use super::outlet::Outlet;
 use super::shared::Shared;
+use crate::patience::Tally;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};
 use crate::zmtp::{Message, Multipart};
@@ -54,7 +55,7 @@ pub(super) async fn serve(
     if shared.runs().doubt().is_some() {
         out.way = OnItsWay::Questions(Doubt::questions().iter().map(Command::encode).collect());
     }
-    let mut skipped: u64 = 0;
+    let mut skipped = Tally::default();
     loop {
         let (may_read, doubt_until) = {
             let runs = shared.runs();
@@ -91,7 +92,7 @@ pub(super) async fn serve(
 
 /// Reads what the runner has sent already, which would be lost with the connection: until nothing comes for a moment, or
 /// the buffer is full.
-async fn read_what_came(intake: &mut Intake, shared: &Shared, skipped: &mut u64) {
+async fn read_what_came(intake: &mut Intake, shared: &Shared, skipped: &mut Tally) {
     let deadline = Instant::now() + LEAVING;
     while shared.runs().may_read() && Instant::now() < deadline {
         match timeout(QUIET, intake.recv()).await {
@@ -239,7 +240,7 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-fn handle(shared: &Shared, message: &Message, skipped: &mut u64) {
+fn handle(shared: &Shared, message: &Message, skipped: &mut Tally) {
     let record = match Record::decode(&message.frames).map_err(|bad| bad.of_cut(message.cut)) {
         Ok(record) => record,
         Err(bad) => {
@@ -268,10 +269,9 @@ fn handle(shared: &Shared, message: &Message, skipped: &mut u64) {
     }
 }
 
-fn skip(shared: &Shared, reason: &dyn Display, skipped: &mut u64) {
-    *skipped += 1;
-    // User code can send garbage as fast as it likes: the powers of two tell enough.
-    if skipped.is_power_of_two() {
-        tracing::warn!(kernel = %shared.kernel, %reason, skipped = *skipped, "skipped what the runner sent");
+fn skip(shared: &Shared, reason: &dyn Display, skipped: &mut Tally) {
+    // User code can send garbage as fast as it likes.
+    if let Some(skipped) = skipped.more() {
+        tracing::warn!(kernel = %shared.kernel, %reason, skipped, "skipped what the runner sent");
     }
 }

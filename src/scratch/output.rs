@@ -83,7 +83,7 @@ impl Scratch {
                 Walk::new()
             }
             Err(_) => {
-                tracing::warn!(kernel = %self.kernel(), limit = ?GIVE_UP, "the walk over the output files hangs");
+                tracing::warn!(kernel = %self.kernel(), limit_s = GIVE_UP.as_secs(), "the walk over the output files hangs");
                 Walk { cut: true, ..Walk::new() }
             }
         };

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::beneath;
 use super::remove::{Removal, remove_tree};
-use crate::patience::{Backoff, Outage};
+use crate::patience::{Backoff, Outage, seconds};
 
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), LONGEST_WAIT);
@@ -41,7 +41,11 @@ pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: Cancella
         match list(trash.clone()).await {
             Ok(names) => {
                 if let Some(past) = unreadable.worked(Instant::now()) {
-                    tracing::info!(attempts = past.failures, "the trash can be read again");
+                    tracing::info!(
+                        seconds = past.seconds(),
+                        failures = past.failures,
+                        "the trash can be read again"
+                    );
                 }
                 resisting.retain(|name, _| names.contains(name));
                 for name in names.clone() {
@@ -96,7 +100,7 @@ async fn sweep_one(
                 "a scratch directory is deleted at last"
             );
         } else if !removal.stopped {
-            tracing::debug!(entry, deleted, elapsed = ?began.elapsed(), "scratch directory deleted");
+            tracing::debug!(entry, deleted, seconds = seconds(began.elapsed()), "scratch directory deleted");
         }
         return;
     };

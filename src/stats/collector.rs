@@ -127,6 +127,9 @@ pub struct Collector {
     readers: Arc<Semaphore>,
 }
 
+/// From when on a kernel without statistics is worth a line; less than the time between two rounds.
+const NEWS: Duration = Duration::from_secs(3);
+
 /// What is remembered of one kernel.
 struct Remembered {
     /// Whose figures they are: after a restart the counters begin anew.
@@ -135,6 +138,8 @@ struct Remembered {
     last: Option<Sample>,
     /// Failures since the last sample.
     outage: Outage,
+    /// Whether that has been logged.
+    outage_told: bool,
     /// Whether a damaged file of this container has been logged.
     trouble_logged: bool,
 }
@@ -196,6 +201,7 @@ impl Collector {
                     container: target.container.clone(),
                     last: None,
                     outage: Outage::default(),
+                    outage_told: false,
                     trouble_logged: false,
                 };
                 kernels.insert(target.kernel, new);
@@ -268,20 +274,20 @@ impl Collector {
             Ok(reading) => {
                 let sample = reading.into_sample(known.last.as_ref(), size);
                 known.last = Some(sample);
-                if let Some(past) = known.outage.worked(now) {
-                    info!(%kernel, failures = past.failures, "statistics of a kernel can be collected again");
+                let told = std::mem::take(&mut known.outage_told);
+                if let Some(past) = known.outage.worked(now).filter(|_| told) {
+                    info!(%kernel, seconds = past.seconds(), failures = past.failures, "statistics of a kernel can be collected again");
                 }
                 Ok(sample)
             }
             Err(error) => {
                 let is_first = known.outage.failed(now);
-                // One that ends is noticed elsewhere; one that never gave a sample may mean a machine set up oddly.
-                let ended = matches!(error, CollectError::Gone { .. }) && known.last.is_some();
-                if is_first && !ended {
+                // One that ends fails as well, is noticed elsewhere, and is looked at no more.
+                if known.outage.lasts(now) >= NEWS && !std::mem::replace(&mut known.outage_told, true) {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     warn!(%kernel, %error, cause, "no statistics of a kernel");
-                } else {
-                    debug!(%kernel, %error, failures = known.outage.failures(), "no statistics of a kernel");
+                } else if is_first {
+                    debug!(%kernel, %error, "no statistics of a kernel");
                 }
                 Err(error)
             }

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::pace::pause_after;
 use super::reading::ScratchSize;
 use crate::ids::KernelId;
+use crate::patience::seconds;
 
 /// Each level of a walk holds a descriptor.
 const MAX_DEPTH: usize = 128;
@@ -144,7 +145,7 @@ impl ScratchMeter {
         drop(all);
         match measured {
             Ok(measured) if first_time => {
-                debug!(%kernel, bytes = measured.bytes, took = ?(ended - started), "a scratch directory is too large, too \
+                debug!(%kernel, bytes = measured.bytes, seconds = seconds(ended - started), "a scratch directory is too large, too \
                     deep or unreadable in part; its size is reported too low");
             }
             Err(error) if first_time => {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::error_reports::SentryDsn;
 use super::filter::{LogFilter, Verbosity};
@@ -16,15 +17,40 @@ pub struct TelemetryConfig {
     pub filter: Option<LogFilter>,
     /// `--log-file`: JSON lines in addition to stderr.
     pub log_file: Option<LogFile>,
-    /// `JOURNAL_STREAM` as systemd sets it (`device:inode`); where it names our stderr, the journal adds the
-    /// time to each line and we leave ours out.
+    /// `JOURNAL_STREAM` as systemd sets it (`device:inode`); where it names our stderr, that is the journal.
     pub journal_stream: Option<String>,
+    /// `--log-format`: the form of lines on stderr; `None` is the journal's where stderr is the journal, else text.
+    pub format: Option<LogFormat>,
     /// No colours, even on a terminal (`NO_COLOR`).
     pub no_colour: bool,
     /// Where errors and panics are reported; `None` reports nothing.
     pub sentry: Option<SentryDsn>,
     /// The `DogStatsD` server that gets the node's gauges over UDP; `None` sends nothing.
     pub statsd: Option<SocketAddr>,
+}
+
+/// The form of a line on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: the time, the level, the message and its fields.
+    Text,
+    /// For programs: a JSON object a line.
+    Json,
+    /// For the journal of systemd, which adds the time itself: the level as a priority in front, `<6>`.
+    Journal,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "journal" => Ok(Self::Journal),
+            _ => Err("give text, json or journal"),
+        }
+    }
 }
 
 /// A file of JSON lines.

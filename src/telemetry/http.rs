@@ -150,7 +150,11 @@ async fn accept(door: Door, pages: Arc<Pages>, cancel: CancellationToken, tracke
         match accepted {
             Ok((stream, uid)) => {
                 if let Some(past) = outage.worked(Instant::now()) {
-                    tracing::info!(failures = past.failures, "monitoring connections are accepted again");
+                    tracing::info!(
+                        seconds = past.seconds(),
+                        failures = past.failures,
+                        "monitoring connections are accepted again"
+                    );
                 }
                 let (pages, cancel) = (Arc::clone(&pages), cancel.clone());
                 tracker.spawn(async move {

@@ -159,7 +159,7 @@ impl Listener {
         }
         self.failed_at = None;
         if let Some(past) = self.outage.worked(Instant::now()) {
-            tracing::info!(address = %self.address, failures = past.failures, "connections can be taken again");
+            tracing::info!(address = %self.address, seconds = past.seconds(), failures = past.failures, "connections can be taken again");
         }
     }
 }

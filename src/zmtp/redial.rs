@@ -13,7 +13,7 @@ use super::connection::{Connection, KeepAlive, Trouble};
 use super::frame;
 use super::hello::Kind;
 use super::inbox::{Caps, Message};
-use crate::patience::Backoff;
+use crate::patience::{Backoff, Tally};
 
 /// The pause between attempts before the first contact,
 const EAGER: Duration = Duration::from_millis(25);
@@ -85,7 +85,7 @@ impl Redial {
     /// Whether the last error is worth a log line: attempts may fail many times a second, and the powers of two tell enough.
     #[must_use]
     pub fn is_worth_telling(&self) -> bool {
-        self.pace.failures.is_power_of_two()
+        self.pace.is_worth_telling
     }
 
     async fn try_send(&mut self, message: &[Bytes]) -> Result<(), Trouble> {
@@ -136,19 +136,29 @@ struct Pace {
     eager_until: Option<Instant>,
     /// How often in a row there was no connection.
     failures: u32,
+    /// The same, for the log.
+    tally: Tally,
+    /// Whether the last of them is worth a line.
+    is_worth_telling: bool,
 }
 
 impl Pace {
     fn new(now: Instant) -> Self {
-        Self { eager_until: Some(now + EAGERNESS), failures: 0 }
+        Self {
+            eager_until: Some(now + EAGERNESS),
+            failures: 0,
+            tally: Tally::default(),
+            is_worth_telling: false,
+        }
     }
 
     fn reached(&mut self) {
-        *self = Self { eager_until: None, failures: 0 };
+        *self = Self { eager_until: None, failures: 0, tally: Tally::default(), is_worth_telling: false };
     }
 
     fn after(&mut self, trouble: &Trouble, now: Instant) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.is_worth_telling = self.tally.more().is_some();
         let may_be_starting = self.eager_until.is_some_and(|until| now < until) && !trouble.is_nonsense();
         match trouble {
             _ if may_be_starting => EAGER,

@@ -135,18 +135,6 @@ async fn signals_that_come_together_are_one() {
 }
 
 #[tokio::test]
-async fn a_hangup_ends_nothing_and_says_so() {
-    let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
-    signal(&agent, Signal::HUP);
-    until("the line", secs(5), async || agent.output().contains("SIGHUP: nothing is reloaded").then_some(()))
-        .await;
-    assert_eq!(agent.call("ping", json!(["there"])).await.unwrap(), "there");
-    assert!(agent.stop().await.success());
-    bed.wait_event("instance_terminated", |_| true, secs(1)).await;
-}
-
-#[tokio::test]
 async fn stopping_the_kernels_too_reaches_those_that_are_not_found_yet() {
     let bed = Bed::start().await;
     let engine = Engine::start(bed.outside());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use backendai_agent::rooms::images::{
-    Images, ImagesConfig, ImagesError, ImagesHandle, Registry as Source, WantedImage,
+    Images, ImagesConfig, ImagesError, ImagesHandle, Registry as Source, Updates, WantedImage,
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -49,13 +49,16 @@ impl Running {
     }
 }
 
+fn updates(registry: Source, remove_old: bool) -> watch::Receiver<Updates> {
+    watch::channel(Updates { are_on: true, registry, remove_old }).1
+}
+
 fn quickly(source: Source, wanted: watch::Receiver<Vec<WantedImage>>) -> ImagesConfig {
     ImagesConfig {
         rescan_every: Duration::from_millis(500),
         gather: Duration::from_millis(50),
         retry_after: Duration::from_secs(1),
-        registry: source,
-        ..ImagesConfig::with_updates(wanted)
+        ..ImagesConfig::new(wanted, updates(source, false))
     }
 }
 
@@ -174,7 +177,8 @@ async fn a_newer_image_arrives_and_a_container_of_the_old_one_is_unharmed() {
     docker(&["run", "-d", "--name", &name.0, &image.reference()]).await;
 
     let (catalogue, wanted) = watch::channel(Vec::new());
-    let config = ImagesConfig { remove_old: true, ..quickly(registry.source(None), wanted) };
+    let updates = updates(registry.source(None), true);
+    let config = ImagesConfig { updates, ..quickly(registry.source(None), wanted) };
     let running = Running::start(config);
     running.shows(image.lang(), &old).await;
     catalogue.send(vec![want(&image, &new)]).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::tests::{args, hermetic};
+use super::super::tests::{args, hermetic, no_file};
 use super::super::{Command, read};
 use super::*;
 use crate::rpc;
@@ -13,8 +13,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn config(line: &[&str]) -> Config {
     let args = args(line);
-    match read(hermetic(&args), &args) {
-        Ok(Command::Run(config)) => *config,
+    match read(hermetic(&args), &args, &no_file) {
+        Ok(Command::Run(settings)) => settings.config,
         other => panic!("{line:?}: {other:?}"),
     }
 }
@@ -34,7 +34,7 @@ fn with_nothing_given_the_defaults_are_the_references() {
     assert_eq!(config.agent_port, 6001);
     assert_eq!(config.scratch_root, Path::new("/var/cache/scratches"));
     assert_eq!(config.docker.address.to_string(), "unix:///var/run/docker.sock");
-    assert_eq!(config.kernels.idle_timeout, Some(Duration::from_secs(600)));
+    assert_eq!(config.changeable.idle_timeout, Some(Duration::from_secs(600)));
     assert_eq!(config.kernels.create_deadline, Some(Duration::from_secs(3)));
     assert_eq!(config.kernels.pids_limit, Some(16384));
     assert!(config.s3.is_none() && config.metrics_addr.is_none() && config.warnings.is_empty());
@@ -42,7 +42,7 @@ fn with_nothing_given_the_defaults_are_the_references() {
     let rpc::CallLimits { calls, calls_of_one, bytes, .. } = rpc::CallLimits::default();
     let memory = Memory::from_bytes(bytes);
     assert_eq!(config.rpc, RpcConfig { calls, calls_of_one, memory }, "the server's own bounds");
-    assert!(!(config.stop_kernels_on_exit || config.auto_update_images));
+    assert!(!(config.stop_kernels_on_exit || config.changeable.updates.are_on));
     assert_eq!(config.telemetry.verbosity, Verbosity::Normal);
     assert!(config.telemetry.log_file.is_none() && config.telemetry.sentry.is_none());
     assert_eq!(
@@ -61,7 +61,7 @@ fn several_members_of_etcd() {
 #[test]
 fn zero_switches_limits_off() {
     check(
-        |config| (config.kernels.idle_timeout, config.kernels.create_deadline, config.kernels.pids_limit),
+        |config| (config.changeable.idle_timeout, config.kernels.create_deadline, config.kernels.pids_limit),
         &[
             (
                 &["--idle-timeout", "0", "--create-deadline", "0", "--kernel-pids-limit", "0"],

@@ -1,15 +1,59 @@
 //! Reports of what is wrong.
 
 use super::super::options;
-use super::super::tests::{args, hermetic};
+use super::super::tests::{args, hermetic, no_file};
 use super::*;
 
 fn report(line: &[&str]) -> String {
     let args = args(line);
-    match read(hermetic(&args), &args) {
+    match read(hermetic(&args), &args, &no_file) {
         Err(Refusal::Settings(errors)) => errors.to_string(),
         other => panic!("{line:?}: {other:?}"),
     }
+}
+
+/// The report of a line and a file.
+fn report_of_file(line: &[&str], file: &str) -> String {
+    let args = args(&[&["--config", "/etc/x.toml"], line].concat());
+    match read(hermetic(&args), &args, &|_| Ok(file.to_owned())) {
+        Err(Refusal::Settings(errors)) => errors.to_string(),
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_bad_values_of_a_file_are_in_the_same_report() {
+    let file = "agent-port = 70000\nnamespace = \"a/b\"\nregoin = \"x\"\nidle-timeout = true\n\
+                raven-uri = \"https://secretkey/1\"\n";
+    let report = report_of_file(&["--shm-size", "120%", "--namespace", "good"], file);
+    assert_eq!(
+        report,
+        "5 settings are wrong:\n  \
+         agent-port (line 1 of /etc/x.toml): \"70000\": give a port from 1 to 65535\n  \
+         --shm-size: \"120%\": give MiB such as 256, or a part of a kernel's memory such as 50%\n  \
+         raven-uri (line 5 of /etc/x.toml): (not shown): "
+            .to_owned()
+            + report.split("(not shown): ").nth(1).unwrap()
+    );
+    assert!(
+        report.contains("\n  regoin (line 3 of /etc/x.toml): is no setting; did you mean region?"),
+        "{report}"
+    );
+    assert!(
+        report
+            .contains("\n  idle-timeout (line 4 of /etc/x.toml): is true or false; give a text or a number")
+    );
+    assert!(
+        !report.contains("secretkey") && !report.contains("a/b"),
+        "a flag is there in its place: {report}"
+    );
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there() {
+    let args = args(&["--config", "/nowhere/agent.toml"]);
+    let refusal = read(hermetic(&args), &args, &no_file).unwrap_err().to_string();
+    assert!(refusal.contains("--config: \"/nowhere/agent.toml\": cannot be read: "), "{refusal}");
 }
 
 #[test]
@@ -50,14 +94,14 @@ fn everything_that_is_wrong_is_reported_at_once_and_no_secret() {
 #[test]
 fn a_wrong_flag_is_told_though_values_are_wrong() {
     let args = args(&["--agent-port", "x", "--nonsense"]);
-    assert!(matches!(read(hermetic(&args), &args), Err(Refusal::Usage(_))));
+    assert!(matches!(read(hermetic(&args), &args, &no_file), Err(Refusal::Usage(_))));
 }
 
 #[test]
 fn the_arguments_of_other_commands_are_reported_likewise() {
-    let text = report(&["exec", "nobody", "--run-id", " ", "--agent", "h:1"]);
+    let text = report(&["exec", "nobody", "--run-id", " ", "--agent", "h"]);
     assert!(text.starts_with("3 settings are wrong:\n  <KERNEL>: \"nobody\": "), "{text}");
-    assert!(text.contains("\n  --agent: \"h:1\": give tcp://HOST:PORT"), "{text}");
+    assert!(text.contains("\n  --agent: \"h\": give HOST:PORT"), "{text}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::kernel::inbox::{Restart, cut};
 use crate::kernel::life::Input;
 use crate::kernel::notes::NotedPhase;
 use crate::kernel::remaking;
+use crate::patience::seconds;
 use crate::runner::{GoingRun, RunMemory, Runs};
 use crate::wire::config::KernelConfig;
 use crate::wire::event::Event;
@@ -102,7 +103,9 @@ impl Kernel {
         let (result, input) = match made {
             Ok(made) => {
                 let live = self.connect(made, Runs::default(), kept.ok().map(|()| GoingRun::default()));
-                tracing::info!(kernel = %self.id, container = live.place.container.short(), "restarted");
+                let seconds = self.restarting_since.map(|since| seconds(since.elapsed()));
+                let container = live.place.container.short();
+                tracing::info!(kernel = %self.id, lang = self.config.lang, container, seconds, "restarted");
                 figures::count(&table::KERNEL_RESTARTS, &["done"]);
                 if let Some(since) = self.restarting_since {
                     figures::took(&table::KERNEL_RESTART_SECONDS, &[], since.elapsed());

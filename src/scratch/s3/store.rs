@@ -127,7 +127,11 @@ impl Bucket {
         if uploaded > 0 {
             tracing::debug!(%kernel, uploaded, "output files uploaded");
             if let Some(past) = outage.worked(Instant::now()) {
-                tracing::info!(failures = past.failures, "uploads of output files work again");
+                tracing::info!(
+                    seconds = past.seconds(),
+                    failures = past.failures,
+                    "uploads of output files work again"
+                );
             }
         }
         let Some((file, error)) = failures.first() else { return };

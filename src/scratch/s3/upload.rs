@@ -129,7 +129,10 @@ impl Drop for Parts {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "an unfinished upload could not be aborted"),
                     Err(_) => {
-                        tracing::debug!(limit = ?ABORT_LIMIT, "aborting an unfinished upload took too long");
+                        tracing::debug!(
+                            limit_s = ABORT_LIMIT.as_secs(),
+                            "aborting an unfinished upload took too long"
+                        );
                     }
                 }
             });

@@ -151,7 +151,11 @@ impl Writer {
         let trouble = match result {
             Ok(()) => {
                 if let Some(past) = self.outage.worked(Instant::now()) {
-                    debug!(failures = past.failures, "statistics reach Redis again");
+                    debug!(
+                        seconds = past.seconds(),
+                        failures = past.failures,
+                        "statistics reach Redis again"
+                    );
                 }
                 None
             }

@@ -1,0 +1,171 @@
+//! etcd, what the manager says there, and the servers that it names: really spoken to.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::finding::Finding;
+use crate::address::HostPort;
+use crate::agent::config::Config;
+use crate::cluster::{Cluster, ManagerSettings};
+use crate::ids::InstanceId;
+use crate::zmtp::{Caps, Connection, KeepAlive, Kind};
+
+/// How long each server may take.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// What the manager says in etcd, as far as other topics ask.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    /// Where it takes events.
+    pub(super) event_addr: HostPort,
+    /// Redis' clock against this machine's, in seconds; positive where Redis is ahead.
+    pub(super) redis_time: Option<f64>,
+}
+
+pub(super) async fn look(config: &Config) -> (Vec<Finding>, Option<Told>) {
+    let mut found = Vec::new();
+    for member in &config.cluster.endpoints {
+        if let Err(text) = connect(member).await {
+            let remedy = "start etcd, open the way to it, or correct --etcd-addr";
+            found.push(Finding::bad("etcd", member, text, remedy));
+        }
+    }
+    if found.len() == config.cluster.endpoints.len() {
+        return (found, None);
+    }
+    let members: Vec<_> = config.cluster.endpoints.iter().map(ToString::to_string).collect();
+    let (at, namespace) = (members.join(", "), &config.cluster.namespace);
+    let Some(cluster) = Reading::start(config).answering().await else {
+        found.push(Finding::bad(
+            "etcd",
+            at,
+            format!("did not answer within {} s", LIMIT.as_secs()),
+            "check that etcd serves there: etcdctl endpoint health",
+        ));
+        return (found, None);
+    };
+    found.push(Finding::good("etcd", at, "answers"));
+    let (settings, gaps) = cluster.settings().await;
+    let Some(settings) = settings else {
+        let text = format!("no manager in namespace {namespace} ({gaps})");
+        let remedy = "start the manager, or correct --namespace; the agent waits for it";
+        found.push(Finding::doubtful("manager", format!("/sorna/{namespace}/"), text, remedy));
+        return (found, None);
+    };
+    found.push(Finding::good("manager", &settings.manager_id, format!("is in namespace {namespace}")));
+    let redis = redis(&settings.redis).await;
+    found.push(match &redis {
+        Ok(_) => Finding::good("Redis", &settings.redis, "answers"),
+        Err(text) => Finding::doubtful(
+            "Redis",
+            &settings.redis,
+            text,
+            "statistics wait: start Redis, or correct nodes/redis in etcd",
+        ),
+    });
+    found.push(match events(&settings.event_addr).await {
+        Ok(()) => Finding::good("events", &settings.event_addr, "the manager takes them"),
+        Err(text) => Finding::bad("events", &settings.event_addr, text, "start the manager, or correct nodes/manager/event_addr in etcd; without it the manager hears of no kernel's end"),
+    });
+    let told = Told { event_addr: settings.event_addr, redis_time: redis.ok().flatten() };
+    (found, Some(told))
+}
+
+/// Reads etcd as the agent does, and says nothing there.
+struct Reading {
+    cluster: Cluster,
+    end: CancellationToken,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+impl Reading {
+    fn start(config: &Config) -> Self {
+        let end = CancellationToken::new();
+        // The id names keys that are only read.
+        let instance = InstanceId::new("check".to_owned());
+        let cluster = Cluster::start(config.cluster.clone(), &instance, &end, &TaskTracker::new());
+        Self { cluster, end }
+    }
+
+    /// Itself once etcd has answered.
+    async fn answering(self) -> Option<Self> {
+        let mut status = self.cluster.status();
+        let answers = timeout(LIMIT, status.wait_for(|status| status.etcd_reachable)).await;
+        matches!(answers, Ok(Ok(_))).then_some(())?;
+        Some(self)
+    }
+
+    /// The manager's settings, or what is missing of them.
+    async fn settings(&self) -> (Option<ManagerSettings>, String) {
+        let mut settings = self.cluster.settings();
+        let complete = timeout(Duration::from_secs(1), settings.wait_for(Option::is_some)).await;
+        if let Ok(Ok(settings)) = complete {
+            return (settings.clone(), String::new());
+        }
+        let status = self.cluster.status();
+        let gaps = status.borrow().gaps.to_string();
+        (None, gaps)
+    }
+}
+
+async fn connect(server: &HostPort) -> Result<TcpStream, String> {
+    match timeout(LIMIT, TcpStream::connect((server.host.as_str(), server.port))).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
+    }
+}
+
+/// Speaks to Redis; answers how far its clock is ahead, where it says.
+async fn redis(server: &HostPort) -> Result<Option<f64>, String> {
+    let stream = connect(server).await?;
+    let spoken = async {
+        let mut stream = BufReader::new(stream);
+        stream.write_all(b"PING\r\nTIME\r\n").await?;
+        let mut lines = stream.lines();
+        let pong = lines.next_line().await?.unwrap_or_default();
+        // `*2`, then a length and the seconds, a length and the microseconds.
+        let mut time = Vec::new();
+        if pong == "+PONG" && lines.next_line().await?.as_deref() == Some("*2") {
+            for _ in 0..2 {
+                lines.next_line().await?;
+                time.push(lines.next_line().await?.unwrap_or_default());
+            }
+        }
+        Ok::<_, std::io::Error>((pong, time))
+    };
+    let (pong, time) = match timeout(LIMIT, spoken).await {
+        Ok(Ok(spoken)) => spoken,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err(format!("no answer within {} s", LIMIT.as_secs())),
+    };
+    if pong != "+PONG" {
+        return Err(format!(
+            "is no Redis that the agent can use: {:?}",
+            pong.chars().take(80).collect::<String>()
+        ));
+    }
+    let own = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    let number = |at: usize| time.get(at).and_then(|text: &String| text.parse::<f64>().ok());
+    Ok(number(0).zip(number(1)).map(|(seconds, micros)| seconds + micros / 1e6 - own))
+}
+
+/// Greets the manager's socket, and sends nothing.
+async fn events(server: &HostPort) -> Result<(), String> {
+    let greeted = Connection::open(server.to_string(), Kind::Push, Caps::commands(), KeepAlive::default());
+    match timeout(LIMIT, greeted).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(trouble)) => Err(trouble.to_string()),
+        Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
+    }
+}
