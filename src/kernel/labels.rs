@@ -1,7 +1,7 @@
 //! What is written on a kernel's container, so that it can be taken back after any end of the agent. Pure.
 //!
 //! Idea 1 of ARCHITECTURE.md: Docker knows the living. The environment is not among the labels (anybody who may list
-//! containers would read it); it is in the scratch directory's `environ.txt`.
+//! containers would read it); it is in the agent's own note of the kernel.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! What the agent itself must remember of kernels, as one small file each below `{scratch root}/.agent/`.
 //!
-//! - `kernels/{id}.json`: the kernel exists; in which phase; when it was used last. Docker's labels can't change after
+//! - `kernels/{id}.json`: the kernel exists; in which phase; when it was used last; its environment, which would be
+//!   everybody's to read among Docker's labels and its user's to lose in the scratch directory. Labels can't change after
 //!   the create, and a container that was removed takes its labels with it.
 //! - `runs/{id}.json`: the run that goes on in it; `runs/{id}.output/`: output that nobody has collected.
 //! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event arrived it is
@@ -14,7 +15,7 @@
 //!
 //! - `reserve/`: files that become notes when the disk has no room (`reserve`).
 //!
-//! Files are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
+//! Files are the agent's alone to read (0600). They are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
 //! is renamed to `*.set-aside` with a warning and never stops a start.
 
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::entries::{Ended, Told};
-pub use self::entries::{Ending, KernelNote, NotedPhase, RunNote, unix_now};
+pub use self::entries::{Ending, Environ, KernelNote, NotedPhase, RunNote, unix_now};
 use self::files::{file, read_all, read_one, remove, set_aside, write};
 use self::reserve::Reserve;
 use super::disk::Disk;

@@ -3,6 +3,7 @@
 //! A kernel's task must go on when the disk below the scratch root hangs or is full: ends and deaths matter more than
 //! the memory of a run. A note that could not be written is written again later.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::disk::InOrder;
 use super::node::Node;
-use super::notes::{KernelNote, NotedPhase, RunNote, unix_now};
+use super::notes::{Environ, KernelNote, NotedPhase, RunNote, unix_now};
 use crate::ids::{ContainerId, KernelId};
 use crate::runner::{GoingRun, RunMemory, Spilled};
 
@@ -52,6 +53,11 @@ impl Pen {
     /// The kernel runs in a container of the Python agent, which has no labels.
     pub(super) fn adopted(&mut self, container: &ContainerId) {
         self.note.adopted = Some(container.to_string());
+    }
+
+    /// The environment that the kernel is made with. Goes to the disk with the next note.
+    pub(super) fn made_with(&mut self, environ: &BTreeMap<String, String>) {
+        self.note.environ = Some(Environ(environ.clone()));
     }
 
     /// The manager waits for the answer of a restart that has not begun, or has it. Goes to the disk with the next note.

@@ -1,5 +1,6 @@
 //! Taking a running container of an earlier life back, with all that its kernel had. Knows no kernel's state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,7 +8,7 @@ use super::container::{Made, look_at, ports};
 use super::error::KernelError;
 use super::labels;
 use super::node::Node;
-use super::notes::{KernelNote, Noted, NotedPhase, RunNote, unix_now};
+use super::notes::{Environ, KernelNote, Noted, NotedPhase, RunNote, unix_now};
 use super::reach;
 use crate::docker::{Container, ContainerState};
 use crate::ids::{ContainerId, KernelId};
@@ -79,7 +80,14 @@ async fn take_back(
         Some((_, config)) => config,
         None => unlabelled(found),
     };
-    let environ = scratch.read_environ().await.unwrap_or_default();
+    let environ = match noted.kernel.as_ref().and_then(|note| note.environ.clone()) {
+        Some(Environ(environ)) => environ,
+        // Of a time when only the scratch directory had it; from now on the note has it.
+        None => scratch.read_environ().await.unwrap_or_else(|error| {
+            tracing::warn!(%kernel, %error, "can't tell the environment that the kernel was made with; a restart will give it none");
+            BTreeMap::new()
+        }),
+    };
     let born = scratch.born().await;
     let config = KernelConfig { environ, ..config };
     let cpus = config.cpu_set.clone().unwrap_or_default();
@@ -151,7 +159,7 @@ fn unlabelled(found: &Container) -> KernelConfig {
         lang,
         limits,
         mounts: mounts.collect(),
-        environ: std::collections::BTreeMap::default(),
+        environ: BTreeMap::default(),
         cpu_set: Some(cpus),
         gpu_set: Some(Vec::new()),
     }

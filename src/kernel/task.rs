@@ -226,6 +226,7 @@ impl Kernel {
             made = container::make(node, *id, config, allocation) => made.map_err(|e| (e, Input::Failed)),
         };
         let mut result = made.map(|made| self.connect(made, Runs::default(), Some(GoingRun::default())));
+        self.pen.made_with(&self.config.environ);
         if let Ok(live) = &result
             // On the disk before the answer: the next life undoes what is noted as being made.
             && let Err(source) = self.pen.note_durably(NotedPhase::Running, self.last_use).await
@@ -278,6 +279,7 @@ impl Kernel {
         let run = going.as_ref().and_then(|going| going.run.clone());
         let live = self.connect(made, runs, going);
         self.last_use = Instant::now().checked_sub(unused).unwrap_or(self.last_use);
+        self.pen.made_with(&self.config.environ);
         if is_adopted {
             self.pen.adopted(&live.place.container);
         }

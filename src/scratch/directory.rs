@@ -1,9 +1,15 @@
 //! One kernel's scratch directory.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use uuid::Uuid;
 
 use crate::ids::KernelId;
 
@@ -52,13 +58,22 @@ impl Scratch {
             .flatten()
     }
 
-    /// Writes another environment, for a restart; the old one stays when this can't be carried.
+    /// Makes `environ.txt` say this, for a restart; the old one stays when this can't be carried. Whatever the kernel's user
+    /// has put in its place is moved beside it, and a file that is right is not written, so that this works on a full disk.
     pub async fn write_environ(&self, environ: &BTreeMap<String, String>) -> Result<(), ScratchError> {
         let text = environ::render(environ)?;
-        self.upload(&format!("{CONFIG_DIR}/{ENVIRON_FILE}"), text.into()).await
+        let Self { kernel, path } = self.clone();
+        off_runtime(move || {
+            if read_config(&path).is_ok_and(|bytes| bytes == text.as_bytes()) {
+                return Ok(());
+            }
+            write_config(&path, text.as_bytes())
+                .map_err(|source| ScratchError::WriteEnviron { kernel, source })
+        })
+        .await
     }
 
-    /// The environment written at the kernel's creation, for a restart or a recovery; empty when the file is gone.
+    /// What `environ.txt` says, for a kernel of which nothing else is known; empty when the file is gone.
     ///
     /// The kernel's user can write to this file. It decides about nothing but their own kernel.
     pub async fn read_environ(&self) -> Result<BTreeMap<String, String>, ScratchError> {
@@ -92,12 +107,63 @@ fn read_config(scratch: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Writes the file beside its place and renames it. Nothing that is in the way is opened or followed.
+fn write_config(scratch: &Path, text: &[u8]) -> io::Result<()> {
+    let top = beneath::open_trusted(scratch)?;
+    let config = match beneath::open_dir(&top, CONFIG_DIR) {
+        Err(Errno::NOENT) => make_config(&top)?,
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            move_aside(&top, CONFIG_DIR)?;
+            make_config(&top)?
+        }
+        opened => opened?,
+    };
+    let temporary = format!(".{}.tmp", Uuid::new_v4().as_simple());
+    let written = write_beside(&config, &temporary, text);
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = rustix::fs::unlinkat(&config, &temporary, AtFlags::empty());
+    }
+    written
+}
+
+/// Of mode 0755 whatever the umask says: the runner may be another user than the agent.
+fn make_config(top: &OwnedFd) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(top, CONFIG_DIR, Mode::RWXU)?;
+    let made = beneath::open_dir(top, CONFIG_DIR)?;
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+    Ok(made)
+}
+
+fn write_beside(config: &OwnedFd, temporary: &str, text: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(config, temporary, flags, Mode::RUSR | Mode::WUSR)?);
+    file.write_all(text)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+    match rustix::fs::renameat(config, temporary, config, ENVIRON_FILE) {
+        Err(Errno::ISDIR) => {
+            move_aside(config, ENVIRON_FILE)?;
+            rustix::fs::renameat(config, temporary, config, ENVIRON_FILE)?;
+        }
+        renamed => renamed?,
+    }
+    Ok(())
+}
+
+/// Gives what has this name another one: it is the user's.
+fn move_aside(dir: &OwnedFd, name: &str) -> io::Result<()> {
+    let aside = format!("{name}.{}", Uuid::new_v4().as_simple());
+    Ok(rustix::fs::renameat(dir, name, dir, aside)?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::fs::{CWD, FileType, mknodat};
 
     use super::*;
 
@@ -114,6 +180,53 @@ mod tests {
         assert!(scratch.read_environ().await.unwrap().is_empty());
         fs::remove_dir(dir.path().join(CONFIG_DIR)).unwrap();
         assert!(scratch.read_environ().await.unwrap().is_empty());
+    }
+
+    /// What the kernel's user can do to the file, which lies in their directory.
+    #[tokio::test]
+    async fn a_file_that_its_user_has_replaced_is_written_anew_and_nothing_is_followed() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("environ.txt"), "theirs").unwrap();
+        let environ = BTreeMap::from([("A".to_owned(), "b".to_owned())]);
+        let acts: [fn(&Path, &Path); 9] = [
+            |_, _| {},
+            |file, _| fs::remove_file(file).unwrap(),
+            |file, _| fs::write(file, "A=c").unwrap(),
+            |file, _| {
+                fs::remove_file(file).unwrap();
+                mknodat(CWD, file, FileType::Fifo, Mode::RWXU, 0).unwrap();
+            },
+            |file, outside| {
+                fs::remove_file(file).unwrap();
+                symlink(outside.join("environ.txt"), file).unwrap();
+            },
+            |file, _| {
+                fs::remove_file(file).unwrap();
+                fs::create_dir_all(file.join("not/empty")).unwrap();
+            },
+            |file, _| fs::remove_dir_all(file.parent().unwrap()).unwrap(),
+            |file, outside| {
+                fs::remove_dir_all(file.parent().unwrap()).unwrap();
+                symlink(outside, file.parent().unwrap()).unwrap();
+            },
+            |file, _| {
+                fs::remove_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file.parent().unwrap(), "a file").unwrap();
+            },
+        ];
+        for (n, act) in acts.iter().enumerate() {
+            let (dir, scratch) = scratch();
+            let file = dir.path().join(".config/environ.txt");
+            scratch.write_environ(&environ).await.unwrap();
+            act(&file, outside.path());
+            scratch.write_environ(&environ).await.unwrap_or_else(|error| panic!("{n}: {error}"));
+            assert_eq!(fs::read_to_string(&file).unwrap(), "A=b\n", "{n}");
+            let found = fs::symlink_metadata(&file).unwrap();
+            assert!(found.is_file() && found.permissions().mode() & 0o777 == 0o644, "{n}");
+            assert!(fs::symlink_metadata(dir.path().join(".config")).unwrap().is_dir(), "{n}");
+        }
+        assert_eq!(fs::read_to_string(outside.path().join("environ.txt")).unwrap(), "theirs");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]

@@ -85,6 +85,17 @@ pub enum ScratchError {
         #[source]
         source: io::Error,
     },
+    /// A kernel's environment could not be written for its runner.
+    #[error(
+        "writing .config/environ.txt of kernel {kernel} failed: {source}; check the disk below the scratch root"
+    )]
+    WriteEnviron {
+        /// Whose.
+        kernel: KernelId,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel's directory is gone.
     #[error("kernel {kernel} has no scratch directory any more")]
     Gone {

@@ -1,5 +1,7 @@
 //! Sessions outlive the agent (PROTOCOL section 12, items 1, 20 and 21).
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value as Json, json};
 
 use crate::support::docker::{self, docker, image};
@@ -383,4 +385,64 @@ async fn directories_that_are_nobody_s_are_named_once_and_removed_on_request() {
     until("its removal", secs(5), async || (bed.scratch_dirs() == left).then_some(())).await;
     kernel.destroy().await;
     ends_once(&bed, &agent, &kernel.id, "user-requested").await;
+}
+
+/// What a kernel was made with is not its user's to lose: the runner's file lies in the user's own directory.
+#[tokio::test]
+async fn the_environment_outlives_whatever_its_user_does_to_the_file() {
+    const ACTS: [&str; 7] = [
+        "true",
+        "rm .config/environ.txt",
+        "rm .config/environ.txt; mkfifo .config/environ.txt",
+        "ln -sf /etc/passwd .config/environ.txt",
+        "rm .config/environ.txt; mkdir -p .config/environ.txt/not/empty",
+        "echo GREETING=bye > .config/environ.txt; truncate -s 1T .config/environ.txt",
+        "rm -r .config; ln -s / .config",
+    ];
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let mut config = kernel::config(&image::tiny());
+    config["limits"]["mem_slot"] = json!(64);
+    config["environ"] = json!({ "GREETING": "hello" });
+    let mut kernels = Vec::new();
+    for act in ACTS {
+        let kernel = agent.create_with(config.clone()).await;
+        // By the host: the image need not have these programs, nor its user the right to do so.
+        let home = bed.scratch().join(&kernel.id);
+        let done = std::process::Command::new("/bin/sh").args(["-ec", act]).current_dir(&home).status();
+        assert!(done.unwrap().success(), "{act}");
+        kernels.push(kernel);
+    }
+    agent.kill9();
+    let noted = |id: &str| bed.scratch().join(format!(".agent/kernels/{id}.json"));
+    for kernel in &kernels {
+        let mode = std::fs::metadata(noted(&kernel.id)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "the note of {}", kernel.id);
+    }
+    // Made by an agent of before, which noted no environment: the file is asked once, and must not stop anything.
+    let of_before = [&kernels[0], &kernels[2]];
+    for kernel in of_before {
+        let text = std::fs::read(noted(&kernel.id)).unwrap();
+        let mut note: Json = serde_json::from_slice(&text).unwrap();
+        assert_eq!(note.as_object_mut().unwrap().remove("environ"), Some(json!({ "GREETING": "hello" })));
+        std::fs::write(noted(&kernel.id), note.to_string()).unwrap();
+    }
+
+    let agent = bed.agent(&[]).await;
+    for (kernel, act) in kernels.iter().zip(ACTS) {
+        let answer = kernel.call("restart_kernel", json!([{}])).await.expect(act);
+        let container = answer["container_id"].as_str().unwrap();
+        let (env, file) = tokio::join!(
+            docker::inspect(container),
+            docker(&["exec", container, "cat", ".config/environ.txt"])
+        );
+        let is_lost = act == ACTS[2];
+        let has_env = env["Config"]["Env"].as_array().unwrap().contains(&json!("GREETING=hello"));
+        assert_eq!(has_env, !is_lost, "{act}");
+        assert_eq!(file, if is_lost { "" } else { "GREETING=hello" }, "{act}");
+    }
+    assert!(agent.output().contains("can't tell the environment"), "{}", agent.output());
+    let note: Json = serde_json::from_slice(&std::fs::read(noted(&kernels[0].id)).unwrap()).unwrap();
+    assert_eq!(note["environ"], json!({ "GREETING": "hello" }), "kept from now on");
+    assert!(!agent.output().contains("hello"), "the log holds a value");
 }

@@ -1,5 +1,6 @@
 //! What the files say: one type for each kind.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,21 @@ pub struct KernelNote {
     /// it hears of no end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart_asked: bool,
+    /// The environment that it was made with; `None` in notes of earlier versions of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environ: Option<Environ>,
+}
+
+/// A kernel's environment.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Environ(pub BTreeMap<String, String>);
+
+/// Without the values: users put secrets there.
+impl std::fmt::Debug for Environ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// How far a noted kernel is.
@@ -105,6 +121,7 @@ impl KernelNote {
             last_use: unix_now(),
             adopted: None,
             restart_asked: false,
+            environ: None,
         }
     }
 

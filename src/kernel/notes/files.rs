@@ -1,7 +1,8 @@
 //! One small JSON file per kernel: written beside and renamed, read with suspicion, set aside when not understood.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -63,7 +64,8 @@ pub(super) fn write(
 }
 
 fn write_beside(temporary: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
-    let mut out = File::create(temporary)?;
+    // An environment may hold secrets.
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     out.write_all(bytes)?;
     if durable { out.sync_all() } else { Ok(()) }
 }

@@ -85,6 +85,7 @@ impl Kernel {
         old.runner.close();
         let kept = self.run_pen.keep(GoingRun::default()).await;
         self.pen.restart_asked(false);
+        self.pen.made_with(&prepared.config.environ);
         self.pen.note(NotedPhase::Restarting, self.last_use).await;
         self.node.events.emit(Event::KernelCreating(self.id));
         self.config = prepared.config.clone();
