@@ -10,6 +10,7 @@ mod board;
 pub mod config;
 mod drain;
 mod lock;
+mod machine;
 mod measure;
 mod pair;
 mod parts;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::running::Running;
-use super::systemd;
+use super::{machine, systemd};
 use crate::wire::event::{EndReason, Event, StopReason};
 
 /// How long leaving etcd may take.
@@ -24,12 +24,15 @@ const DRAIN: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(500);
 
 impl Running {
-    /// Stops everything; `stop_kernels` ends the kernels, too.
+    /// Stops everything; `stop_kernels` ends the kernels, too, and so does a machine that is going down.
     pub(super) async fn stop(self, stop_kernels: bool) {
         let Self { cluster, kernels, kernel_tasks, detach, events, stop_calls, server, calls, life, .. } =
             self;
-        tracing::info!(kernels = kernels.count(), stop_kernels, "stopping");
-        if let Err(error) = cluster.retract(LEAVE).await {
+        let (left, machine_goes_down) = tokio::join!(cluster.retract(LEAVE), machine::is_going_down());
+        // Kernels don't outlive the machine. Ended now, they are billed and told, and it does not wait for them later.
+        let stop_kernels = stop_kernels || machine_goes_down;
+        tracing::info!(kernels = kernels.count(), stop_kernels, machine_goes_down, "stopping");
+        if let Err(error) = left {
             tracing::warn!(%error, "could not leave etcd; the manager sees this agent until its heartbeats stop");
         }
         stop_calls.cancel();

@@ -46,6 +46,11 @@ pub(super) fn decide(
     }
     for (kernel, note) in found.kernels.iter().filter(|(kernel, _)| !strangers.contains(kernel)) {
         fates.entry(*kernel).or_insert(Fate::End(EndReason::SelfTerminated));
+        let lives = candidates.iter().any(|c| c.kernel == *kernel && c.alive);
+        if note.is_of_another_boot(found.boot.as_deref()) && !lives {
+            // It did not end by itself: the machine went down under it.
+            fates.insert(*kernel, Fate::End(EndReason::AgentTermination));
+        }
         if note.phase == NotedPhase::Creating {
             fates.insert(*kernel, Fate::Undo);
         }
@@ -90,6 +95,29 @@ mod tests {
             let found = Found { kernels, ..Found::default() };
             assert_eq!(decide(&found, &[], &HashSet::from([k])), HashMap::new());
         }
+    }
+
+    #[test]
+    fn what_the_machine_s_end_took_is_told_as_that() {
+        let k = KernelId::random();
+        let fate_of = |phase, boot: &str, candidates: &[Candidate]| {
+            let mut note = KernelNote::new(k, phase);
+            note.boot = Some(boot.to_owned());
+            let kernels = HashMap::from([(k, note)]);
+            let found = Found { kernels, boot: Some("this".to_owned()), ..Found::default() };
+            decide(&found, candidates, &HashSet::new()).remove(&k)
+        };
+        let (alive, dead) = (container(k, "a", true, 1), container(k, "d", false, 2));
+        let went_down = Some(Fate::End(EndReason::AgentTermination));
+        for phase in [NotedPhase::Running, NotedPhase::Restarting] {
+            assert_eq!(fate_of(phase, "before", std::slice::from_ref(&dead)), went_down);
+            assert_eq!(fate_of(phase, "before", &[]), went_down);
+            // Docker has started it again, as it was told to.
+            let back = Some(Fate::TakeBack(ContainerId::new("a")));
+            assert_eq!(fate_of(phase, "before", &[dead.clone(), alive.clone()]), back);
+        }
+        assert_eq!(fate_of(NotedPhase::Creating, "before", std::slice::from_ref(&dead)), Some(Fate::Undo));
+        assert_eq!(fate_of(NotedPhase::Running, "this", &[]), Some(Fate::End(EndReason::SelfTerminated)));
     }
 
     #[test]

@@ -47,6 +47,9 @@ const REMEMBER_SECS: u64 = 3600;
 /// For how long after its arrival an event and a destroy of the same kernel may have crossed, in seconds.
 const CROSSING_SECS: u64 = 60;
 
+/// Changes with each start of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The files. All methods block for a small write; call them where that does no harm.
 #[derive(Debug)]
 pub struct Notes {
@@ -57,6 +60,8 @@ pub struct Notes {
     samples: PathBuf,
     /// Whose notes these are: namespace and instance id. Others' are not looked at.
     owner: String,
+    /// This boot of the machine; `None` where it can't be told from others.
+    boot: Option<String>,
     /// For whoever must not wait for it.
     disk: Disk,
     /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
@@ -90,6 +95,8 @@ pub struct Found {
     pub over: HashSet<KernelId>,
     /// Each kernel's last statistics.
     pub samples: HashMap<KernelId, Sample>,
+    /// This boot of the machine.
+    pub boot: Option<String>,
 }
 
 /// Where notes are kept; whose is not said yet.
@@ -97,13 +104,19 @@ pub struct Found {
 pub struct NotesDir {
     /// Holds the directories of all kinds.
     path: PathBuf,
+    /// This boot of the machine.
+    boot: Option<String>,
 }
 
 impl NotesDir {
     /// The notes in `agent_dir`. The scratch room makes their directories, as soon as the disk takes them.
     #[must_use]
     pub fn new(agent_dir: PathBuf) -> Self {
-        Self { path: agent_dir }
+        let boot = fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned());
+        if let Err(error) = &boot {
+            tracing::debug!(%error, "can't tell this boot of the machine from others");
+        }
+        Self { path: agent_dir, boot: boot.ok() }
     }
 
     /// The notes of one agent.
@@ -115,6 +128,7 @@ impl NotesDir {
             endings: self.path.join("endings"),
             samples: self.path.join(format!("samples.{}.{}.json", owner.namespace, owner.instance)),
             owner: owner.to_string(),
+            boot: self.boot.clone(),
             disk: Disk::default(),
             ended: Mutex::default(),
             reserve: Reserve::open(self.path.join("reserve")),
@@ -124,6 +138,12 @@ impl NotesDir {
 }
 
 impl Notes {
+    /// This boot of the machine.
+    #[must_use]
+    pub fn boot(&self) -> Option<&str> {
+        self.boot.as_deref()
+    }
+
     /// The disk that they are on, for whoever must not wait for it.
     pub(super) fn disk(&self) -> &Disk {
         &self.disk
@@ -154,7 +174,7 @@ impl Notes {
 
     /// Reads everything an earlier life left.
     pub fn load(&self) -> io::Result<Found> {
-        let mut found = Found::default();
+        let mut found = Found { boot: self.boot.clone(), ..Found::default() };
         for (id, note) in read_all::<KernelNote>(&self.kernels, &self.owner)? {
             found.kernels.insert(id, note);
         }
@@ -201,7 +221,8 @@ impl Notes {
     /// Writes a kernel's note; `durable` syncs it, so that it survives the machine.
     pub fn note(&self, kernel: KernelId, note: &KernelNote, durable: bool) -> io::Result<()> {
         self.unforgotten().remove(&kernel);
-        let note = KernelNote { owner: Some(self.owner.clone()), ..note.clone() };
+        let (owner, boot) = (Some(self.owner.clone()), self.boot.clone());
+        let note = KernelNote { owner, boot, ..note.clone() };
         write(&self.kernels, kernel, &note, durable, &self.reserve)
     }
 

@@ -111,14 +111,21 @@ async fn take_back(
     };
     let pid = found.pid.ok_or_else(|| stillborn("has no process"))?;
     let exec_timeout = image.and_then(|i| i.labels.exec_timeout);
-    let going = going(noted.kernel.as_ref(), noted.run.as_ref());
+    let is_of_another_boot =
+        noted.kernel.as_ref().is_some_and(|note| note.is_of_another_boot(node.notes.boot()));
+    let (going, output) = if is_of_another_boot {
+        // Docker has started the container again: no run of then goes on.
+        (Some(GoingRun::default()), Vec::new())
+    } else {
+        (going(noted.kernel.as_ref(), noted.run.as_ref()), noted.output)
+    };
     let last_use = noted.kernel.as_ref().map(|note| note.last_use).max(noted.run.as_ref().map(|run| run.at));
     let unused = Duration::from_secs(last_use.map_or(0, |at| unix_now().saturating_sub(at)));
     Ok(TakenBack {
         made: Made { place, pid, runner, exec_timeout, scratch },
         config,
         allocation,
-        runs: Runs::taken_over(going.clone(), noted.output, Instant::now()),
+        runs: Runs::taken_over(going.clone(), output, Instant::now()),
         going,
         born,
         unused: unused.min(longest_unused(node)),

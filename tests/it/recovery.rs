@@ -446,3 +446,34 @@ async fn the_environment_outlives_whatever_its_user_does_to_the_file() {
     assert_eq!(note["environ"], json!({ "GREETING": "hello" }), "kept from now on");
     assert!(!agent.output().contains("hello"), "the log holds a value");
 }
+
+/// What lives through no boot: the note says in which one it was written.
+#[tokio::test]
+async fn kernels_of_an_earlier_boot_ended_with_it_and_are_told_at_once() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let (dead, gone, started_again) =
+        (agent.create_tiny().await, agent.create_tiny().await, agent.create_tiny().await);
+    let of_this_boot = agent.create_tiny().await;
+    agent.kill9();
+    docker(&["kill", dead.container(), of_this_boot.container()]).await;
+    docker(&["rm", "-f", gone.container()]).await;
+    for kernel in [&dead, &gone, &started_again] {
+        let path = bed.scratch().join(format!(".agent/kernels/{}.json", kernel.id));
+        let mut note: Json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert_eq!(note["boot"], boot.trim());
+        note["boot"] = json!("b0070000-0000-4000-8000-000000000000");
+        std::fs::write(&path, note.to_string()).unwrap();
+    }
+    let agent = bed.agent(&[]).await;
+    for (kernel, reason) in
+        [(&dead, "agent-termination"), (&gone, "agent-termination"), (&of_this_boot, "self-terminated")]
+    {
+        ends_once(&bed, &agent, &kernel.id, reason).await;
+    }
+    // A restart policy of the operator's.
+    started_again.call("get_logs", json!([])).await.expect("it lives");
+    started_again.destroy().await;
+    ends_once(&bed, &agent, &started_again.id, "user-requested").await;
+}

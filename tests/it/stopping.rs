@@ -153,3 +153,44 @@ async fn stopping_the_kernels_too_reaches_those_that_are_not_found_yet() {
         docker::gone(&kernel.id).await;
     }
 }
+
+/// A reboot: systemd says that it is stopping, here by a program of the test's own.
+#[tokio::test]
+async fn a_stop_that_is_the_machine_s_own_ends_the_kernels_and_says_shutdown() {
+    let bed = Bed::start().await;
+    let programs = bed.outside().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let systemctl = programs.join("systemctl");
+    std::fs::write(
+        &systemctl,
+        "#!/bin/sh\n[ \"$1\" = is-system-running ] && cat \"$(dirname \"$0\")/state\"\nexit 1\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let start = async || {
+        let started = bed.manager.all("instance_started", |_| true).len();
+        let agent = bed.spawn_agent_in(&[("PATH", &path)], &["--create-deadline", "9"]);
+        bed.manager.wait("instance_started", started + 1, |_| true, secs(15)).await;
+        agent
+    };
+    let stopped =
+        |reason: &str| bed.manager.all("instance_terminated", |event| event.args == json!([reason])).len();
+    std::fs::write(programs.join("state"), "degraded\n").unwrap();
+    let mut agent = start().await;
+    let kernel = agent.create_tiny().await;
+    assert!(agent.stop().await.success());
+    bed.manager.wait("instance_terminated", 1, |_| true, secs(5)).await;
+    assert_eq!((stopped("agent-restart"), stopped("shutdown")), (1, 0));
+
+    std::fs::write(programs.join("state"), "stopping\n").unwrap();
+    let mut agent = start().await;
+    assert!(agent.stop().await.success());
+    let end = bed.wait_end(&kernel.id, secs(5)).await;
+    assert_eq!(end.args[1], "agent-termination");
+    bed.manager.wait("instance_terminated", 2, |_| true, secs(5)).await;
+    assert_eq!((stopped("agent-restart"), stopped("shutdown")), (1, 1));
+    docker::gone(&kernel.id).await;
+    let agent = start().await;
+    assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1, "told again after the boot");
+}

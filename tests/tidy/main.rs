@@ -232,9 +232,11 @@ fn unit_tests_start_no_programs() {
         // The command line's library has a type of that name, too.
         for part in source.text.replace("clap::Command::new(", "").split("Command::new(").skip(1) {
             let command = part.split(')').next().unwrap();
-            assert_eq!(
-                command, "\"/bin/cat\"",
-                "{}: starts a program; move the test to tests/rooms",
+            // What the agent itself asks; its unit tests don't.
+            let is_agents_own = source.path == "agent/machine.rs" && command == "\"systemctl\"";
+            assert!(
+                is_agents_own || command == "\"/bin/cat\"",
+                "{}: starts the program {command}; move the test to tests/rooms",
                 source.path
             );
         }

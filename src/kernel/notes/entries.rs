@@ -36,6 +36,9 @@ pub struct KernelNote {
     /// it hears of no end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart_asked: bool,
+    /// In which boot of the machine this was written (`/proc/sys/kernel/random/boot_id`); `None` in notes of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// The environment that it was made with; `None` in notes of earlier versions of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environ: Option<Environ>,
@@ -121,8 +124,15 @@ impl KernelNote {
             last_use: unix_now(),
             adopted: None,
             restart_asked: false,
+            boot: None,
             environ: None,
         }
+    }
+
+    /// Whether this was written before the machine was started last: no process of then lives.
+    #[must_use]
+    pub fn is_of_another_boot(&self, boot: Option<&str>) -> bool {
+        boot.zip(self.boot.as_deref()).is_some_and(|(now, then)| now != then)
     }
 
     /// Whether the manager waits for the answer of a restart.

@@ -45,7 +45,12 @@ fn kernels_and_untold_endings_come_back() {
 
     let again = notes_in(dir.path(), "i");
     let found = again.load().unwrap();
-    assert_eq!(found.kernels[&a], note.clone());
+    assert!(!found.kernels[&a].is_of_another_boot(again.boot()));
+    assert!(
+        found.kernels[&a].is_of_another_boot(Some("another")) && !note.is_of_another_boot(Some("another"))
+    );
+    let note = KernelNote { boot: again.boot().map(str::to_owned), ..note };
+    assert_eq!(found.kernels[&a], note);
     let Noted { kernel: of_kernel, run: of_run, .. } = again.of(a);
     assert_eq!((of_kernel, of_run.map(|run| run.going())), (Some(note), Some(going)));
     again.forget(a);
