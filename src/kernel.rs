@@ -21,6 +21,7 @@
 //! and removes containers ([`container`], [`takeover`]) knows no kernel's state.
 
 mod container;
+mod demise;
 mod disk;
 pub mod error;
 mod fate;
@@ -48,6 +49,7 @@ mod takeover;
 mod task;
 mod telling;
 mod vigil;
+mod wants;
 
 pub use self::error::{Failure, Fault, KernelError};
 pub use self::folders::FolderChecks;
@@ -55,3 +57,4 @@ pub use self::last_statistics::LastStatistics;
 pub use self::node::{KernelsConfig, Node};
 pub use self::overview::{Overview, RunningKernel, State};
 pub use self::registry::Kernels;
+pub use self::wants::Wants;

@@ -14,7 +14,7 @@ use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::HeartbeatConfig;
 use crate::images::{Images, ImagesConfig};
-use crate::kernel::{FolderChecks, Kernels, LastStatistics, Node};
+use crate::kernel::{FolderChecks, Kernels, LastStatistics, Node, Wants};
 use crate::stats::{Collector, Store};
 
 /// How long the start waits for the first list of images before it goes on without.
@@ -126,6 +126,7 @@ impl Agent {
             conditions: board.conditions(),
             notes: notes.of(&owner),
             folder_checks: FolderChecks::default(),
+            wants: Wants::default(),
             tracker: kernel_tasks.clone(),
             detach: detach.clone(),
         });

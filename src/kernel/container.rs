@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{sleep, timeout};
+
 use super::error::KernelError;
 use super::node::{Node, RETRIES};
 use super::notes::{KernelNote, NotedPhase};
 use super::plan::{self, Plan};
-use super::{labels, reach};
+use super::{demise, labels, reach};
 use crate::docker::{Container, ContainerSpec, ContainerSummary, DockerError, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
@@ -29,6 +31,13 @@ use crate::wire::reply::{KernelPlace, Ports};
 const DEAD_ATTEMPTS: u32 = 5;
 /// How long taking a scratch directory away may take: it is one rename.
 const DISCARD_LIMIT: Duration = Duration::from_secs(2);
+
+/// How much of the log of a container that ended at once is read, in bytes, and how long Docker may take to know of its end
+/// and to give the log.
+const LAST_WORDS_BYTES: usize = 4096;
+const LAST_WORDS_LIMIT: Duration = Duration::from_millis(1500);
+/// From one look at such a container to the next.
+const NOTICE_POLL: Duration = Duration::from_millis(20);
 
 /// A container that runs.
 pub(super) struct Made {
@@ -57,7 +66,7 @@ pub(super) async fn clear(node: &Node, kernel: KernelId) {
             return;
         }
         attempt += 1;
-        tokio::time::sleep(RETRIES.pause(attempt)).await;
+        sleep(RETRIES.pause(attempt)).await;
     }
     if attempt > 0 {
         tracing::info!(%kernel, attempts = attempt + 1, "the container is removed");
@@ -73,7 +82,7 @@ async fn nothing_runs(node: &Node, kernel: KernelId) -> bool {
 
 /// Takes the kernel's files away; a disk that hangs is not waited for.
 pub(super) async fn discard(node: &Node, kernel: KernelId) {
-    match tokio::time::timeout(DISCARD_LIMIT, node.scratch.discard(kernel)).await {
+    match timeout(DISCARD_LIMIT, node.scratch.discard(kernel)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!(%kernel, %error, "can't remove the scratch directory; remove it by hand");
@@ -93,7 +102,7 @@ pub(super) async fn look_at(node: &Node, kernel: KernelId, container: &Container
             Err(error) => tracing::debug!(%kernel, %error, "can't look at its container yet"),
         }
         attempt += 1;
-        tokio::time::sleep(RETRIES.pause(attempt)).await;
+        sleep(RETRIES.pause(attempt)).await;
     }
 }
 
@@ -125,7 +134,9 @@ pub(super) async fn has_ended(
         }
         Ok(Some(c)) => {
             let exit_code = c.exit_code.unwrap_or(-1);
-            if c.oom_killed {
+            let is_of_memory = demise::is_of_memory(&c, node.wants.since(container));
+            node.wants.forget(container);
+            if is_of_memory {
                 tracing::warn!(%kernel, exit_code, "killed because the kernel used more memory than its limit");
                 return Seen::OutOfMemory;
             }
@@ -133,6 +144,7 @@ pub(super) async fn has_ended(
             Seen::Ended
         }
         Ok(None) => {
+            node.wants.forget(container);
             tracing::warn!(%kernel, "the container was removed, and not by the agent");
             Seen::Ended
         }
@@ -146,6 +158,7 @@ pub(super) async fn has_ended(
 async fn remove_containers(node: &Node, kernel: KernelId) -> Result<(), DockerError> {
     for found in containers_of(node, kernel).await? {
         node.docker.remove(&found.id).await?;
+        node.wants.forget(&found.id);
     }
     Ok(())
 }
@@ -294,7 +307,9 @@ pub(super) async fn run(
     node.docker.start(&container).await?;
     let stillborn = |problem| KernelError::Stillborn { container: container.short().to_owned(), problem };
     let found = node.docker.inspect(container.as_str()).await?.ok_or_else(|| stillborn("is gone"))?;
-    let pid = found.pid.filter(|_| found.state.is_alive()).ok_or_else(|| stillborn("ended at once"))?;
+    let Some(pid) = found.pid.filter(|_| found.state.is_alive()) else {
+        return Err(ended_at_once(node, &container).await);
+    };
     let ports = ports(&found, &node.kernel_host).ok_or_else(|| stillborn("has no published ports"))?;
     let runner = reach::runner(found.ip, &ports).await;
     let place = KernelPlace {
@@ -306,6 +321,34 @@ pub(super) async fn run(
         gpu_set: held.gpu_set().to_vec(),
     };
     Ok(Made { place, pid, runner, exec_timeout: image.labels.exec_timeout, scratch })
+}
+
+/// What a container that ended at once has left: its exit code and its last words. Undoing the create removes both.
+pub(super) async fn ended_at_once(node: &Node, container: &ContainerId) -> KernelError {
+    // Docker notices the end of a process late, and has all of its output only then.
+    let ended = async {
+        loop {
+            match node.docker.inspect(container.as_str()).await {
+                Ok(Some(found)) if found.state.is_alive() => sleep(NOTICE_POLL).await,
+                found => break found.ok().flatten(),
+            }
+        }
+    };
+    let found = timeout(LAST_WORDS_LIMIT, ended).await.ok().flatten();
+    let words = match node.docker.logs_tail(container, LAST_WORDS_BYTES, LAST_WORDS_LIMIT).await {
+        Ok(log) => match demise::last_words(&log) {
+            words if words.is_empty() => "it wrote nothing".to_owned(),
+            words => format!("its last words: {words}"),
+        },
+        Err(error) => format!("its last words are not known ({error})"),
+    };
+    let of_memory = found.as_ref().is_some_and(|c| demise::is_of_memory(c, node.wants.since(container)));
+    let exit = match found.and_then(|c| c.exit_code) {
+        Some(code) if of_memory => format!("with exit code {code}, for want of memory"),
+        Some(code) => format!("with exit code {code}"),
+        None => "with an exit code that Docker does not tell".to_owned(),
+    };
+    KernelError::EndedAtOnce { container: container.short().to_owned(), exit, words }
 }
 
 /// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's.

@@ -95,8 +95,18 @@ pub enum KernelError {
     /// A Docker call.
     #[error(transparent)]
     Docker(#[from] DockerError),
-    /// The new container ended at once, or Docker published no ports for it.
-    #[error("container {container} {problem}; look at its log with `docker logs`")]
+    /// The new container ended before the kernel was ready.
+    #[error("container {container} ended at once, {exit}; {words}")]
+    EndedAtOnce {
+        /// The container's short id.
+        container: String,
+        /// With which exit code, and why, as far as that is known.
+        exit: String,
+        /// The end of what it wrote, in one line.
+        words: String,
+    },
+    /// The container is gone, or lacks something that every kernel's has.
+    #[error("container {container} {problem}")]
     Stillborn {
         /// The container's short id.
         container: String,

@@ -13,6 +13,7 @@ use super::folders::FolderChecks;
 use super::labels::Owner;
 use super::last_statistics::LastStatistics;
 use super::notes::Notes;
+use super::wants::Wants;
 use crate::cluster::ManagerSettings;
 use crate::conditions::Conditions;
 use crate::docker::Docker;
@@ -75,6 +76,8 @@ pub struct Node {
     pub notes: Notes,
     /// Look-ups of virtual folders.
     pub folder_checks: FolderChecks,
+    /// When containers were last out of memory.
+    pub wants: Wants,
     /// Every task of this room, so that a stop can wait for them.
     pub tracker: TaskTracker,
     /// Cancelled when the agent stops and its kernels live on.

@@ -182,12 +182,14 @@ impl Notes {
         read_all::<RunNote>(&self.runs, &self.owner)?;
         for (id, ending) in read_all::<Ending>(&self.endings, &self.owner)? {
             let ended = Ended::found(&ending);
-            let told = ended.told;
+            let (told, is_unheard) = (ended.told, ending.unheard);
             self.ended().insert(id, ended);
             match told {
                 Told::Not { .. } => drop(found.untold.insert(id, ending)),
                 Told::Perhaps(_) => {
-                    tracing::warn!(kernel = %id, "the agent was killed while it told this kernel's end; not telling it twice");
+                    if !is_unheard {
+                        tracing::warn!(kernel = %id, "an earlier agent ended in the moment in which it told this kernel's end, which is told again only if the manager asks for it");
+                    }
                     found.over.insert(id);
                 }
                 Told::At(_) => drop(found.over.insert(id)),
@@ -338,7 +340,7 @@ impl Notes {
             let ended = all.entry(kernel).or_insert_with(|| Ended::found(&ending));
             ended.under_way = None;
             if ended.told == (Told::Not { doubted: true }) {
-                ending.left_at = Some(now);
+                (ending.left_at, ending.unheard, ended.ending.unheard) = (Some(now), true, true);
                 ended.told = Told::Perhaps(now);
             } else {
                 ending.told_at = Some(now);
@@ -374,7 +376,7 @@ impl Notes {
             Told::At(at) => unix_now().saturating_sub(at) >= CROSSING_SECS,
         };
         must.then(|| {
-            ended.told = Told::Not { doubted: false };
+            (ended.told, ended.ending.unheard) = (Told::Not { doubted: false }, false);
             ended.ending.clone()
         })
     }
@@ -384,7 +386,7 @@ impl Notes {
         let now = unix_now();
         let ending = match self.ended().get_mut(&kernel) {
             Some(ended) if matches!(ended.told, Told::At(_)) => {
-                ended.told = Told::Perhaps(now);
+                (ended.told, ended.ending.unheard) = (Told::Perhaps(now), true);
                 Ending { left_at: Some(now), ..ended.ending.clone() }
             }
             Some(Ended { told: Told::Not { doubted }, .. }) => {

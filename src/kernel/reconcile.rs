@@ -61,6 +61,8 @@ impl Kernels {
             DockerEventKind::Container { id, action, .. } => match action.as_str() {
                 "die" | "destroy" => self.tell_death(id),
                 "oom" => self.hear_of_want(id),
+                // By hand: if its end comes now, it is of that.
+                "kill" if self.containers().contains(id) => self.node.wants.note_past(id),
                 other => tracing::debug!(container = id.short(), action = other, "container event"),
             },
         }
@@ -72,6 +74,7 @@ impl Kernels {
             tracing::debug!(container = container.short(), "a container is out of memory");
             return;
         };
+        self.node.wants.note(container);
         let told = self.shared.wants.lock().unwrap_or_else(PoisonError::into_inner).more();
         if let Some(times) = told {
             tracing::warn!(%kernel, container = container.short(), times, "the kernel's container is out of memory");

@@ -54,6 +54,8 @@ pub(super) async fn look(
         tracing::info!(%kernel, exit_code, out_of_memory, "the container ended while no agent ran");
         return None;
     }
+    // Whether a process in it was killed for memory before is not known, as not every Docker says so while it runs.
+    node.wants.note_past(container);
     Some(take_back(node, kernel, &found, noted).await.map(Box::new))
 }
 

@@ -14,6 +14,7 @@ mod restarting;
 use std::sync::Arc;
 use std::time::{Instant as StdInstant, SystemTime};
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -233,6 +234,13 @@ impl Kernel {
         {
             live.runner.close();
             result = Err((self.node.not_noted(source), Input::Failed));
+        }
+        if let Ok(live) = &result
+            && live.vigil.ended().now_or_never().is_some()
+        {
+            live.runner.close();
+            let error = container::ended_at_once(&self.node, &live.place.container).await;
+            result = Err((error, Input::Failed));
         }
         match result {
             Ok(live) => {

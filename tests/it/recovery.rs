@@ -400,7 +400,7 @@ async fn the_environment_outlives_whatever_its_user_does_to_the_file() {
         "rm -r .config; ln -s / .config",
     ];
     let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
     let mut config = kernel::config(&image::tiny());
     config["limits"]["mem_slot"] = json!(64);
     config["environ"] = json!({ "GREETING": "hello" });
@@ -428,14 +428,12 @@ async fn the_environment_outlives_whatever_its_user_does_to_the_file() {
         std::fs::write(noted(&kernel.id), note.to_string()).unwrap();
     }
 
-    let agent = bed.agent(&[]).await;
+    let agent = bed.agent(&["--create-deadline", "9"]).await;
     for (kernel, act) in kernels.iter().zip(ACTS) {
         let answer = kernel.call("restart_kernel", json!([{}])).await.expect(act);
         let container = answer["container_id"].as_str().unwrap();
-        let (env, file) = tokio::join!(
-            docker::inspect(container),
-            docker(&["exec", container, "cat", ".config/environ.txt"])
-        );
+        let env = docker::inspect(container).await;
+        let file = docker(&["exec", container, "/bin/sh", "-c", "cat .config/environ.txt"]).await;
         let is_lost = act == ACTS[2];
         let has_env = env["Config"]["Env"].as_array().unwrap().contains(&json!("GREETING=hello"));
         assert_eq!(has_env, !is_lost, "{act}");
@@ -451,7 +449,7 @@ async fn the_environment_outlives_whatever_its_user_does_to_the_file() {
 #[tokio::test]
 async fn kernels_of_an_earlier_boot_ended_with_it_and_are_told_at_once() {
     let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
     let (dead, gone, started_again) =
         (agent.create_tiny().await, agent.create_tiny().await, agent.create_tiny().await);
     let of_this_boot = agent.create_tiny().await;
@@ -466,7 +464,7 @@ async fn kernels_of_an_earlier_boot_ended_with_it_and_are_told_at_once() {
         note["boot"] = json!("b0070000-0000-4000-8000-000000000000");
         std::fs::write(&path, note.to_string()).unwrap();
     }
-    let agent = bed.agent(&[]).await;
+    let agent = bed.agent(&["--create-deadline", "9"]).await;
     for (kernel, reason) in
         [(&dead, "agent-termination"), (&gone, "agent-termination"), (&of_this_boot, "self-terminated")]
     {

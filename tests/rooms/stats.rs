@@ -202,6 +202,28 @@ async fn what_redis_refuses_is_told_and_spoils_nothing() {
     started.put(good, 3, LONG).await.unwrap();
 }
 
+/// The pipeline is longer than what Redis reads of a stranger: it would hang up on it and say nothing.
+#[tokio::test]
+async fn a_redis_that_wants_a_password_is_told_as_that_and_used_when_it_wants_none() {
+    let redis = RedisServer::start().await;
+    let kernel = KernelId::random();
+    let mut admin = redis.connect();
+    let mut require = |password: &str| {
+        redis::cmd("CONFIG").arg(&["SET", "requirepass", password]).exec(&mut admin).unwrap();
+    };
+    require("sesame");
+    let started = start(Some(redis.address()));
+    for _ in 0..2 {
+        let error = started.put(kernel, 1, LONG).await.unwrap_err();
+        assert!(matches!(error, StoreError::Password { .. }), "{error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("NOAUTH") && !error.to_string().contains("sesame"), "{error}: {cause}");
+    }
+    require("");
+    started.put(kernel, 2, LONG).await.unwrap();
+    assert_eq!(redis.hash(kernel).0["mem_cur_bytes"], "2");
+}
+
 #[tokio::test]
 async fn stopping_ends_the_task_and_answers_callers() {
     let redis = RedisServer::start().await;

@@ -107,6 +107,9 @@ pub struct Ending {
     pub left_at: Option<u64>,
     /// When its event arrived, in seconds since 1970; `None` while that is still to do.
     pub told_at: Option<u64>,
+    /// Whether `left_at` stands for an event that arrived and was not heard: the manager was restarting the kernel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
 }
 
 impl KernelNote {
@@ -172,7 +175,16 @@ impl Ending {
     #[must_use]
     pub fn new(kernel: KernelId, reason: EndReason, sample: Option<Sample>) -> Self {
         let (kernel, reason) = (kernel.to_string(), reason.to_string());
-        Self { version: VERSION, owner: None, kernel, reason, sample, left_at: None, told_at: None }
+        Self {
+            version: VERSION,
+            owner: None,
+            kernel,
+            reason,
+            sample,
+            left_at: None,
+            told_at: None,
+            unheard: false,
+        }
     }
 
     /// Why it ends.

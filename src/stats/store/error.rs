@@ -17,6 +17,18 @@ pub enum StoreError {
         #[source]
         source: redis::RedisError,
     },
+    /// It does not serve those who bring no password.
+    #[error(
+        "Redis at {address} wants a password, and the address in etcd (nodes/redis) has no place for one: let it serve \
+         the cluster's network without"
+    )]
+    Password {
+        /// Where it is.
+        address: HostPort,
+        /// What Redis said.
+        #[source]
+        source: redis::RedisError,
+    },
     /// The connection broke, or Redis refused to write.
     #[error("Redis at {address} did not store the statistics")]
     Write {

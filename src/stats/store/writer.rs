@@ -127,9 +127,10 @@ impl Writer {
                 Err(error) => debug!(%error, "the connection to Redis failed, making a new one"),
             }
         }
-        let mut new = connect(&address)
-            .await
-            .map_err(|source| StoreError::Connect { address: address.clone(), source })?;
+        let mut new = connect(&address).await.map_err(|source| match source.code() {
+            Some("NOAUTH") => StoreError::Password { address: address.clone(), source },
+            _ => StoreError::Connect { address: address.clone(), source },
+        })?;
         pipeline.exec_async(&mut new).await.map_err(|source| StoreError::Write { address, source })?;
         self.connection = Some(new);
         Ok(())
@@ -177,10 +178,13 @@ impl Writer {
     }
 }
 
-/// Connects to database 0. The limits are the job's, not the library's.
+/// Connects to database 0. The limits are the job's, not the library's. A Redis that serves nobody without a password says
+/// so to a short command; it hangs up on one as long as ours.
 async fn connect(HostPort { host, port }: &HostPort) -> redis::RedisResult<MultiplexedConnection> {
     let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
     let info = ConnectionAddr::Tcp(host.clone(), *port).into_connection_info()?.set_redis_settings(settings);
     let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    Client::open(info)?.get_multiplexed_async_connection_with_config(&limits).await
+    let mut connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&limits).await?;
+    redis::cmd("PING").exec_async(&mut connection).await?;
+    Ok(connection)
 }

@@ -2,9 +2,36 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::support::docker::{self, NAMESPACE_LABEL, image};
+use crate::support::docker::{self, NAMESPACE_LABEL, TestImage, image};
 use crate::support::msgpack::keys;
-use crate::support::{Bed, kernel, new_id, secs};
+use crate::support::{Bed, kernel, new_id, secs, until};
+
+/// Its container is gone when anybody looks, so the answer has to say why it ended.
+#[tokio::test]
+async fn a_container_that_ends_at_once_is_answered_with_its_exit_code_and_last_words() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--create-deadline", "9"]).await;
+    let noise = "noise ".repeat(1000);
+    let image =
+        TestImage::running(&format!("echo {noise}; echo 'no licence for this machine'; exit 42")).await;
+    let silent = TestImage::running("exit 0").await;
+    for (image, told) in [
+        (&image, &["exit code 42", "noise | no licence for this machine"][..]),
+        (&silent, &["exit code 0", "it wrote nothing"]),
+    ] {
+        // One that is quicker than its end is answered, and its kernel told as ended.
+        let (id, error) = until("a create that is slower than the end", secs(60), async || {
+            let id = new_id();
+            let answer = agent.call("create_kernel", json!([id, kernel::config(image.lang())])).await;
+            answer.err().map(|error| (id, error))
+        })
+        .await;
+        assert!(told.iter().all(|told| error.text().contains(told)), "{error:?}");
+        assert!(error.text().len() < 1200, "{error:?}");
+        docker::gone(&id).await;
+        assert!(bed.ends(&agent, &id).await.is_empty());
+    }
+}
 
 #[tokio::test]
 async fn the_answer_is_what_the_manager_stores() {

@@ -68,6 +68,36 @@ async fn a_kernel_out_of_memory_ends_with_its_run() {
     assert_eq!(end.args[1], "self-terminated");
     docker::gone(&kernel.id).await;
     assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
+    assert!(agent.output().contains("used more memory than its limit"), "{}", agent.output());
+}
+
+/// Docker marks a container for ever once a process in it was killed for memory, also by SIGKILL's exit code.
+#[tokio::test]
+async fn a_kernel_is_not_blamed_for_the_memory_of_a_child_that_was_killed_before() {
+    const EAT: &str = "import subprocess, sys\neat = 'x = bytearray(600_000_000)'\n\
+                       print(subprocess.run([sys.executable, '-c', eat]).returncode)";
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
+    let (killed, later) =
+        (agent.create_python().await.warm().await, agent.create_python().await.warm().await);
+    for kernel in [&killed, &later] {
+        assert_eq!(kernel.run(EAT).await.stdout(), "-9\n");
+    }
+    until("Docker's word", secs(10), async || {
+        (agent.output().matches("out of memory").count() > 1).then_some(())
+    })
+    .await;
+    docker(&["kill", killed.container()]).await;
+    bed.wait_end(&killed.id, secs(12)).await;
+    agent.kill9();
+    let first = agent.output();
+    let agent = bed.agent(&["--create-deadline", "9"]).await;
+    later.call("get_logs", json!([])).await.expect("it is taken back");
+    docker(&["kill", later.container()]).await;
+    bed.wait_end(&later.id, secs(12)).await;
+    for log in [first, agent.output()] {
+        assert!(log.contains("the container ended by itself") && !log.contains("used more memory"), "{log}");
+    }
 }
 
 #[tokio::test]

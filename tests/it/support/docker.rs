@@ -46,6 +46,16 @@ impl TestImage {
         image
     }
 
+    /// The tiny image whose kernels do this instead of sleeping.
+    pub(crate) async fn running(script: &str) -> Self {
+        let image = Self { lang: format!("tiny-{}:demo", &super::new_id()[..8]) };
+        let base = docker(&["create", &format!("lablup/kernel-{}", image::tiny())]).await;
+        let program = format!("ENTRYPOINT {}", serde_json::json!(["/bin/sh", "-c", script]));
+        docker(&["commit", "--change", &program, "--change", "CMD []", &base, &image.reference()]).await;
+        docker(&["rm", &base]).await;
+        image
+    }
+
     /// Makes another image of the same name, as a pull of a newer one does; gives its id.
     pub(crate) async fn become_labelled(&self, labels: &[&str]) -> String {
         let base = docker(&["create", &format!("lablup/kernel-{}", image::tiny())]).await;
