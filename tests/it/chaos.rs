@@ -1,5 +1,5 @@
 //! A seeded random life: kernels come and go while the agent and dockerd are killed and what they need is taken away;
-//! then a model says what must be true (PROTOCOL section 12, items 1 to 6, 13, 18 to 20, 23, 24 and 32).
+//! then a model says what must be true (PROTOCOL section 12, items 1 to 6, 13, 18 to 21, 23, 24 and 32), of runs, too.
 //!
 //! `BACKENDAI_CHAOS_SEED` repeats a sequence (which acts on what; the machine's own timing stays its own),
 //! `BACKENDAI_CHAOS_STEPS` makes it longer.
@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use self::world::World;
 
+mod runs;
 mod world;
 
 /// A number from the environment.
@@ -22,6 +23,12 @@ enum Act {
     Create,
     /// A run in the one kernel that lives through everything.
     Execute,
+    /// A run there that goes on while other things happen.
+    Begin,
+    /// A look at what came of it.
+    Follow,
+    /// SIGKILL a moment after a run was asked for, and a new agent.
+    KillAgentAmidRun,
     /// A destroy while the kernel is being made.
     CreateAndDestroy,
     Destroy,
@@ -68,9 +75,12 @@ enum Part {
     Manager,
 }
 
-const ACTS: [(Act, u32); 25] = [
+const ACTS: [(Act, u32); 28] = [
     (Act::Create, 30),
     (Act::Execute, 14),
+    (Act::Begin, 12),
+    (Act::Follow, 8),
+    (Act::KillAgentAmidRun, 5),
     (Act::CreateAndDestroy, 4),
     (Act::Destroy, 14),
     (Act::Restart, 6),
@@ -122,6 +132,9 @@ async fn after_any_sequence_every_end_was_told_once_and_nothing_is_left() {
         match act {
             Act::Create => world.create().await,
             Act::Execute => world.execute().await,
+            Act::Begin => world.begin(target % 300).await,
+            Act::Follow => world.follow().await,
+            Act::KillAgentAmidRun => world.kill_agent_amid_run(target % 100, millis).await,
             Act::CreateAndDestroy => world.create_and_destroy(millis * 2).await,
             Act::Destroy => world.destroy(target).await,
             Act::Restart => world.restart(target).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::runs::Going;
 use super::{Part, Request};
 use crate::support::docker::image;
 use crate::support::dockerd::Dockerd;
@@ -37,6 +38,8 @@ pub(super) struct World {
     session: Kernel,
     /// How often it has counted.
     counted: u64,
+    /// A run of it that goes on.
+    going: Option<Going>,
     /// They run, and no end of theirs may have been told.
     alive: Vec<Alive>,
     /// Every id that the agent was ever asked for.
@@ -98,6 +101,7 @@ impl World {
             metrics,
             session,
             counted: 0,
+            going: None,
             alive,
             all,
             raced,
@@ -136,9 +140,53 @@ impl World {
 
     /// One more run of the session; what it knows shows that none was lost, and none was done twice.
     pub(super) async fn execute(&mut self) {
+        self.finish().await;
         self.counted += 1;
         let run = self.session.run("n += 1\nprint(n)").await;
         assert_eq!(run.stdout(), format!("{}\n", self.counted));
+    }
+
+    /// A run of so many words, which is not followed to its end.
+    pub(super) async fn begin(&mut self, words: usize) {
+        self.finish().await;
+        let mut going = Going::new(words);
+        let answer = self.agent.rpc().call("execute", going.begin(&self.session), secs(20)).await;
+        if going.take(&answer.expect("execute")) {
+            going.has_ended_once(&self.session).await;
+        } else {
+            self.going = Some(going);
+        }
+    }
+
+    /// What came of it since.
+    pub(super) async fn follow(&mut self) {
+        let Some(mut going) = self.going.take() else { return };
+        if going.follow(&self.session).await {
+            going.has_ended_once(&self.session).await;
+        } else {
+            self.going = Some(going);
+        }
+    }
+
+    async fn finish(&mut self) {
+        let begun = std::time::Instant::now();
+        while self.going.is_some() {
+            assert!(begun.elapsed() < secs(90), "the run has no end");
+            self.follow().await;
+        }
+    }
+
+    pub(super) async fn kill_agent_amid_run(&mut self, words: usize, millis: u64) {
+        self.finish().await;
+        let mut going = Going::new(words);
+        let mut line = self.agent.rpc().connect().await;
+        line.request("execute", &from_json(&going.begin(&self.session)), &from_json(&json!({}))).await;
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        self.agent.kill9();
+        going.killed(true);
+        self.going = Some(going);
+        self.note_races();
+        self.new_agent().await;
     }
 
     pub(super) async fn create_and_destroy(&mut self, millis: u64) {
@@ -191,6 +239,9 @@ impl World {
 
     pub(super) async fn kill_agent(&mut self) {
         self.agent.kill9();
+        if let Some(going) = &mut self.going {
+            going.killed(false);
+        }
         self.note_races();
         self.new_agent().await;
     }
