@@ -54,7 +54,7 @@ mod wants;
 pub use self::error::{Failure, Fault, KernelError};
 pub use self::folders::FolderChecks;
 pub use self::last_statistics::LastStatistics;
-pub use self::node::{KernelsConfig, Node};
+pub use self::node::{CreateDeadline, KernelsConfig, Node};
 pub use self::overview::{Overview, RunningKernel, State};
 pub use self::registry::Kernels;
 pub use self::wants::Wants;

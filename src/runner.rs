@@ -11,6 +11,7 @@
 //! Channels: commands to the task (`mpsc`, bounded), `changed` to waiting callers (`watch`, a counter),
 //! `activity` to the kernel's task and the keeper of the memory (`watch`), `space` back to the task when a full buffer was collected (`Notify`).
 
+mod asking;
 mod code;
 mod current;
 mod doubt;
@@ -30,7 +31,6 @@ pub mod utf8;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -38,6 +38,8 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::asking::AskError;
+use self::asking::Asking;
 pub use self::code::{Code, GoingRun, Way};
 pub use self::current::Activity;
 use self::intake::Intake;
@@ -51,18 +53,17 @@ use self::shared::{Asker, Shared};
 pub use self::spill::{Change, LeftOutput, Spilled};
 use self::task::Ends;
 use crate::ids::{KernelId, RunId};
-use crate::wire::command::Command;
+use crate::wire::command::{Command, ServiceStart};
 use crate::wire::request::Completions;
 
 /// How long completions may take (section 12, item 28).
 const COMPLETION_LIMIT: Duration = Duration::from_secs(4);
 
+/// How long a service may take to start. The manager waits without end, and runners before 18.12 never answer.
+const SERVICE_LIMIT: Duration = Duration::from_secs(30);
+
 /// How long an interrupt waits for a run to begin; the manager waits 5 s.
 const INTERRUPT_LIMIT: Duration = Duration::from_secs(4);
-
-/// After completions that were not answered in time, how long the next ask waits for one more answer, because the
-/// one that came may belong to an ask before.
-const STALE_ANSWER_LIMIT: Duration = Duration::from_millis(150);
 
 /// Where the runner's sockets are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +87,6 @@ pub struct Runner {
 
 /// Where the run that goes on is remembered, and what the memory holds at first, if that is known.
 pub type Memory = (Arc<dyn RunMemory>, Option<GoingRun>);
-
-/// Completions that did not come.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
-    /// The runner's answer did not come in time.
-    #[error("the kernel's runner gave no completions within {} s", COMPLETION_LIMIT.as_secs())]
-    Late,
-    /// The kernel is being restarted or destroyed.
-    #[error("the kernel is being restarted or destroyed")]
-    Closed,
-}
 
 impl Runner {
     /// Connects both sockets. Returns at once; they go on trying while the container starts.
@@ -156,35 +146,38 @@ impl Runner {
 
     /// Asks for completions and waits for them.
     pub async fn complete(&self, ask: Completions) -> Result<serde_json::Value, AskError> {
-        let deadline = tokio::time::Instant::now() + COMPLETION_LIMIT;
+        self.ask(&self.shared.completions, Command::Complete(ask), COMPLETION_LIMIT).await
+    }
+
+    /// Has a service started; what the runner answers to that.
+    pub async fn start_service(&self, start: ServiceStart) -> Result<serde_json::Value, AskError> {
+        self.ask(&self.shared.services, Command::StartService(start), SERVICE_LIMIT).await
+    }
+
+    /// Asks, and waits for the answer for so long, the time before its turn included.
+    async fn ask(
+        &self,
+        asking: &Asking,
+        question: Command,
+        limit: Duration,
+    ) -> Result<serde_json::Value, AskError> {
+        let deadline = tokio::time::Instant::now() + limit;
         let late = |_| AskError::Late;
-        let _turn = timeout_at(deadline, self.shared.asking.acquire())
-            .await
-            .map_err(late)?
-            .map_err(|_| AskError::Closed)?;
-        let (tx, mut answers) = mpsc::unbounded_channel();
-        let _asker = Asker::new(&self.shared, tx);
-        timeout_at(deadline, self.commands.send(Command::Complete(ask)))
-            .await
-            .map_err(late)?
-            .map_err(|_| AskError::Closed)?;
+        let turn = timeout_at(deadline, asking.turn.acquire()).await;
+        let _turn = turn.map_err(late)?.map_err(|_| AskError::Closed)?;
+        let (_asker, mut answers) = Asker::new(&self.shared, asking);
+        let sent = timeout_at(deadline, self.commands.send(question)).await;
+        sent.map_err(late)?.map_err(|_| AskError::Closed)?;
         let received = tokio::select! {
             () = self.ends.cancel.cancelled() => return Err(AskError::Closed),
             () = self.ends.leave.cancelled() => return Err(AskError::Closed),
             received = timeout_at(deadline, answers.recv()) => received,
         };
-        let Ok(Some(mut newest)) = received else {
-            self.shared.stale_answers.fetch_add(1, Ordering::Relaxed);
+        let Ok(Some(first)) = received else {
+            asking.gave_up();
             return Err(AskError::Late);
         };
-        // Answers come in the order of the asks, so the last one is ours.
-        for _ in 0..self.shared.stale_answers.swap(0, Ordering::Relaxed) {
-            match tokio::time::timeout(STALE_ANSWER_LIMIT, answers.recv()).await {
-                Ok(Some(next)) => newest = next,
-                Ok(None) | Err(_) => break,
-            }
-        }
-        Ok(newest)
+        Ok(asking.newest(first, &mut answers).await)
     }
 
     /// What the queue does, for the idle check, the execution limit and the record of runs.
@@ -208,14 +201,16 @@ impl Runner {
     /// on with it.
     pub fn let_go(&self) {
         self.shared.change(Runs::let_go);
-        self.shared.asking.close();
+        self.shared.completions.turn.close();
+        self.shared.services.turn.close();
         self.ends.leave.cancel();
     }
 
     /// Answers every caller nil, and disconnects; the runner does not notice.
     pub fn close(&self) {
         self.shared.change(Runs::close);
-        self.shared.asking.close();
+        self.shared.completions.turn.close();
+        self.shared.services.turn.close();
         self.ends.cancel.cancel();
     }
 }

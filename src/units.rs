@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 const MIB: f64 = 1_048_576.0;
+const MIB_IN_GIB: f64 = 1_024.0;
 
 /// The scheduler's period that quotas refer to: the Linux kernel's default.
 const PERIOD_US: u32 = 100_000;
@@ -40,6 +41,12 @@ impl Memory {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let bytes = (amount(mib)? * MIB) as u64;
         Some(Self { bytes })
+    }
+
+    /// So many GiB, which may be a fraction, as managers from 1.4 on count; else like [`Memory::from_slot`].
+    #[must_use]
+    pub fn from_gib(gib: f64) -> Option<Self> {
+        Self::from_slot(amount(gib)? * MIB_IN_GIB).or(Some(Self { bytes: u64::MAX }))
     }
 
     /// In bytes.
@@ -115,11 +122,10 @@ impl Cores {
         whole(self.0).max(1)
     }
 
-    /// The quota of a kernel that gets a fraction of a core. A whole core or more needs none, because the set of
-    /// cores is the limit.
+    /// The CPU time of a kernel that gets so many cores; `None` where there is no particular wish.
     #[must_use]
     pub fn quota(self) -> Option<CpuQuota> {
-        if !(self.0 > 0.0 && self.0 < 1.0) {
+        if self.0 == 0.0 {
             return None;
         }
         let quota = whole(self.0 * f64::from(PERIOD_US)).max(MIN_QUOTA_US);
@@ -220,16 +226,25 @@ mod tests {
     }
 
     #[test]
-    fn only_fractions_of_a_core_have_a_quota() {
+    fn managers_from_1_4_on_count_in_gib() {
+        for (gib, bytes) in
+            [(0.0, 0), (0.5, 1 << 29), (0.25, 1 << 28), (0.1, 107_374_182), (1.0, 1 << 30), (1e308, u64::MAX)]
+        {
+            assert_eq!(Memory::from_gib(gib).map(Memory::bytes), Some(bytes), "{gib}");
+        }
+    }
+
+    #[test]
+    fn any_wish_for_cores_has_a_quota() {
         let quota = |quota_us| Some(CpuQuota { quota_us, period_us: 100_000 });
         for (slot, expected) in [
             (0.5, quota(50_000)),
             (0.999_999, quota(99_999)),
             (1e-9, quota(1_000)),
             (0.0, None),
-            (1.0, None),
-            (1.5, None),
-            (1e308, None),
+            (1.0, quota(100_000)),
+            (1.5, quota(150_000)),
+            (1e308, quota(u32::MAX.into())),
         ] {
             assert_eq!(Cores::from_slot(slot).unwrap().quota(), expected, "{slot}");
         }
@@ -267,6 +282,7 @@ mod tests {
                 (Memory::from_slot(odd), Cores::from_slot(odd), Gpus::from_slot(odd)),
                 (None, None, None)
             );
+            assert_eq!(Memory::from_gib(odd), None);
         }
         for text in ["", "x", "-1", "nan", "inf", "1,5"] {
             assert!(text.parse::<Cores>().is_err() && text.parse::<Gpus>().is_err(), "{text:?}");
@@ -289,7 +305,7 @@ mod tests {
             let cores = Cores::from_slot(number);
             prop_assert_eq!(cores.is_some(), is_amount);
             if let Some(quota) = cores.and_then(Cores::quota) {
-                prop_assert!((1_000..100_000).contains(&quota.quota_us));
+                prop_assert!((1_000..=u32::MAX.into()).contains(&quota.quota_us));
             }
         }
     }

@@ -5,8 +5,9 @@
 //!
 //! - [`value`]: msgpack values, packed and unpacked with limits
 //! - [`header`], [`call`], [`answer`]: the transport of `aiozmq.rpc`, both directions
-//! - [`params`], [`request`], [`config`]: from positional and keyword arguments to a typed request
-//! - [`reply`]: the maps that requests are answered with
+//! - [`params`], [`request`]: from positional and keyword arguments to a typed request
+//! - [`config`], [`limits`], [`lang`]: what a kernel is made of, as each series of managers says it
+//! - [`reply`], [`service`]: the maps that requests are answered with
 //! - [`event`]: what is pushed to the manager
 //! - [`sample`]: a kernel's statistics, for Redis, answers and events
 //! - [`record`], [`command`]: what a kernel's runner sends and is sent
@@ -17,11 +18,14 @@ pub mod command;
 pub mod config;
 pub mod event;
 pub mod header;
+pub mod lang;
+pub mod limits;
 pub mod params;
 pub mod record;
 pub mod reply;
 pub mod request;
 pub mod sample;
+pub mod service;
 pub mod value;
 
 pub use value::Value;

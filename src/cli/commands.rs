@@ -8,7 +8,8 @@ use crate::client::{CallError, Client};
 use crate::ids::KernelId;
 use crate::units::Memory;
 use crate::wire::Value;
-use crate::wire::config::{KernelConfig, Limits, Mount};
+use crate::wire::config::{KernelConfig, Mount};
+use crate::wire::limits::Limits;
 use crate::wire::value;
 
 /// What an agent says of a kernel that it does not have.

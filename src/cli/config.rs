@@ -10,7 +10,7 @@ use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
 use crate::images::{Registry, Updates};
-use crate::kernel::KernelsConfig;
+use crate::kernel::{CreateDeadline, KernelsConfig};
 use crate::resources::{CoreChoice, NodeLimits};
 use crate::scratch::{S3Config, S3Keys};
 use crate::telemetry::{LogFile, Rotation, TelemetryConfig, Verbosity};
@@ -52,7 +52,10 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             shm: resources.shm_size,
         },
         kernels: KernelsConfig {
-            create_deadline: limit(kernels.create_deadline),
+            create_deadline: match kernels.create_deadline {
+                None => CreateDeadline::AsAsked,
+                Some(given) => limit(given).map_or(CreateDeadline::Never, CreateDeadline::After),
+            },
             enforce_exec_timeout: kernels.enforce_exec_timeout,
             debug_kernel: kernels.debug_kernel,
             pids_limit: Some(kernels.kernel_pids_limit).filter(|limit| *limit > 0),

@@ -253,10 +253,10 @@ pub(super) struct KernelOpts {
     #[arg(long, env = "BACKEND_IDLE_TIMEOUT", value_name = "TIME", default_value = "600")]
     #[arg(value_parser = wants("a time such as 600, 10m or 1h; 0 switches it off", values::duration_or_off))]
     pub(super) idle_timeout: Duration,
-    /// Roll a create back that takes longer (the manager waits for 3 s); 0 = never
-    #[arg(long, env = "BACKEND_CREATE_DEADLINE", value_name = "TIME", default_value = "3")]
+    /// Roll a create back that takes longer; 0 = never [default: as long as its manager waits, 3 or 28 s]
+    #[arg(long, env = "BACKEND_CREATE_DEADLINE", value_name = "TIME")]
     #[arg(value_parser = wants("a time such as 3 or 500ms; 0 switches it off", values::duration_or_off))]
-    pub(super) create_deadline: Duration,
+    pub(super) create_deadline: Option<Duration>,
     /// The most processes and threads in a kernel; 0 = any
     #[arg(long, env = "BACKEND_KERNEL_PIDS_LIMIT", value_name = "N", default_value = "16384")]
     #[arg(value_parser = wants("a number such as 16384; 0 sets no limit", number_in(0..=i64::MAX)))]

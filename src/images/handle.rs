@@ -7,10 +7,11 @@ use tokio::sync::{Notify, watch};
 
 use super::declared::{Declared, lock};
 use super::labels::{BadLabel, ImageLabels, KernelImage};
-use super::list::{ImageList, references, with_tag};
+use super::list::{ImageList, references};
 use super::pulls::Pulls;
 use super::scan::ScanHealth;
 use crate::docker::{Docker, DockerError};
+use crate::wire::lang;
 
 /// What went wrong with the images.
 #[derive(Debug, thiserror::Error)]
@@ -100,12 +101,12 @@ impl ImagesHandle {
         Err(ImagesError::NoFirstScan { limit, last_error })
     }
 
-    /// What the image of a language declares; `None` if it is not on this machine. `lang` is a reference without
-    /// the prefix, `python:3.6-debian`; without a tag it means `latest`.
+    /// What the image of a language declares; `None` if it is not on this machine. `lang` is in the form of
+    /// [`lang::normal`], `python:3.6-debian`; without a tag it means `latest`.
     ///
     /// Answers from the last scan, and asks Docker only about an image that the scan did not see.
     pub async fn lookup(&self, lang: &str) -> Result<Option<KernelImage>, ImagesError> {
-        let name_tag = with_tag(lang);
+        let name_tag = lang::with_tag(lang);
         let listed = self.list.borrow().entry(&name_tag).cloned();
         if let Some(entry) = listed
             && let Some(Ok(labels)) = lock(&self.declared).get(&entry.id)

@@ -1,5 +1,8 @@
 //! What a kernel image declares in its labels (PROTOCOL section 7). Pure.
 //!
+//! Images up to 1.3 have labels `io.sorna.*`, later ones `ai.backend.*`, and some both: of each label the later name goes
+//! first.
+//!
 //! A label that is there must be right: of an image whose label can't be read nobody knows what was meant, and a
 //! session that begins with a wrong limit is worse than none. A label that is absent has a default.
 
@@ -8,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::units::{Cores, Memory};
-use crate::wire::config::Limits;
+use crate::wire::limits::Limits;
+use crate::wire::service::ServicePort;
 
 /// A kernel image that is on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,17 +29,19 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What one kernel image declares, as far as this agent goes by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageLabels {
-    /// The time limit of one execution, `io.sorna.timeout`; `None` for no limit, 10 s when absent.
+    /// The time limit of one execution, `timeout`; `None` for no limit, 10 s when absent.
     pub exec_timeout: Option<Duration>,
-    /// Variables to set to the number of cores, `io.sorna.envs.corecount`.
+    /// Variables to set to the number of cores, `envs.corecount`.
     pub corecount_vars: Vec<String>,
-    /// Whether it runs as the user id in `LOCAL_USER_ID`: `uid-match` in `io.sorna.features`.
+    /// Whether it runs as the user id in `LOCAL_USER_ID`: `uid-match` in `features`.
     pub matches_uid: bool,
-    /// Whether it may have GPUs, `io.sorna.nvidia.enabled`.
+    /// Whether it may have GPUs, `nvidia.enabled`.
     pub nvidia_enabled: bool,
-    /// The most cores that it can use, `io.sorna.maxcores`; never 0.
+    /// The services in it that can be started, `service-ports`.
+    pub services: Vec<ServicePort>,
+    /// The most cores that it can use, `maxcores`; never 0.
     max_cores: Option<u32>,
-    /// The most memory that it can use, `io.sorna.maxmem`; never 0.
+    /// The most memory that it can use, `maxmem`; never 0.
     max_mem: Option<Memory>,
 }
 
@@ -44,7 +50,7 @@ pub struct ImageLabels {
 #[error("its label {name} is {value:?}, which is not {wanted}")]
 pub struct BadLabel {
     /// The label's name.
-    name: &'static str,
+    name: String,
     /// Its value, cut to a length that fits a log line.
     value: String,
     /// What it should be.
@@ -56,22 +62,25 @@ impl ImageLabels {
     pub fn read(labels: &BTreeMap<String, String>) -> Result<Self, BadLabel> {
         let labels = Raw(labels);
         // Nothing depends on the version, but what is no number is no version of these labels.
-        labels.read("io.sorna.version", "a whole number", |text| text.parse::<u32>().ok())?;
-        let features = labels.get("io.sorna.features").unwrap_or_default();
+        labels.read("version", "a whole number", |text| text.parse::<u32>().ok())?;
+        let features = labels.get("features").unwrap_or_default();
         Ok(Self {
             exec_timeout: labels
-                .read("io.sorna.timeout", "a number of seconds", seconds)?
+                .read("timeout", "a number of seconds", seconds)?
                 .map_or(Some(DEFAULT_TIMEOUT), |limit| Some(limit).filter(|limit| !limit.is_zero())),
             corecount_vars: labels
-                .read("io.sorna.envs.corecount", "names of variables with commas between them", variables)?
+                .read("envs.corecount", "names of variables with commas between them", variables)?
                 .unwrap_or_default(),
             matches_uid: features.split_whitespace().any(|word| word == "uid-match"),
-            nvidia_enabled: labels.read("io.sorna.nvidia.enabled", "yes or no", switch)?.unwrap_or_default(),
+            nvidia_enabled: labels.read("nvidia.enabled", "yes or no", switch)?.unwrap_or_default(),
+            services: labels
+                .read("service-ports", "name:protocol:port with commas between them", ServicePort::list)?
+                .unwrap_or_default(),
             max_cores: labels
-                .read("io.sorna.maxcores", "a whole number of cores", |text| text.parse().ok())?
+                .read("maxcores", "a whole number of cores", |text| text.parse().ok())?
                 .filter(|cores| *cores > 0),
             max_mem: labels
-                .read("io.sorna.maxmem", "a size such as 128m or 2g", bytes)?
+                .read("maxmem", "a size such as 128m or 2g", bytes)?
                 .filter(|bytes| *bytes > 0)
                 .map(Memory::from_bytes),
         })
@@ -94,13 +103,21 @@ impl ImageLabels {
     }
 }
 
+/// What labels' names begin with, the newer first.
+const FRONTS: [&str; 2] = ["ai.backend.", "io.sorna."];
+
 /// Labels by name.
 struct Raw<'l>(&'l BTreeMap<String, String>);
 
 impl Raw<'_> {
     /// Without blanks around it.
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.trim())
+        self.find(name).map(|(_, value)| value)
+    }
+
+    /// With what its name begins with.
+    fn find(&self, name: &str) -> Option<(&'static str, &str)> {
+        FRONTS.iter().find_map(|front| Some((*front, self.0.get(&format!("{front}{name}"))?.trim())))
     }
 
     /// `None` for a label that is absent.
@@ -110,8 +127,9 @@ impl Raw<'_> {
         wanted: &'static str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, BadLabel> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        let bad = || BadLabel { name, value: text.chars().take(64).collect(), wanted };
+        let Some((front, text)) = self.find(name) else { return Ok(None) };
+        let value = || text.chars().take(64).collect();
+        let bad = || BadLabel { name: format!("{front}{name}"), value: value(), wanted };
         parse(text).map(Some).ok_or_else(bad)
     }
 }
@@ -202,6 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn of_two_labels_the_newer_name_goes_first() {
+        let both = [
+            ("ai.backend.timeout", "30"),
+            ("io.sorna.timeout", "nonsense that nobody reads"),
+            ("io.sorna.features", "uid-match"),
+            ("ai.backend.envs.corecount", "NPROC"),
+            ("ai.backend.service-ports", "jupyter:http:8080"),
+        ];
+        let image = read(&both).unwrap();
+        assert_eq!(image.exec_timeout, Some(Duration::from_secs(30)));
+        assert!(image.matches_uid);
+        assert_eq!((image.corecount_vars.len(), image.services.len()), (1, 1));
+        assert_eq!(image.services[0].port, 8080);
+    }
+
+    #[test]
     fn zero_is_no_limit() {
         let image =
             read(&[("io.sorna.maxcores", "0"), ("io.sorna.maxmem", "0"), ("io.sorna.timeout", "0.0")]);
@@ -226,6 +260,8 @@ mod tests {
             ("io.sorna.nvidia.enabled", "perhaps"),
             ("io.sorna.maxcores", "1.5"),
             ("io.sorna.maxmem", "lots"),
+            ("ai.backend.timeout", "soon"),
+            ("ai.backend.service-ports", "jupyter:8080"),
         ] {
             let text = read(&[(name, bad)]).unwrap_err().to_string();
             assert!(text.starts_with(&format!("its label {name} is {bad:?}, which is not ")), "{text}");
@@ -269,8 +305,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_label_panics(value in "\\PC{0,20}") {
-            for name in ["version", "timeout", "envs.corecount", "features", "nvidia.enabled", "maxcores", "maxmem"] {
+            for name in ["version", "timeout", "envs.corecount", "features", "nvidia.enabled", "maxcores", "maxmem", "service-ports"] {
                 let _ = read(&[(&format!("io.sorna.{name}"), &value)]);
+                let _ = read(&[(&format!("ai.backend.{name}"), &value)]);
             }
         }
     }

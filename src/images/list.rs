@@ -1,6 +1,7 @@
 //! The list of kernel images, from Docker's list of all images. Pure.
 
 use crate::docker::ImageSummary;
+use crate::wire::lang;
 
 /// What every kernel image's reference starts with.
 pub const PREFIX: &str = "lablup/kernel-";
@@ -73,12 +74,8 @@ pub(super) fn is_kernel_image(reference: &str) -> bool {
 
 /// The references that a name and tag may have, the engine's own way of writing first.
 pub(super) fn references(name_tag: &str) -> [String; 3] {
-    FRONTS.map(|front| format!("{front}{PREFIX}{name_tag}"))
-}
-
-/// The name with `:latest` unless it has a tag.
-pub(super) fn with_tag(lang: &str) -> String {
-    if lang.contains(':') { lang.to_owned() } else { format!("{lang}:latest") }
+    let reference = lang::reference(name_tag);
+    FRONTS.map(|front| format!("{front}{reference}"))
 }
 
 #[cfg(test)]
@@ -107,7 +104,7 @@ mod tests {
         assert_eq!(names, ["c:latest", "python:3.6", "python:latest"]);
         assert_eq!(list.id_of("python:3.6"), Some("sha256:b"));
         assert_eq!(list.id_of("python"), None);
-        assert_eq!(list.id_of(&with_tag("python")), Some("sha256:b"));
+        assert_eq!(list.id_of(&lang::with_tag("python")), Some("sha256:b"));
     }
 
     #[test]

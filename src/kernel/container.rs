@@ -23,9 +23,11 @@ use crate::resources::{Allocation, MemoryGrant, Request};
 use crate::runner::RunnerAddr;
 use crate::scratch::Scratch;
 use crate::units::Gpus;
-use crate::wire::config::{KernelConfig, Limits, Mount};
+use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::event::Event;
+use crate::wire::limits::Limits;
 use crate::wire::reply::{KernelPlace, Ports};
+use crate::wire::service::{PublishedService, ServicePort};
 
 /// After so many attempts (about 6 s) a container that is dead counts as gone.
 const DEAD_ATTEMPTS: u32 = 5;
@@ -319,6 +321,7 @@ pub(super) async fn run(
         container,
         cpu_set: held.cpu_set().to_vec(),
         gpu_set: held.gpu_set().to_vec(),
+        services: services(&found, &image.labels.services, &node.kernel_host),
     };
     Ok(Made { place, pid, runner, exec_timeout: image.labels.exec_timeout, scratch })
 }
@@ -375,21 +378,41 @@ pub(super) async fn create_named(
 
 /// The host ports of the four sockets. A published port may have entries of both families with different numbers: the
 /// agent connects to the first two over IPv4, and the manager to the others over the family of the kernel host.
+///
+/// A container of the Python agent of 18.12 may have no ports for a terminal; they are 0 then, as that agent answered.
 pub(super) fn ports(container: &Container, kernel_host: &str) -> Option<Ports> {
-    let host_port = |inside: u16, is_v6: bool| {
-        let mut bound = container.ports.iter().filter(|p| p.container_port == inside);
-        let fits = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_ipv6() == is_v6);
-        bound.find(|p| fits(p.host_ip)).map(|p| p.host_port)
+    Some(Ports {
+        repl_in: host_port(container, 2000, false)?,
+        repl_out: host_port(container, 2001, false)?,
+        stdin: open_port(container, 2002, kernel_host).unwrap_or(0),
+        stdout: open_port(container, 2003, kernel_host).unwrap_or(0),
+    })
+}
+
+/// Where the manager reaches these services.
+pub(super) fn services(
+    container: &Container,
+    declared: &[ServicePort],
+    kernel_host: &str,
+) -> Vec<PublishedService> {
+    let published = |service: &ServicePort| {
+        let host_port = open_port(container, service.port, kernel_host)?;
+        Some(PublishedService { service: service.clone(), host_port })
     };
+    declared.iter().filter_map(published).collect()
+}
+
+/// The host port for whoever connects to the kernel host.
+fn open_port(container: &Container, inside: u16, kernel_host: &str) -> Option<u16> {
     let is_v6 = is_v6(kernel_host);
     // Of the other family where the kernel host was another when the container was made.
-    let terminal = |inside| host_port(inside, is_v6).or_else(|| host_port(inside, !is_v6));
-    Some(Ports {
-        repl_in: host_port(2000, false)?,
-        repl_out: host_port(2001, false)?,
-        stdin: terminal(2002)?,
-        stdout: terminal(2003)?,
-    })
+    host_port(container, inside, is_v6).or_else(|| host_port(container, inside, !is_v6))
+}
+
+fn host_port(container: &Container, inside: u16, is_v6: bool) -> Option<u16> {
+    let mut bound = container.ports.iter().filter(|p| p.container_port == inside);
+    let fits = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_ipv6() == is_v6);
+    bound.find(|p| fits(p.host_ip)).map(|p| p.host_port)
 }
 
 fn is_v6(host: &str) -> bool {

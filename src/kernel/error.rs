@@ -11,6 +11,7 @@ use crate::runner::{AskError, Refusal};
 use crate::scratch::{MountError, ScratchError};
 use crate::units::Memory;
 use crate::wire::event::EndReason;
+use crate::wire::lang;
 
 /// A request about a kernel failed. Shared, because several may wait for one create.
 pub type Failure = Arc<KernelError>;
@@ -63,13 +64,12 @@ pub enum KernelError {
     #[error("this agent makes no kernels at present: {0}")]
     NoNewKernels(String),
     /// The image is not on this machine; it is never pulled inside a create.
-    #[error(
-        "the image lablup/kernel-{0} is not on this machine; pull it here, or correct its name in the catalogue"
-    )]
+    #[error("the image {} is not on this machine; pull it here, or correct its name in the catalogue", lang::reference(.0))]
     NoImage(String),
     /// The image does not declare that it can use GPUs.
     #[error(
-        "the image lablup/kernel-{0} is not made for GPUs (label io.sorna.nvidia.enabled), but gpu_slot is above 0"
+        "the image {} is not made for GPUs (label ai.backend.nvidia.enabled or io.sorna.nvidia.enabled), but gpu_slot is above 0",
+        lang::reference(.0)
     )]
     GpuRefused(String),
     /// Images could not be looked up.

@@ -1,5 +1,7 @@
 //! What reaches a kernel's task: how it begins, and what everybody else sends it through the registry's handle.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,10 +15,18 @@ use crate::wire::event::EndReason;
 use crate::wire::reply::KernelPlace;
 use crate::wire::sample::Sample;
 
+/// By when a kernel must be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) at: Instant,
+    /// The time between the receipt of the request and that.
+    pub(super) limit: Duration,
+}
+
 /// How a kernel comes into a task.
 pub(super) enum Birth {
-    /// The manager asks for it; its limit counts from when the request was received.
-    Asked(KernelConfig, Option<Instant>),
+    /// The manager asks for it; `None` for no limit.
+    Asked(KernelConfig, Option<Deadline>),
     /// A container of an earlier life of the agent, or of the Python agent.
     Found {
         container: ContainerId,

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::ids::{InstanceId, KernelId};
-use crate::units::{Cores, Gpus, Memory};
-use crate::wire::config::{KernelConfig, Limits, Mount};
+use crate::units::Memory;
+use crate::wire::config::{KernelConfig, Mount};
+use crate::wire::lang;
+use crate::wire::limits::Limits;
 
 const SCHEMA: &str = "ai.backend.schema";
 const KERNEL: &str = "ai.backend.kernel-id";
@@ -21,8 +23,10 @@ const MOUNTS: &str = "ai.backend.mounts";
 const CPU_SET: &str = "ai.backend.cpu-set";
 const GPU_SET: &str = "ai.backend.gpu-set";
 
-/// The version of these labels; a container with another is reported and left alone.
-const VERSION: &str = "1";
+/// The version of these labels; a container with a later one is reported and left alone.
+const VERSION: &str = "2";
+/// The version before, in which the memory limit stood in MiB; its containers may still run.
+const EARLIER: &str = "1";
 
 /// Whose kernels these are. Shown as it stands in notes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +66,8 @@ pub fn write(
     cpus: &[u32],
     gpus: &[u32],
 ) -> BTreeMap<String, String> {
-    // As text, which comes back to the same number; JSON parsers may round.
+    // In bytes, cores and devices, which no manager counts differently. As text, which comes back to the same number; JSON
+    // parsers may round.
     let Limits { mem_slot, cpu_slot, gpu_slot } = config.limits;
     let mounts: Vec<_> = config.mounts.iter().map(|m| [&m.name, &m.host, &m.id]).collect();
     let mut labels: BTreeMap<String, String> = owner.filter().into_iter().collect();
@@ -70,7 +75,7 @@ pub fn write(
         (SCHEMA.to_owned(), VERSION.to_owned()),
         (KERNEL.to_owned(), kernel.to_string()),
         (LANG.to_owned(), config.lang.clone()),
-        (LIMITS.to_owned(), format!("{},{},{}", mem_slot.slot(), cpu_slot.slot(), gpu_slot.slot())),
+        (LIMITS.to_owned(), format!("{},{},{}", mem_slot.bytes(), cpu_slot.slot(), gpu_slot.slot())),
         (MOUNTS.to_owned(), json!(mounts).to_string()),
         (CPU_SET.to_owned(), json!(cpus).to_string()),
         (GPU_SET.to_owned(), json!(gpus).to_string()),
@@ -93,21 +98,18 @@ pub fn is_labelled(labels: &BTreeMap<String, String>) -> bool {
 /// What the labels say, the environment missing. `None`: another version, or not ours to understand.
 #[must_use]
 pub fn read(labels: &BTreeMap<String, String>) -> Option<(KernelId, KernelConfig)> {
-    if labels.get(SCHEMA).map(String::as_str) != Some(VERSION) {
-        return None;
-    }
-    let kernel = kernel(labels)?;
-    let slots = labels.get(LIMITS)?.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>().ok()?;
-    let [mem, cpu, gpu] = slots.try_into().ok()?;
-    let limits = Limits {
-        mem_slot: Memory::from_slot(mem)?,
-        cpu_slot: Cores::from_slot(cpu)?,
-        gpu_slot: Gpus::from_slot(gpu)?,
+    let memory = match labels.get(SCHEMA)?.as_str() {
+        VERSION => |text: &str| text.parse().ok().map(Memory::from_bytes),
+        EARLIER => |text: &str| text.parse().ok().and_then(Memory::from_slot),
+        _ => return None,
     };
+    let kernel = kernel(labels)?;
+    let [mem, cpu, gpu] = labels.get(LIMITS)?.split(',').collect::<Vec<_>>().try_into().ok()?;
+    let limits = Limits { mem_slot: memory(mem)?, cpu_slot: cpu.parse().ok()?, gpu_slot: gpu.parse().ok()? };
     let mounts: Vec<[String; 3]> = serde_json::from_str(labels.get(MOUNTS)?).ok()?;
     let set = |key| serde_json::from_str::<Vec<u32>>(labels.get(key)?).ok();
     let config = KernelConfig {
-        lang: labels.get(LANG)?.clone(),
+        lang: lang::normal(labels.get(LANG)?)?,
         limits,
         mounts: mounts.into_iter().map(|[name, host, id]| Mount { name, host, id }).collect(),
         environ: BTreeMap::new(),
@@ -128,8 +130,8 @@ pub fn from_name(name: &str) -> Option<(String, KernelId)> {
 /// The container's name.
 #[must_use]
 pub fn name(lang: &str, kernel: KernelId) -> String {
-    let base = lang.split(':').next().unwrap_or(lang);
-    // Docker takes neither a slash nor an at-sign in a name; a catalogue may hold both.
+    let base = lang::base(lang);
+    // Docker takes no at-sign in a name; a catalogue may hold one.
     let base: String =
         base.chars().map(|c| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' }).collect();
     format!("kernel.{base}.{kernel}")
@@ -145,6 +147,7 @@ pub fn spare_name(lang: &str, kernel: KernelId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::{Cores, Gpus};
     use proptest::prelude::*;
 
     proptest! {
@@ -173,9 +176,39 @@ mod tests {
         }
     }
 
+    /// As the version before wrote them.
+    fn earlier(limits: &str) -> BTreeMap<String, String> {
+        let labels = [
+            (SCHEMA, "1"),
+            (KERNEL, "0b9e1d3a-1f0c-4a52-9a43-0c7a6f3b2f10"),
+            (LANG, "python:3.6"),
+            (LIMITS, limits),
+            (MOUNTS, r#"[["data","nfs","0a1b"]]"#),
+            (CPU_SET, "[1]"),
+            (GPU_SET, "[]"),
+        ];
+        labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    #[test]
+    fn the_version_before_is_read_in_its_units() {
+        let (kernel, config) = read(&earlier("512.5,0.5,0.25")).unwrap();
+        assert_eq!(kernel.to_string(), "0b9e1d3a-1f0c-4a52-9a43-0c7a6f3b2f10");
+        let limits = Limits {
+            mem_slot: Memory::from_bytes(537_395_200),
+            cpu_slot: Cores::from_slot(0.5).unwrap(),
+            gpu_slot: Gpus::from_slot(0.25).unwrap(),
+        };
+        assert_eq!((config.limits, config.cpu_set), (limits, Some(vec![1])));
+        assert_eq!(config.mounts[0].id, "0a1b");
+        for bad in ["", "1,1", "1,1,1,1", "x,1,1", "1,-1,0"] {
+            assert_eq!(read(&earlier(bad)), None, "{bad}");
+        }
+    }
+
     #[test]
     fn another_version_is_not_read() {
-        let mut labels = BTreeMap::from([(SCHEMA.to_owned(), "2".to_owned())]);
+        let mut labels = BTreeMap::from([(SCHEMA.to_owned(), "3".to_owned())]);
         labels.insert(KERNEL.to_owned(), KernelId::random().to_string());
         assert_eq!(read(&labels), None);
         assert!(kernel(&labels).is_some());
@@ -186,6 +219,7 @@ mod tests {
         let id = KernelId::random();
         assert_eq!(from_name(&format!("kernel.r3.4.{id}")), Some(("r3.4".to_owned(), id)));
         assert_eq!(from_name("kernel.python.not-a-uuid"), None);
-        assert_eq!(name("my/python@x:3", id), format!("kernel.my-python-x.{id}"));
+        assert_eq!(name("my/python@x:3", id), format!("kernel.python-x.{id}"));
+        assert_eq!(name("reg.lan:5000/a/python:3", id), format!("kernel.python.{id}"));
     }
 }

@@ -25,11 +25,33 @@ use crate::scratch::{OutputStore, ScratchRoot};
 use crate::stats::{Collector, Target};
 use crate::wire::sample::Sample;
 
+/// How long a create may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateDeadline {
+    /// As long as whoever asks waits for it.
+    AsAsked,
+    /// So long, whoever asks.
+    After(Duration),
+    /// Without limit.
+    Never,
+}
+
+impl CreateDeadline {
+    /// For an asker who waits so long; `None` for no limit.
+    pub(super) fn of(self, wait: Duration) -> Option<Duration> {
+        match self {
+            Self::AsAsked => Some(wait),
+            Self::After(limit) => Some(limit),
+            Self::Never => None,
+        }
+    }
+}
+
 /// What the operator decides about kernels.
 #[derive(Debug, Clone)]
 pub struct KernelsConfig {
-    /// How long a create may take, from the receipt of its request; `None` for no limit.
-    pub create_deadline: Option<Duration>,
+    /// How long a create may take, from the receipt of its request.
+    pub create_deadline: CreateDeadline,
     /// Whether the images' limit of one execution ends kernels (section 12, item 27).
     pub enforce_exec_timeout: bool,
     /// Runner code to mount over the images' own.

@@ -8,7 +8,8 @@ use crate::docker::{Bind, ContainerSpec, PublishedPort};
 use crate::ids::KernelId;
 use crate::images::KernelImage;
 use crate::resources::{MemoryGrant, cpuset_text};
-use crate::wire::config::{KernelConfig, Limits};
+use crate::wire::config::KernelConfig;
+use crate::wire::limits::Limits;
 
 /// Langs that get the volume of samples.
 const DEEP_LEARNING: [&str; 6] = ["tensorflow", "caffe", "keras", "torch", "mxnet", "theano"];
@@ -68,8 +69,6 @@ pub(super) fn wants_samples(lang: &str) -> bool {
 pub(super) fn spec(plan: &Plan<'_>) -> ContainerSpec {
     let Plan { config, image, .. } = plan;
     let memory = plan.memory.limit;
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let port = |container_port, host_ip| PublishedPort { container_port, host_ip };
     ContainerSpec {
         image: image.reference.clone(),
         env: environment(plan),
@@ -77,13 +76,7 @@ pub(super) fn spec(plan: &Plan<'_>) -> ContainerSpec {
         tty: true,
         open_stdin: true,
         stop_signal: Some("SIGINT".to_owned()),
-        // Section 12, item 17: who reaches the first two executes code.
-        ports: vec![
-            port(2000, loopback),
-            port(2001, loopback),
-            port(2002, plan.terminal_ip),
-            port(2003, plan.terminal_ip),
-        ],
+        ports: ports(plan),
         binds: binds(plan),
         memory,
         // No swap beyond the limit (section 12, item 11).
@@ -97,6 +90,20 @@ pub(super) fn spec(plan: &Plan<'_>) -> ContainerSpec {
         security_opt: vec!["seccomp=unconfined".to_owned()],
         gpu_device_ids: if image.labels.nvidia_enabled { plan.gpu_uuids.to_vec() } else { Vec::new() },
     }
+}
+
+/// Section 12, item 17: who reaches the first two executes code. The manager connects to the others.
+fn ports(plan: &Plan<'_>) -> Vec<PublishedPort> {
+    let port = |host_ip| move |container_port| PublishedPort { container_port, host_ip };
+    let own = [2000, 2001].map(port(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let mut open: Vec<u16> = vec![2002, 2003];
+    for service in &plan.image.labels.services {
+        // Several services may share a port, also with the terminal.
+        if !open.contains(&service.port) {
+            open.push(service.port);
+        }
+    }
+    own.into_iter().chain(open.into_iter().map(port(plan.terminal_ip))).collect()
 }
 
 fn environment(plan: &Plan<'_>) -> Vec<String> {

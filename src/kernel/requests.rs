@@ -9,21 +9,20 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, KernelError};
-use super::inbox::{Birth, Restart};
+use super::inbox::{Birth, Deadline, Restart};
 use super::live::Live;
 use super::phase::{Outcome, Phase};
 use super::registry::{Handle, Kernels};
 use crate::figures::{self, table};
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Begin, Code, Entry};
-use crate::wire::config::{ConfigPatch, KernelConfig};
+use crate::wire::command::ServiceStart;
+use crate::wire::config::ConfigPatch;
 use crate::wire::event::EndReason;
 use crate::wire::reply::{KernelPlace, ResultFile, RunResult, RunStatus};
-use crate::wire::request::{Completions, Execute, Mode, Upload};
+use crate::wire::request::{Completions, Create, Execute, Mode, StartService, Upload};
 use crate::wire::sample::Sample;
 
-/// After how long a call to `execute` comes back with what there is (PROTOCOL section 8).
-const FLUSH: Duration = Duration::from_secs(2);
 /// How long a destroy waits for its kernel to be gone; the manager waits 10 s.
 const DESTROY_LIMIT: Duration = Duration::from_secs(9);
 /// The pause before the next look for a handle that is about to go.
@@ -54,11 +53,13 @@ impl Kernels {
     pub async fn create(
         &self,
         kernel: KernelId,
-        config: KernelConfig,
+        create: Create,
         received: Instant,
         gone: &CancellationToken,
     ) -> Result<Created, Failure> {
-        let deadline = self.node.config.create_deadline.map(|limit| received + limit);
+        let Create { config, wait } = create;
+        let limit = self.node.config.create_deadline.of(wait);
+        let deadline = limit.map(|limit| Deadline { at: received + limit, limit });
         self.await_recovery().await?;
         loop {
             if self.handle(kernel).is_none() {
@@ -172,7 +173,7 @@ impl Kernels {
         let Some(begin) = seat.turn().await else { return Ok(None) };
         let code = match (request.mode, begin) {
             (Mode::Query(code), Begin::Start) => Some(Code::Query(code)),
-            (Mode::Batch { build, exec }, Begin::Start) => Some(Code::Batch { build, exec }),
+            (Mode::Batch { clean, build, exec }, Begin::Start) => Some(Code::Batch { clean, build, exec }),
             (Mode::Input(text), _) => {
                 if seat.input(text).await.is_none() {
                     return Ok(None);
@@ -189,7 +190,7 @@ impl Kernels {
                 return Ok(None);
             }
         }
-        let Some((output, status)) = seat.collect(FLUSH).await else { return Ok(None) };
+        let Some((output, status)) = seat.collect(request.flush).await else { return Ok(None) };
         drop(seat);
         let files = match status {
             RunStatus::Finished(_) => self.publish_files(&live, &run).await,
@@ -220,6 +221,30 @@ impl Kernels {
         let live = self.live(kernel).await?;
         self.use_now(kernel);
         Ok(live.runner.complete(ask).await.map_err(KernelError::from)?)
+    }
+
+    /// Starts a service that the kernel's image declares. That it could not be started is an answer like another.
+    pub async fn start_service(
+        &self,
+        kernel: KernelId,
+        start: StartService,
+    ) -> Result<Result<serde_json::Value, String>, Failure> {
+        let live = self.live(kernel).await?;
+        self.use_now(kernel);
+        let mut declared = live.place.services.iter().map(|published| &published.service);
+        let Some(port) = declared.find(|service| service.name == start.name) else {
+            let name: String = start.name.chars().take(64).collect();
+            return Ok(Err(format!("this kernel has no service {name:?}")));
+        };
+        let start = ServiceStart { port: port.clone(), options: start.options };
+        Ok(live.runner.start_service(start).await.map_err(|error| error.to_string()))
+    }
+
+    /// The kernel is in use.
+    pub async fn ping(&self, kernel: KernelId) -> Result<(), Failure> {
+        self.live(kernel).await?;
+        self.use_now(kernel);
+        Ok(())
     }
 
     /// The newest part of the container's log.

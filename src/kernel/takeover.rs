@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::container::{Made, look_at, ports};
+use super::container::{Made, look_at, ports, services};
 use super::error::KernelError;
 use super::labels;
 use super::node::Node;
@@ -12,10 +12,13 @@ use super::notes::{Environ, KernelNote, Noted, NotedPhase, RunNote, unix_now};
 use super::reach;
 use crate::docker::{Container, ContainerState};
 use crate::ids::{ContainerId, KernelId};
+use crate::images::ImageLabels;
 use crate::resources::{Allocation, Held, parse_cpuset};
 use crate::runner::{GoingRun, Runs};
 use crate::units::{Cores, Gpus};
-use crate::wire::config::{KernelConfig, Limits};
+use crate::wire::config::KernelConfig;
+use crate::wire::lang;
+use crate::wire::limits::Limits;
 use crate::wire::reply::KernelPlace;
 
 /// A kernel that was taken back.
@@ -103,6 +106,8 @@ async fn take_back(
     let image = node.images.lookup(&config.lang).await.ok().flatten();
     let ports = ports(found, &node.kernel_host).ok_or_else(|| stillborn("has no published ports"))?;
     let runner = reach::runner(found.ip, &ports).await;
+    // A container has its image's labels as well, those of the day on which it was made.
+    let declared = ImageLabels::read(&found.labels).map(|labels| labels.services).unwrap_or_default();
     let place = KernelPlace {
         kernel,
         host: node.kernel_host.clone(),
@@ -110,6 +115,7 @@ async fn take_back(
         container: found.id.clone(),
         cpu_set: cpus,
         gpu_set: gpus,
+        services: services(found, &declared, &node.kernel_host),
     };
     let pid = found.pid.ok_or_else(|| stillborn("has no process"))?;
     let exec_timeout = image.and_then(|i| i.labels.exec_timeout);
@@ -155,7 +161,7 @@ fn unlabelled(found: &Container) -> KernelConfig {
     let cores = u32::try_from(cpus.len()).ok().map(f64::from).and_then(Cores::from_slot).unwrap_or_default();
     let limits =
         Limits { mem_slot: found.memory.unwrap_or_default(), cpu_slot: cores, gpu_slot: Gpus::default() };
-    let lang = found.image.strip_prefix(crate::images::PREFIX).unwrap_or(&found.image).to_owned();
+    let lang = lang::normal(&found.image).unwrap_or_else(|| found.image.clone());
     let mounts = found.mounts.iter().filter_map(|m| {
         let name = m.target.strip_prefix("/home/work/").filter(|n| *n != "samples")?;
         let source = std::path::Path::new(&m.source);

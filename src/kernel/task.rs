@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::container::{self, Made, Seen};
 use super::error::{Failure, KernelError};
-use super::inbox::{Birth, Inbox, Restart, RestartAnswer, cut};
+use super::inbox::{Birth, Deadline, Inbox, Restart, RestartAnswer, cut};
 use super::life::{Input, Life, Stage, Step};
 use super::live::Live;
 use super::node::Node;
@@ -55,7 +55,7 @@ pub(super) struct Kernel {
     /// What it is made of; a restart changes it.
     config: KernelConfig,
     /// Until when it must be made; `None` for no limit.
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     /// Its cores and GPUs; freed when this is dropped, whatever happens to its files.
     allocation: Option<Allocation>,
     /// Of an earlier life: its container, until that was looked at.
@@ -221,8 +221,8 @@ impl Kernel {
                 },
                 input,
             )),
-            () = at(*deadline) => {
-                Err((KernelError::Late(node.config.create_deadline.unwrap_or_default()), Input::Failed))
+            () = at(deadline.map(|deadline| deadline.at)) => {
+                Err((KernelError::Late(deadline.map(|deadline| deadline.limit).unwrap_or_default()), Input::Failed))
             }
             made = container::make(node, *id, config, allocation) => made.map_err(|e| (e, Input::Failed)),
         };

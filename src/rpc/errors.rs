@@ -52,6 +52,6 @@ mod tests {
             (unknown.name.as_str(), unknown.args),
             ("aiozmq.rpc.base.NotFoundError", vec!["dance".into()])
         );
-        assert_eq!(of_request(&BadRequest::ApiVersion(4)).name, "builtins.AssertionError");
+        assert_eq!(of_request(&BadRequest::ApiVersion(5)).name, "builtins.AssertionError");
     }
 }

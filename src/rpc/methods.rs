@@ -48,8 +48,8 @@ async fn perform(
 ) -> Result<Done, Failure> {
     let value = match request {
         Request::Ping(text) => text.into(),
-        Request::CreateKernel(kernel, config) => {
-            let made = kernels.create(kernel, config, received, gone).await?;
+        Request::CreateKernel(kernel, create) => {
+            let made = kernels.create(kernel, create, received, gone).await?;
             return Ok(Done { value: made.place.created(), undo: made.unwanted });
         }
         Request::DestroyKernel(kernel) => {
@@ -74,6 +74,14 @@ async fn perform(
         }
         Request::UploadFile(kernel, upload) => {
             kernels.upload(kernel, upload).await?;
+            Value::Nil
+        }
+        Request::StartService(kernel, start) => match kernels.start_service(kernel, start).await? {
+            Ok(answer) => reply::service(&answer),
+            Err(why) => reply::service_failed(&why),
+        },
+        Request::PingKernel(kernel) => {
+            kernels.ping(kernel).await?;
             Value::Nil
         }
         Request::Reset => {

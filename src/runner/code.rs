@@ -18,6 +18,9 @@ pub enum Code {
     Query(String),
     /// Commands on files.
     Batch {
+        /// The clean step; `None` where there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clean: Option<String>,
         /// The build step.
         build: String,
         /// What runs afterwards.
@@ -55,14 +58,19 @@ impl Code {
     pub(super) fn commands(&self) -> Vec<Command> {
         match self.clone() {
             Self::Query(code) => vec![Command::Code(code)],
-            Self::Batch { build, exec } => vec![Command::Build(build), Command::Exec(exec)],
+            Self::Batch { clean, build, exec } => {
+                let steps = [Command::Build(build), Command::Exec(exec)];
+                clean.map(Command::Clean).into_iter().chain(steps).collect()
+            }
         }
     }
 
     fn len(&self) -> usize {
         match self {
             Self::Query(code) => code.len(),
-            Self::Batch { build, exec } => build.len() + exec.len(),
+            Self::Batch { clean, build, exec } => {
+                clean.as_ref().map_or(0, String::len) + build.len() + exec.len()
+            }
         }
     }
 }
@@ -82,7 +90,24 @@ mod tests {
     fn what_is_too_large_is_not_kept() {
         let large = Arc::new(Code::Query("x".repeat(MAX_KEPT)));
         assert_eq!(Way::kept(&large), Way::Kept(Some(large)));
-        let larger = Code::Batch { build: "x".repeat(MAX_KEPT), exec: "y".to_owned() };
+        let larger = Code::Batch { clean: None, build: "x".repeat(MAX_KEPT), exec: "y".to_owned() };
         assert_eq!(Way::kept(&Arc::new(larger)), Way::Kept(None));
+    }
+
+    #[test]
+    fn a_clean_step_is_sent_where_there_is_one_and_notes_without_are_read() {
+        let batch = |clean: Option<&str>| Code::Batch {
+            clean: clean.map(str::to_owned),
+            build: "b".to_owned(),
+            exec: "e".to_owned(),
+        };
+        let steps = [Command::Build("b".to_owned()), Command::Exec("e".to_owned())];
+        assert_eq!(batch(None).commands(), steps);
+        assert_eq!(batch(Some("c")).commands()[0], Command::Clean("c".to_owned()));
+        assert_eq!(batch(Some("c")).commands()[1..], steps);
+        // As earlier versions wrote it, and as they read it.
+        let noted = r#"{"batch":{"build":"b","exec":"e"}}"#;
+        assert_eq!(serde_json::from_str::<Code>(noted).unwrap(), batch(None));
+        assert_eq!(serde_json::to_string(&batch(None)).unwrap(), noted);
     }
 }

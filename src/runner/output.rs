@@ -71,6 +71,10 @@ impl Output {
             Record::Log(text) => self.item(text.len(), ConsoleItem::Log(text)),
             Record::Completion(json) => self.item(json_weight(&json), ConsoleItem::Completion(json)),
             Record::WaitingInput(options) => self.stop(RunStatus::WaitingInput(options)),
+            Record::CleanFinished(code) => {
+                self.end_streams();
+                self.stop(RunStatus::CleanFinished(code));
+            }
             Record::BuildFinished(code) => {
                 self.end_streams();
                 self.stop(RunStatus::BuildFinished(code));
@@ -79,7 +83,7 @@ impl Output {
                 self.end_streams();
                 self.stop(RunStatus::Finished(code));
             }
-            Record::Status => {}
+            Record::Status | Record::ServiceResult(_) => {}
         }
         matches!(self.pieces.back(), Some(Piece::Stop(_))) || self.is_full()
     }
@@ -190,6 +194,7 @@ fn record(piece: &Piece) -> Option<Record> {
         Piece::Item(ConsoleItem::Log(text)) => Record::Log(text.clone()),
         Piece::Item(ConsoleItem::Completion(found)) => Record::Completion(found.clone()),
         Piece::Stop(RunStatus::WaitingInput(options)) => Record::WaitingInput(options.clone()),
+        Piece::Stop(RunStatus::CleanFinished(code)) => Record::CleanFinished(*code),
         Piece::Stop(RunStatus::BuildFinished(code)) => Record::BuildFinished(*code),
         Piece::Stop(RunStatus::Finished(code)) => Record::Finished(*code),
         Piece::Stop(RunStatus::Continued | RunStatus::ExecTimeout) => return None,
@@ -271,13 +276,15 @@ mod tests {
     fn an_answer_ends_at_the_first_stop() {
         let mut output = Output::default();
         output.push(out("a"));
+        output.push(Record::CleanFinished(Some(1)));
         output.push(Record::BuildFinished(Some(0)));
         output.push(out("b"));
         assert!(output.holds_stop());
         assert_eq!(
             output.take(),
-            (vec![ConsoleItem::Stdout("a".into())], Some(RunStatus::BuildFinished(Some(0))))
+            (vec![ConsoleItem::Stdout("a".into())], Some(RunStatus::CleanFinished(Some(1))))
         );
+        assert_eq!(output.take(), (vec![], Some(RunStatus::BuildFinished(Some(0)))));
         assert_eq!(output.take(), (vec![ConsoleItem::Stdout("b".into())], None));
     }
 

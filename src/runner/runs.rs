@@ -116,7 +116,7 @@ pub struct Runs {
     /// Whether there will be answers.
     course: Course,
     /// Whether somebody waits for completions, which must get through a full buffer.
-    pub asking: bool,
+    pub asking: usize,
     /// Whether the runner was reached: code that begins now can leave at once.
     reached: bool,
     /// What became of the current run while no agent listened, until that is found out.
@@ -539,7 +539,7 @@ impl Runs {
     /// Whether another record may be read from the runner.
     #[must_use]
     pub fn may_read(&self) -> bool {
-        let limit = if self.asking { FULL_WHILE_ASKING } else { FULL };
+        let limit = if self.asking > 0 { FULL_WHILE_ASKING } else { FULL };
         self.current.as_ref().is_none_or(|c| c.out.output.bytes() < limit)
     }
 

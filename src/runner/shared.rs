@@ -1,10 +1,12 @@
 //! What a runner's handle, its task and its callers share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use serde_json::Value as Json;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, watch};
 
+use super::asking::Asking;
 use super::current::Activity;
 use super::runs::Runs;
 use crate::ids::KernelId;
@@ -19,16 +21,14 @@ pub(super) struct Shared {
     pub(super) changed: watch::Sender<u64>,
     /// What the kernel's task watches.
     pub(super) activity: watch::Sender<Activity>,
-    /// A full buffer was collected, or somebody asks for completions.
+    /// A full buffer was collected, or somebody asks the runner something.
     pub(super) space: Notify,
     /// The disk may not hold what it should.
     pub(super) spills: Notify,
-    /// Who gets the next completion record.
-    pub(super) asker: Mutex<Option<mpsc::UnboundedSender<serde_json::Value>>>,
-    /// One ask at a time: answers carry nothing that tells them apart.
-    pub(super) asking: Semaphore,
-    /// How many asks were given up whose answers may still come: a busy runner answers all of them later, in order.
-    pub(super) stale_answers: AtomicUsize,
+    /// Questions for completions.
+    pub(super) completions: Asking,
+    /// Starts of services.
+    pub(super) services: Asking,
 }
 
 impl Shared {
@@ -40,9 +40,8 @@ impl Shared {
             changed: watch::Sender::new(0),
             space: Notify::new(),
             spills: Notify::new(),
-            asker: Mutex::new(None),
-            asking: Semaphore::new(1),
-            stale_answers: AtomicUsize::new(0),
+            completions: Asking::default(),
+            services: Asking::default(),
         }
     }
 
@@ -76,32 +75,26 @@ impl Shared {
             self.spills.notify_one();
         }
     }
-
-    /// Takes completions that nobody waits for: whether they answer an ask that was given up.
-    pub(super) fn is_stale_answer(&self) -> bool {
-        let one_less = |count: usize| count.checked_sub(1);
-        self.stale_answers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
-    }
-
-    pub(super) fn asker(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<serde_json::Value>>> {
-        self.asker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Holds the place of whoever asks for completions; gives it back when dropped.
-pub(super) struct Asker<'s>(&'s Shared);
+/// Holds the place of whoever asks the runner something; gives it back when dropped.
+pub(super) struct Asker<'s> {
+    shared: &'s Shared,
+    asking: &'s Asking,
+}
 
 impl<'s> Asker<'s> {
-    pub(super) fn new(shared: &'s Shared, tx: mpsc::UnboundedSender<serde_json::Value>) -> Self {
-        *shared.asker() = Some(tx);
-        shared.change(|runs| runs.asking = true);
-        Self(shared)
+    /// With the channel on which the answers come.
+    pub(super) fn new(shared: &'s Shared, asking: &'s Asking) -> (Self, UnboundedReceiver<Json>) {
+        let answers = asking.begin();
+        shared.change(|runs| runs.asking += 1);
+        (Self { shared, asking }, answers)
     }
 }
 
 impl Drop for Asker<'_> {
     fn drop(&mut self) {
-        self.0.asker().take();
-        self.0.change(|runs| runs.asking = false);
+        self.asking.end();
+        self.shared.change(|runs| runs.asking -= 1);
     }
 }

@@ -251,11 +251,14 @@ fn handle(shared: &Shared, message: &Message, skipped: &mut Tally) {
             return;
         }
     };
-    if let Record::Completion(found) = &record {
-        let taken = shared.asker().as_ref().is_some_and(|asker| asker.send(found.clone()).is_ok());
-        if taken || shared.is_stale_answer() {
+    match &record {
+        Record::Completion(found) if shared.completions.answered(found) => return,
+        Record::ServiceResult(found) => {
+            // Nothing of a run, whoever sent it.
+            shared.services.answered(found);
             return;
         }
+        _ => {}
     }
     let wake = {
         let mut runs = shared.runs();

@@ -1,18 +1,19 @@
 //! The `config` of `create_kernel` and the `new_config` of `restart_kernel` (PROTOCOL section 3).
 //!
 //! Keys that are not known are ignored, as the reference does. Mounts and environment may be nil or absent;
-//! manager 1.3.12 sends `mounts: []` on every restart, so "empty" there means "keep" (section 12, item 18).
+//! every manager sends `mounts: []` on every restart, so "empty" there means "keep" (section 12, item 18).
 
 use std::collections::BTreeMap;
 
+use super::lang;
+use super::limits::Limits;
 use super::params::kind;
 use super::value::{self, Value};
-use crate::units::{Cores, Gpus, Memory};
 
 /// What a kernel is made of, as the manager asks for it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct KernelConfig {
-    /// The image without the prefix `lablup/kernel-`, e.g. `python:3.6-debian`.
+    /// The image in the form of [`lang::normal`], e.g. `python:3.6-debian`.
     pub lang: String,
     /// How much of the machine it gets.
     pub limits: Limits,
@@ -20,21 +21,10 @@ pub struct KernelConfig {
     pub mounts: Vec<Mount>,
     /// Variables for the runner's `environ.txt`.
     pub environ: BTreeMap<String, String>,
-    /// Cores to take again; only a restart names them.
+    /// The cores that it has; `None` for one that has none yet.
     pub cpu_set: Option<Vec<u32>>,
-    /// GPUs to take again; only a restart names them.
+    /// The GPUs that it has, likewise.
     pub gpu_set: Option<Vec<u32>>,
-}
-
-/// The three slots that the manager schedules by.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Limits {
-    /// Memory; none means that there is no limit.
-    pub mem_slot: Memory,
-    /// Cores.
-    pub cpu_slot: Cores,
-    /// GPUs.
-    pub gpu_slot: Gpus,
 }
 
 /// One virtual folder.
@@ -53,58 +43,34 @@ pub struct Mount {
 #[error("config: {0}")]
 pub struct BadConfig(pub String);
 
-/// The `new_config` of a restart: what is `None` or empty stays as it was.
+/// The `new_config` of a restart, as far as it can be trusted: what is empty stays as it was.
+///
+/// Image, limits, cores and GPUs are the kernel's own, whatever is sent. No manager can change them, and what the
+/// managers from 1.4 on send is rounded, in another unit, or empty.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ConfigPatch {
-    /// Another image.
-    pub lang: Option<String>,
-    /// Another `mem_slot`.
-    pub mem_slot: Option<Memory>,
-    /// Another `cpu_slot`.
-    pub cpu_slot: Option<Cores>,
-    /// Another `gpu_slot`.
-    pub gpu_slot: Option<Gpus>,
     /// Other folders; empty means the same.
     pub mounts: Vec<Mount>,
     /// Another environment; empty means the same.
     pub environ: BTreeMap<String, String>,
-    /// Cores to take again.
-    pub cpu_set: Option<Vec<u32>>,
-    /// GPUs to take again.
-    pub gpu_set: Option<Vec<u32>>,
 }
 
 impl ConfigPatch {
     /// From the map that the manager sends.
     pub fn from_value(config: &Value) -> Result<Self, BadConfig> {
-        let limits = value::get(config, "limits").unwrap_or(&Value::Nil);
         Ok(Self {
-            lang: lang(config)?,
-            mem_slot: slot(limits, "mem_slot", Memory::from_slot)?,
-            cpu_slot: slot(limits, "cpu_slot", Cores::from_slot)?,
-            gpu_slot: slot(limits, "gpu_slot", Gpus::from_slot)?,
             mounts: mounts(value::get(config, "mounts"))?,
             environ: environ(value::get(config, "environ"))?,
-            cpu_set: numbers("cpu_set", value::get(config, "cpu_set"))?,
-            gpu_set: numbers("gpu_set", value::get(config, "gpu_set"))?,
         })
     }
 
     /// The config that comes of it.
     #[must_use]
     pub fn apply(self, old: &KernelConfig) -> KernelConfig {
-        let limits = Limits {
-            mem_slot: self.mem_slot.unwrap_or(old.limits.mem_slot),
-            cpu_slot: self.cpu_slot.unwrap_or(old.limits.cpu_slot),
-            gpu_slot: self.gpu_slot.unwrap_or(old.limits.gpu_slot),
-        };
         KernelConfig {
-            lang: self.lang.unwrap_or_else(|| old.lang.clone()),
-            limits,
             mounts: if self.mounts.is_empty() { old.mounts.clone() } else { self.mounts },
             environ: if self.environ.is_empty() { old.environ.clone() } else { self.environ },
-            cpu_set: self.cpu_set.or_else(|| old.cpu_set.clone()),
-            gpu_set: self.gpu_set.or_else(|| old.gpu_set.clone()),
+            ..old.clone()
         }
     }
 }
@@ -113,21 +79,14 @@ impl KernelConfig {
     /// From the map that the manager sends.
     pub fn from_value(config: &Value) -> Result<Self, BadConfig> {
         let missing = |what: &str| BadConfig(format!("{what} is missing"));
-        let lang = lang(config)?.ok_or_else(|| missing("lang"))?;
-        let given = value::get(config, "limits").ok_or_else(|| missing("limits"))?;
-        let limits = Limits {
-            mem_slot: slot(given, "mem_slot", Memory::from_slot)?
-                .ok_or_else(|| missing("limits.mem_slot"))?,
-            cpu_slot: slot(given, "cpu_slot", Cores::from_slot)?.ok_or_else(|| missing("limits.cpu_slot"))?,
-            gpu_slot: slot(given, "gpu_slot", Gpus::from_slot)?.unwrap_or_default(),
-        };
         Ok(Self {
-            lang,
-            limits,
+            lang: lang(config)?.ok_or_else(|| missing("lang"))?,
+            limits: Limits::from_value(value::get(config, "limits").ok_or_else(|| missing("limits"))?)
+                .map_err(|bad| BadConfig(bad.0))?,
             mounts: mounts(value::get(config, "mounts"))?,
             environ: environ(value::get(config, "environ"))?,
-            cpu_set: numbers("cpu_set", value::get(config, "cpu_set"))?,
-            gpu_set: numbers("gpu_set", value::get(config, "gpu_set"))?,
+            cpu_set: None,
+            gpu_set: None,
         })
     }
 
@@ -137,44 +96,21 @@ impl KernelConfig {
         let mounts = self.mounts.iter().map(|m| {
             Value::Array(vec![m.name.as_str().into(), m.host.as_str().into(), m.id.as_str().into()])
         });
-        let mut pairs = vec![
+        value::map([
             ("lang", Value::from(self.lang.as_str())),
-            (
-                "limits",
-                value::map([
-                    ("mem_slot", Value::from(self.limits.mem_slot.slot())),
-                    ("cpu_slot", Value::from(self.limits.cpu_slot.slot())),
-                    ("gpu_slot", Value::from(self.limits.gpu_slot.slot())),
-                ]),
-            ),
+            ("limits", self.limits.to_value()),
             ("mounts", Value::Array(mounts.collect())),
             ("environ", value::map(self.environ.iter().map(|(k, v)| (k.as_str(), Value::from(v.as_str()))))),
-        ];
-        for (name, set) in [("cpu_set", &self.cpu_set), ("gpu_set", &self.gpu_set)] {
-            if let Some(set) = set {
-                pairs.push((name, value::uints(set)));
-            }
-        }
-        value::map(pairs)
+        ])
     }
 }
 
 fn lang(config: &Value) -> Result<Option<String>, BadConfig> {
     match value::get(config, "lang") {
         None | Some(Value::Nil) => Ok(None),
-        Some(v) => match v.as_str().filter(|text| !text.is_empty()) {
-            Some(text) => Ok(Some(text.to_owned())),
+        Some(v) => match v.as_str().and_then(lang::normal) {
+            Some(lang) => Ok(Some(lang)),
             None => Err(bad("lang", "must be an image name such as python:3.6", v)),
-        },
-    }
-}
-
-fn slot<T>(limits: &Value, name: &str, read: fn(f64) -> Option<T>) -> Result<Option<T>, BadConfig> {
-    match value::get(limits, name) {
-        None | Some(Value::Nil) => Ok(None),
-        Some(v) => match v.as_f64().and_then(read) {
-            Some(slot) => Ok(Some(slot)),
-            None => Err(bad(&format!("limits.{name}"), "must be a number, 0 or more", v)),
         },
     }
 }
@@ -243,17 +179,10 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-fn numbers(key: &str, value: Option<&Value>) -> Result<Option<Vec<u32>>, BadConfig> {
-    let Some(value) = value.filter(|v| !v.is_nil()) else { return Ok(None) };
-    let wanted = "must be a list of device numbers";
-    let items = value.as_array().ok_or_else(|| bad(key, wanted, value))?;
-    let one = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
-    items.iter().map(|v| one(v).ok_or_else(|| bad(key, wanted, v))).collect::<Result<_, _>>().map(Some)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::{Cores, Gpus, Memory};
 
     fn limits() -> Value {
         value::map([("mem_slot", 256.into()), ("cpu_slot", 0.5.into()), ("gpu_slot", 0.into())])
@@ -267,7 +196,6 @@ mod tests {
             ("limits", limits()),
             ("mounts", Value::Array(vec![mount])),
             ("environ", value::map([("A", "b".into()), ("N", 7.into())])),
-            ("cpu_set", Value::Array(vec![0.into(), 1.into()])),
             ("later", true.into()),
         ]);
         let config = KernelConfig::from_value(&sent).unwrap();
@@ -276,7 +204,6 @@ mod tests {
         assert_eq!(config.limits, limits);
         assert_eq!(config.mounts[0].host, "nfs");
         assert_eq!(config.environ["N"], "7");
-        assert_eq!(config.cpu_set, Some(vec![0, 1]));
         assert_eq!(KernelConfig::from_value(&config.to_value()).unwrap(), config);
     }
 
@@ -305,7 +232,31 @@ mod tests {
         check("limits", Value::Nil, "config: limits.mem_slot is missing");
         let secret = value::map([("KEY", Value::Array(vec!["hidden".into()]))]);
         check("environ", secret, "config: environ must be a map of names to texts; \"KEY\" is not");
-        let set = Value::Array(vec![(-1).into()]);
-        check("cpu_set", set, "config: cpu_set must be a list of device numbers, not an integer (-1)");
+    }
+
+    #[test]
+    fn a_restart_reads_nothing_that_no_manager_sends_rightly() {
+        let old = KernelConfig {
+            lang: "python:3.6".into(),
+            limits: Limits { mem_slot: Memory::from_mib(512), ..Limits::default() },
+            environ: BTreeMap::from([("A".into(), "b".into())]),
+            cpu_set: Some(vec![1]),
+            ..KernelConfig::default()
+        };
+        let floats = value::map([("mem_slot", 0.5.into()), ("cpu_slot", 1.0.into())]);
+        let rounded = value::map([("mem_slot", 1.into()), ("cpu_slot", "x".into())]);
+        for limits in [floats, rounded, Value::Nil, "none".into()] {
+            let patch = ConfigPatch::from_value(&value::map([
+                ("lang", "lablup/python:3.6".into()),
+                ("limits", limits),
+                ("mounts", Value::Array(vec![])),
+                ("cpu_set", Value::Array(vec![])),
+                ("gpu_set", "all".into()),
+            ]));
+            assert_eq!(patch.unwrap().apply(&old), old);
+        }
+        let environ = value::map([("environ", value::map([("C", "d".into())]))]);
+        let new = ConfigPatch::from_value(&environ).unwrap().apply(&old);
+        assert_eq!(new, KernelConfig { environ: BTreeMap::from([("C".into(), "d".into())]), ..old });
     }
 }

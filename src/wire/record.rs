@@ -35,12 +35,16 @@ pub enum Record {
     Completion(Json),
     /// The run waits for input; a map, empty when the runner sent none.
     WaitingInput(Json),
+    /// The clean step is over.
+    CleanFinished(Option<i64>),
     /// The build step is over.
     BuildFinished(Option<i64>),
     /// The run is over.
     Finished(Option<i64>),
     /// The answer to a `status` command.
     Status,
+    /// The answer to a `start-service` command; a map, as far as the runner says it right.
+    ServiceResult(Json),
 }
 
 /// Frames that are no record.
@@ -90,14 +94,17 @@ impl Record {
             b"log" => Ok(Self::Log(text(data))),
             b"media" => media(data),
             b"completion" => parsed(data).map(Self::Completion).ok_or(BadRecord::Json("completion")),
-            // These three end a wait: with broken JSON they still do.
+            // These end a wait: with broken JSON they still do.
             b"waiting-input" => {
                 let options = parsed(data).filter(Json::is_object);
                 Ok(Self::WaitingInput(options.unwrap_or_else(|| Json::Object(serde_json::Map::new()))))
             }
+            b"clean-finished" => Ok(Self::CleanFinished(exit_code(data))),
             b"build-finished" => Ok(Self::BuildFinished(exit_code(data))),
             b"finished" => Ok(Self::Finished(exit_code(data))),
             b"status" => Ok(Self::Status),
+            // Somebody waits for it: broken JSON is an answer, too.
+            b"service-result" => Ok(Self::ServiceResult(parsed(data).unwrap_or(Json::Null))),
             other => {
                 let name = String::from_utf8_lossy(&other[..other.len().min(40)]).into_owned();
                 Err(BadRecord::UnknownType(name))
@@ -121,9 +128,11 @@ impl Record {
             Self::Log(text) => ("log", text.clone().into()),
             Self::Completion(found) => ("completion", json(found)),
             Self::WaitingInput(options) => ("waiting-input", json(options)),
+            Self::CleanFinished(code) => ("clean-finished", end(code)),
             Self::BuildFinished(code) => ("build-finished", end(code)),
             Self::Finished(code) => ("finished", end(code)),
             Self::Status => ("status", Bytes::new()),
+            Self::ServiceResult(answer) => ("service-result", json(answer)),
         };
         [Bytes::from_static(kind.as_bytes()), data]
     }
@@ -196,9 +205,11 @@ mod tests {
             Record::Log("x".into()),
             Record::Completion(json!(["a", 1])),
             Record::WaitingInput(options),
+            Record::CleanFinished(Some(2)),
             Record::BuildFinished(None),
             Record::Finished(Some(-1)),
             Record::Status,
+            Record::ServiceResult(json!({ "status": "started" })),
         ] {
             assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
@@ -210,6 +221,8 @@ mod tests {
         assert_eq!(decode("finished", ""), Ok(Record::Finished(None)));
         assert_eq!(decode("finished", "{{{"), Ok(Record::Finished(None)));
         assert_eq!(decode("build-finished", "[]"), Ok(Record::BuildFinished(None)));
+        assert_eq!(decode("clean-finished", "{{{"), Ok(Record::CleanFinished(None)));
+        assert_eq!(decode("service-result", "{{{"), Ok(Record::ServiceResult(Json::Null)));
         assert_eq!(decode("waiting-input", "7"), Ok(Record::WaitingInput(serde_json::json!({}))));
     }
 

@@ -3,6 +3,7 @@
 //! The order of the keys is the reference's, so that recorded answers compare byte for byte.
 
 use super::request::ApiVersion;
+use super::service::PublishedService;
 use super::value::{self, Value};
 use crate::ids::{ContainerId, KernelId, RunId};
 
@@ -21,6 +22,8 @@ pub struct KernelPlace {
     pub cpu_set: Vec<u32>,
     /// The GPUs it has.
     pub gpu_set: Vec<u32>,
+    /// The services that its image declares.
+    pub services: Vec<PublishedService>,
 }
 
 /// The host ports of a kernel's four sockets (PROTOCOL section 7).
@@ -37,7 +40,11 @@ pub struct Ports {
 }
 
 impl KernelPlace {
-    /// `create_kernel`'s answer.
+    fn services(&self) -> Value {
+        Value::Array(self.services.iter().map(PublishedService::to_value).collect())
+    }
+
+    /// `create_kernel`'s answer: all that any manager reads. 18.12 alone reads `service_ports`, and 1.3 alone the sets.
     #[must_use]
     pub fn created(&self) -> Value {
         value::map([
@@ -50,6 +57,7 @@ impl KernelPlace {
             ("container_id", self.container.as_str().into()),
             ("cpu_set", value::uints(&self.cpu_set)),
             ("gpu_set", value::uints(&self.gpu_set)),
+            ("service_ports", self.services()),
         ])
     }
 
@@ -64,6 +72,7 @@ impl KernelPlace {
             ("repl_out_port", self.ports.repl_out.into()),
             ("stdin_port", self.ports.stdin.into()),
             ("stdout_port", self.ports.stdout.into()),
+            ("service_ports", self.services()),
         ])
     }
 }
@@ -92,6 +101,8 @@ pub enum RunStatus {
     Continued,
     /// The run is over.
     Finished(ExitCode),
+    /// The clean step is over, the build step follows.
+    CleanFinished(ExitCode),
     /// The build step is over, the execution step follows.
     BuildFinished(ExitCode),
     /// The run waits for `input`; the map says how (`is_password`).
@@ -132,6 +143,7 @@ impl RunResult {
         let (status, exit_code, options) = match &self.status {
             RunStatus::Continued => ("continued", Value::Nil, Value::Nil),
             RunStatus::Finished(code) => ("finished", value::opt(*code), Value::Nil),
+            RunStatus::CleanFinished(code) => ("clean-finished", value::opt(*code), Value::Nil),
             RunStatus::BuildFinished(code) => ("build-finished", value::opt(*code), Value::Nil),
             RunStatus::WaitingInput(options) => ("waiting-input", Value::Nil, value::from_json(options)),
             RunStatus::ExecTimeout => ("exec-timeout", Value::Nil, Value::Nil),
@@ -209,6 +221,21 @@ pub fn interrupted() -> Value {
 #[must_use]
 pub fn logs(text: &str) -> Value {
     value::map([("logs", text.into())])
+}
+
+/// `start_service`'s answer where the runner was not asked, or did not say anything.
+#[must_use]
+pub fn service_failed(error: &str) -> Value {
+    value::map([("status", "failed".into()), ("error", error.into())])
+}
+
+/// `start_service`'s answer, as the runner gave it.
+#[must_use]
+pub fn service(answer: &serde_json::Value) -> Value {
+    if answer.get("status").is_some_and(serde_json::Value::is_string) {
+        return value::from_json(answer);
+    }
+    service_failed("the kernel's runner gave no answer that can be read")
 }
 
 #[cfg(test)]

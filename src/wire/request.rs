@@ -1,7 +1,13 @@
-//! The ten methods as types (PROTOCOL section 3): from a call's name and arguments to a [`Request`].
+//! The methods as types (PROTOCOL section 3): from a call's name and arguments to a [`Request`].
+//!
+//! Managers of 1.3, 1.4 and 18.12 differ in what they send, and every difference shows in the message at hand. So it ends
+//! here: nothing behind a [`Request`] knows which manager asks.
+
+use std::time::Duration;
 
 use super::config::{BadConfig, ConfigPatch, KernelConfig};
-use super::params::{self, BadParameters};
+use super::limits;
+use super::params::{self, BadParameters, Bound};
 use super::value::{self, Value};
 use crate::ids::{BadKernelId, KernelId, RunId};
 
@@ -25,7 +31,7 @@ pub enum Request {
     /// Answer the same text.
     Ping(String),
     /// Make a kernel.
-    CreateKernel(KernelId, KernelConfig),
+    CreateKernel(KernelId, Create),
     /// End a kernel; answers its last statistics.
     DestroyKernel(KernelId),
     /// Interrupt the run that is going on.
@@ -40,8 +46,30 @@ pub enum Request {
     Execute(KernelId, Execute),
     /// Put a file into the kernel's scratch directory.
     UploadFile(KernelId, Upload),
+    /// Start a service that the kernel's image declares.
+    StartService(KernelId, StartService),
+    /// The kernel is in use.
+    PingKernel(KernelId),
     /// End all kernels.
     Reset,
+}
+
+/// The arguments of `create_kernel` besides the kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Create {
+    /// What it is made of.
+    pub config: KernelConfig,
+    /// By when it is wanted, from the receipt of the call on.
+    pub wait: Duration,
+}
+
+/// The arguments of `start_service` besides the kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartService {
+    /// The name by which the image declares it.
+    pub name: String,
+    /// Passed on to the runner.
+    pub options: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The arguments of `get_completions` besides the kernel.
@@ -77,18 +105,26 @@ pub struct Execute {
     pub run_id: Option<RunId>,
     /// What to do.
     pub mode: Mode,
+    /// After how long the call comes back with what there is, if the run goes on.
+    pub flush: Duration,
     /// Whether new output files are put to S3 (section 12, item 31).
     pub upload_output_files: bool,
 }
 
-/// The shapes of an `execute` answer. 2 and 3 are the same (section 12, item 9).
+/// After how long an `execute` comes back where the caller does not say (PROTOCOL section 8).
+const FLUSH: Duration = Duration::from_secs(2);
+/// The longest that an `execute` waits for output. The manager of 18.12 gives up after 30 s and keeps its connection, so
+/// that an answer after that would be lost.
+const LONGEST_FLUSH: Duration = Duration::from_secs(25);
+
+/// The shapes of an `execute` answer. 2, 3 and 4 are the same (section 12, item 9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiVersion {
     /// Separate `stdout`, `stderr`, `media`, `html`.
     V1,
     /// One `console` list in order.
     V2,
-    /// The default of the manager's HTTP routes.
+    /// The default of the manager's HTTP routes; also what 1.4.5 calls 4.
     V3,
 }
 
@@ -97,8 +133,10 @@ pub enum ApiVersion {
 pub enum Mode {
     /// Run this source.
     Query(String),
-    /// Run a build command, then an execution command.
+    /// Run a clean command where one is given, a build command, then an execution command.
     Batch {
+        /// `None` where nothing is to be sent: runners before 18.12 don't know the step.
+        clean: Option<String>,
         /// Empty when there is nothing to build.
         build: String,
         /// Empty when there is nothing to execute.
@@ -125,8 +163,8 @@ pub enum BadRequest {
     /// The config can't be used.
     #[error(transparent)]
     Config(#[from] BadConfig),
-    /// `api_version` is not 1, 2 or 3.
-    #[error("api_version must be 1, 2 or 3, not {0}")]
+    /// `api_version` is not 1 to 4.
+    #[error("api_version must be 1, 2, 3 or 4, not {0}")]
     ApiVersion(i64),
     /// `mode` is none of the four.
     #[error("mode must be query, batch, input or continue, not {0:?}")]
@@ -148,7 +186,9 @@ impl Request {
             "create_kernel" => {
                 let mut p = bind(&["kernel_id", "config"], args, kwargs)?;
                 let (kernel, config) = (p.text("kernel_id")?, p.map("config")?);
-                Ok(Self::CreateKernel(kernel.parse()?, KernelConfig::from_value(&config)?))
+                let wait = limits::wait(value::get(&config, "limits").unwrap_or(&Value::Nil));
+                let config = KernelConfig::from_value(&config)?;
+                Ok(Self::CreateKernel(kernel.parse()?, Create { config, wait }))
             }
             "destroy_kernel" => only_kernel(args, kwargs).map(Self::DestroyKernel),
             "interrupt_kernel" => only_kernel(args, kwargs).map(Self::InterruptKernel),
@@ -166,7 +206,19 @@ impl Request {
                 let upload = Upload { filename: p.text("filename")?, data: p.bytes("filedata")? };
                 Ok(Self::UploadFile(kernel.parse()?, upload))
             }
+            "start_service" => {
+                let mut p = bind(&["kernel_id", "service", "opts"], args, kwargs)?;
+                let (kernel, name) = (p.text("kernel_id")?, p.text("service")?);
+                let options = options(&mut p)?;
+                Ok(Self::StartService(kernel.parse()?, StartService { name, options }))
+            }
+            "ping_kernel" => only_kernel(args, kwargs).map(Self::PingKernel),
             "reset" => bind(&[], args, kwargs).map(|_| Self::Reset).map_err(Into::into),
+            // Why is for the log of a manager; the events say that the agent was reset.
+            "clean_all_kernels" => {
+                bind(&["reason"], args, kwargs)?.text_or_nil("reason")?;
+                Ok(Self::Reset)
+            }
             other => Err(BadRequest::UnknownMethod(other.to_owned())),
         }
     }
@@ -183,15 +235,25 @@ fn completions(args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Request
     }
     let kernel = p.text("kernel_id")?;
     let text = p.text_or_nil("text")?.unwrap_or_default();
-    let serde_json::Value::Object(opts) = value::to_json(&p.map_or_nil("opts")?) else {
-        return Err(BadParameters("argument 'opts' must be a map".to_owned()).into());
-    };
+    let opts = options(&mut p)?;
     Ok(Request::GetCompletions(kernel.parse()?, Completions { text, opts }))
 }
 
+/// `opts` for the runner, which speaks JSON.
+fn options(p: &mut Bound<'_>) -> Result<serde_json::Map<String, serde_json::Value>, BadParameters> {
+    match value::to_json(&p.map_or_nil("opts")?) {
+        serde_json::Value::Object(opts) => Ok(opts),
+        _ => Err(BadParameters("argument 'opts' must be a map".to_owned())),
+    }
+}
+
+/// Both arities: the manager of 18.12 says at the end how long it wants to wait for output.
 fn execute(args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Request, BadRequest> {
-    let names = ["api_version", "kernel_id", "run_id", "mode", "code", "opts"];
-    let mut p = params::bind(&names, args, kwargs)?;
+    let names = ["api_version", "kernel_id", "run_id", "mode", "code", "opts", "flush_timeout"];
+    let has_flush = args.len() + kwargs.len() > 6;
+    let names = if has_flush { &names[..] } else { &names[..6] };
+    let mut p = params::bind(names, args, kwargs)?;
+    let flush = if has_flush { flush(&p.value("flush_timeout"))? } else { FLUSH };
     let version = p.int("api_version")?;
     let kernel = p.text("kernel_id")?;
     let run_id = p.text_or_nil("run_id")?;
@@ -213,7 +275,10 @@ fn execute(args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Request, Ba
     let run_id = run_id.map(RunId::new);
     let mode = match mode.as_str() {
         "query" => Mode::Query(code),
-        "batch" => Mode::Batch { build: option("build")?, exec: option("exec")? },
+        "batch" => {
+            let clean = Some(option("clean")?).filter(|command| !command.is_empty());
+            Mode::Batch { clean, build: option("build")?, exec: option("exec")? }
+        }
         "input" if run_id.is_none() => return Err(BadRequest::NoRunId("input")),
         "input" => Mode::Input(code),
         "continue" if run_id.is_none() => return Err(BadRequest::NoRunId("continue")),
@@ -223,12 +288,25 @@ fn execute(args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Request, Ba
     let version = match version {
         1 => ApiVersion::V1,
         2 => ApiVersion::V2,
-        3 => ApiVersion::V3,
+        3 | 4 => ApiVersion::V3,
         other => return Err(BadRequest::ApiVersion(other)),
     };
     let upload_output_files =
         !matches!(value::get(&opts, "upload_output_files"), Some(Value::Boolean(false)));
-    Ok(Request::Execute(kernel.parse()?, Execute { version, run_id, mode, upload_output_files }))
+    Ok(Request::Execute(kernel.parse()?, Execute { version, run_id, mode, flush, upload_output_files }))
+}
+
+/// Nil stands for the end of the run, however long that takes; the caller can't wait for that.
+fn flush(value: &Value) -> Result<Duration, BadParameters> {
+    let seconds = match value {
+        Value::Nil => return Ok(LONGEST_FLUSH),
+        number => number.as_f64().filter(|seconds| !seconds.is_nan() && *seconds >= 0.0),
+    };
+    let seconds = seconds.ok_or_else(|| {
+        let text = "argument 'flush_timeout' must be a number of seconds or nil, not ";
+        BadParameters(text.to_owned() + params::kind(value))
+    })?;
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_FLUSH).min(LONGEST_FLUSH))
 }
 
 #[cfg(test)]
@@ -254,14 +332,52 @@ mod tests {
                 version: ApiVersion::V3,
                 run_id: None,
                 mode: Mode::Query(String::new()),
+                flush: FLUSH,
                 upload_output_files: true
             }
         );
         let opts =
             value::map([("exec", "ls".into()), ("build", Value::Nil), ("upload_output_files", false.into())]);
         let e = run(vec![1.into(), K.into(), "r".into(), "batch".into(), "".into(), opts]).unwrap();
-        assert_eq!(e.mode, Mode::Batch { build: String::new(), exec: "ls".into() });
+        assert_eq!(e.mode, Mode::Batch { clean: None, build: String::new(), exec: "ls".into() });
         assert!(!e.upload_output_files);
+        let opts = value::map([("clean", "rm -f x".into()), ("build", Value::Nil)]);
+        let e = run(vec![4.into(), K.into(), "r".into(), "batch".into(), "".into(), opts]).unwrap();
+        let clean = Some("rm -f x".to_owned());
+        assert_eq!(e.mode, Mode::Batch { clean, build: String::new(), exec: String::new() });
+        assert_eq!(e.version, ApiVersion::V3);
+    }
+
+    #[test]
+    fn how_long_to_wait_for_output_is_the_seventh_argument() {
+        let flush = |last: Value| {
+            let args = vec![2.into(), K.into(), "r".into(), "continue".into(), "".into(), Value::Nil, last];
+            run(args).map(|e| e.flush)
+        };
+        assert_eq!(flush(0.2.into()), Ok(Duration::from_millis(200)));
+        assert_eq!(flush(2.into()), Ok(Duration::from_secs(2)));
+        assert_eq!(flush(0.into()), Ok(Duration::ZERO));
+        for end in [Value::Nil, 1e300.into(), f64::INFINITY.into(), 26.into()] {
+            assert_eq!(flush(end), Ok(LONGEST_FLUSH));
+        }
+        let text = "argument 'flush_timeout' must be a number of seconds or nil, not a float";
+        for odd in [f64::NAN, -1.0] {
+            assert_eq!(flush(odd.into()), Err(text.to_owned()));
+        }
+        assert_eq!(flush("2".into()), Err(text.replace("a float", "text")));
+    }
+
+    #[test]
+    fn the_methods_of_later_managers_are_known() {
+        let kernel: KernelId = K.parse().unwrap();
+        let parse = |m: &str, args| Request::parse(m, args, vec![]);
+        assert_eq!(parse("ping_kernel", vec![K.into()]), Ok(Request::PingKernel(kernel)));
+        for reason in ["manager-freeze-force-kill".into(), Value::Nil] {
+            assert_eq!(parse("clean_all_kernels", vec![reason]), Ok(Request::Reset));
+        }
+        let start = parse("start_service", vec![K.into(), "jupyter".into(), Value::Nil]);
+        let wanted = StartService { name: "jupyter".into(), options: serde_json::Map::new() };
+        assert_eq!(start, Ok(Request::StartService(kernel, wanted)));
     }
 
     #[test]
@@ -269,7 +385,7 @@ mod tests {
         let with = |v: i64, id: &str, run_id: Value, mode: &str| {
             run(vec![v.into(), id.into(), run_id, mode.into(), "".into(), Value::Nil]).unwrap_err()
         };
-        assert_eq!(with(4, K, Value::Nil, "query"), "api_version must be 1, 2 or 3, not 4");
+        assert_eq!(with(5, K, Value::Nil, "query"), "api_version must be 1, 2, 3 or 4, not 5");
         assert!(with(2, "/", Value::Nil, "query").starts_with("kernel_id must be a UUID"));
         assert!(with(2, K, Value::Nil, "continue").contains("needs the run_id"));
         assert!(with(2, K, "".into(), "query").contains("at least 1 character"));
