@@ -40,5 +40,5 @@ pub use link::{ClusterError, Step};
 #[cfg(feature = "rooms")]
 pub use link::{Link, Snapshot, Watching};
 pub use presence::Presence;
-pub use settings::{BadValue, Gaps, ManagerSettings};
+pub use settings::{BadValue, Gaps, ManagerSettings, RegistryLogin};
 pub use shared::ClusterStatus;

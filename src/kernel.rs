@@ -20,6 +20,7 @@
 //! takes back what an earlier life left, [`reconcile`] notices what happens behind the agent's back. What makes, looks at
 //! and removes containers ([`container`], [`takeover`]) knows no kernel's state.
 
+mod browse;
 mod container;
 mod demise;
 mod disk;
@@ -51,6 +52,7 @@ mod telling;
 mod vigil;
 mod wants;
 
+pub use self::browse::Looks;
 pub use self::error::{Failure, Fault, KernelError};
 pub use self::folders::FolderChecks;
 pub use self::last_statistics::LastStatistics;

@@ -23,10 +23,12 @@
 //! through a `Notify` by [`ScratchRoot::discard`] and ends with its cancellation token. [`DiskWatch::run`] says in a `watch` why the
 //! disks can't have new kernels (`watch`, `space`).
 
+mod archive;
 mod beneath;
 mod directory;
 mod environ;
 mod error;
+mod listing;
 mod mount;
 mod output;
 mod path;
@@ -35,6 +37,7 @@ mod root;
 mod s3;
 mod space;
 mod sweep;
+mod tree;
 mod upload;
 mod watch;
 
@@ -46,4 +49,5 @@ pub use output::{OutputFile, OutputSnapshot};
 pub use root::ScratchRoot;
 pub use s3::{Acl, BadKeyPrefix, BucketError, KeyPrefix, OutputStore, S3Config, S3Keys};
 pub use space::{MinFree, Space};
+pub use tree::Tree;
 pub use watch::{DiskWatch, space_of};

@@ -19,6 +19,7 @@
 mod cgroup;
 mod collector;
 mod docker_figures;
+mod load;
 mod membership;
 mod netdev;
 mod pace;
@@ -30,6 +31,7 @@ mod sysread;
 
 pub use collector::{CollectError, Collector, CollectorConfig, DockerHook, Target};
 pub use docker_figures::DockerFigures;
+pub use load::Load;
 pub use reporter::run_reporter;
 pub use scratch_walk::WalkLimits;
 pub use store::{Store, StoreError};

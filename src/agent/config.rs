@@ -76,7 +76,7 @@ pub enum SocketPlace {
 /// What can be set anew while the agent runs; levels of log lines can, too, which is telemetry's own affair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changeable {
-    /// After how long without use a kernel is ended; `None` for never.
+    /// After how long without use a kernel is ended, zero for never; `None` for what the cluster says.
     pub idle_timeout: Option<Duration>,
     /// Whether and how images are kept up to date (PROTOCOL section 12, item 33).
     pub updates: Updates,

@@ -14,7 +14,7 @@ use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::HeartbeatConfig;
 use crate::images::{Images, ImagesConfig};
-use crate::kernel::{FolderChecks, Kernels, LastStatistics, Node, Wants};
+use crate::kernel::{FolderChecks, Kernels, LastStatistics, Looks, Node, Wants};
 use crate::stats::{Collector, Store};
 
 /// How long the start waits for the first list of images before it goes on without.
@@ -78,7 +78,10 @@ impl Agent {
         let updates = parts::map_watch(&changes, tracker, end, |changes| changes.updates.clone());
         let idle_timeout = parts::map_watch(&changes, tracker, end, |changes| changes.idle_timeout);
         let wanted = parts::wanted_images(&cluster, updates.clone(), end, tracker);
-        let images = Images::start(docker.clone(), ImagesConfig::new(wanted, updates), end.clone(), tracker);
+        let settings = cluster.settings();
+        let login = parts::map_watch(&settings, tracker, end, |s| s.as_ref()?.registry_login.clone());
+        let images_config = ImagesConfig { login, ..ImagesConfig::new(wanted, updates) };
+        let images = Images::start(docker.clone(), images_config, end.clone(), tracker);
         match stop.run_until_cancelled(images.first_scan(FIRST_SCAN)).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
@@ -92,7 +95,6 @@ impl Agent {
             }
         }
 
-        let settings = cluster.settings();
         let event_addr =
             parts::map_watch(&settings, tracker, end, |s| s.as_ref().map(|s| s.event_addr.clone()));
         let redis = parts::map_watch(&settings, tracker, end, |s| s.as_ref().map(|s| s.redis.clone()));
@@ -125,6 +127,7 @@ impl Agent {
             settings,
             conditions: board.conditions(),
             notes: notes.of(&owner),
+            looks: Looks::default(),
             folder_checks: FolderChecks::default(),
             wants: Wants::default(),
             tracker: kernel_tasks.clone(),
@@ -145,6 +148,7 @@ impl Agent {
             collector,
             store,
             heartbeat,
+            instance: owner.instance,
             stats_interval: config.stats_interval,
             stop_kernels: config.stop_kernels_on_exit,
             server,

@@ -18,6 +18,7 @@ use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::{self, HeartbeatConfig};
+use crate::ids::InstanceId;
 use crate::images::{ImageList, Pulls};
 use crate::kernel::Kernels;
 use crate::resources::{GpuWatch, Resources};
@@ -51,6 +52,8 @@ pub(super) struct Parts {
     pub(super) collector: Arc<Collector>,
     pub(super) store: Store,
     pub(super) heartbeat: HeartbeatConfig,
+    /// This agent.
+    pub(super) instance: InstanceId,
     /// From one round of statistics to the next.
     pub(super) stats_interval: Duration,
     /// Whether the stop ends all kernels.
@@ -125,7 +128,10 @@ impl Running {
         let beat = heartbeat::beat(parts.heartbeat, parts.images, board.conditions(), events.clone());
         life.background(&broken, beat);
         let (targets, end) = (kernels.targets(), life.end.clone());
-        life.background(&broken, run_reporter(parts.collector, parts.store, targets, every, end));
+        life.background(
+            &broken,
+            run_reporter(parts.collector, parts.store, parts.instance, targets, every, end),
+        );
 
         let (stop_calls, calls) = (CancellationToken::new(), TaskTracker::new());
         let serving = server.serve(kernels.clone(), stop_calls.clone(), calls.clone());

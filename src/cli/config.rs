@@ -65,7 +65,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         },
         stop_kernels_on_exit: kernels.stop_kernels_on_exit,
         changeable: Changeable {
-            idle_timeout: limit(kernels.idle_timeout),
+            idle_timeout: kernels.idle_timeout,
             updates: Updates {
                 are_on: kernels.auto_update_images,
                 registry: Registry { address: kernels.docker_registry, docker_config: kernels.docker_config },

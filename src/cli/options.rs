@@ -249,10 +249,10 @@ pub(super) struct KernelOpts {
     /// The Docker engine, unix:// or tcp://
     #[arg(long, env = "DOCKER_HOST", value_name = "URL", default_value = crate::docker::DEFAULT_HOST)]
     pub(super) docker_host: EngineAddress,
-    /// End a kernel that was unused for so long; 0 = never
-    #[arg(long, env = "BACKEND_IDLE_TIMEOUT", value_name = "TIME", default_value = "600")]
+    /// End a kernel that was unused for so long; 0 = never [default: what the cluster says, else 600]
+    #[arg(long, env = "BACKEND_IDLE_TIMEOUT", value_name = "TIME")]
     #[arg(value_parser = wants("a time such as 600, 10m or 1h; 0 switches it off", values::duration_or_off))]
-    pub(super) idle_timeout: Duration,
+    pub(super) idle_timeout: Option<Duration>,
     /// Roll a create back that takes longer; 0 = never [default: as long as its manager waits, 3 or 28 s]
     #[arg(long, env = "BACKEND_CREATE_DEADLINE", value_name = "TIME")]
     #[arg(value_parser = wants("a time such as 3 or 500ms; 0 switches it off", values::duration_or_off))]

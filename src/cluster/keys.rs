@@ -12,6 +12,14 @@ pub(super) const EVENT_ADDR: &str = "nodes/manager/event_addr";
 pub(super) const REDIS: &str = "nodes/redis";
 /// The host directory below which virtual folders are mounted.
 pub(super) const VOLUME_MOUNT: &str = "volumes/_mount";
+/// Directories between a folder host and the folders on it; from 18.12 on.
+pub(super) const FOLDER_PREFIX: &str = "volumes/_fsprefix";
+/// Seconds after which a kernel that nobody uses ends; from 18.12 on.
+pub(super) const IDLE_TIMEOUT: &str = "nodes/idle_timeout";
+/// Who pulls images; from 18.12 on.
+pub(super) const REGISTRY_USER: &str = "nodes/docker_registry/user";
+/// The password that goes with it.
+pub(super) const REGISTRY_PASSWORD: &str = "nodes/docker_registry/password";
 /// Every key of the image catalogue begins with this.
 pub(super) const IMAGES: &str = "images/";
 

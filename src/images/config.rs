@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::plan::WantedImage;
 use super::registry::Registry;
+use crate::cluster::RegistryLogin;
 
 /// How the images are kept up to date.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct ImagesConfig {
     pub gather: Duration,
     /// Whether images that the catalogue wants newer are pulled, and how; may change at any time.
     pub updates: watch::Receiver<Updates>,
+    /// Who pulls, where the cluster says.
+    pub login: watch::Receiver<Option<RegistryLogin>>,
     /// The catalogue's images; filled by whoever watches the catalogue.
     pub wanted: watch::Receiver<Vec<WantedImage>>,
     /// How long one pull may take.
@@ -29,7 +32,7 @@ pub struct ImagesConfig {
 /// What an operator decides about updates of images.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Updates {
-    /// Whether images that the catalogue wants newer are pulled.
+    /// Whether images are pulled: those that the catalogue wants newer, and those that a create needs.
     pub are_on: bool,
     /// Where from.
     pub registry: Registry,
@@ -45,6 +48,7 @@ impl ImagesConfig {
             rescan_every: Duration::from_secs(60),
             gather: Duration::from_millis(500),
             updates,
+            login: watch::channel(None).1,
             wanted,
             pull_limit: Duration::from_secs(6 * 3600),
             stall_limit: Duration::from_secs(300),

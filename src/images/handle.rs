@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::declared::{Declared, lock};
+use super::fetch::{FetchError, Fetcher};
 use super::labels::{BadLabel, ImageLabels, KernelImage};
 use super::list::{ImageList, references};
 use super::pulls::Pulls;
@@ -37,6 +38,18 @@ pub enum ImagesError {
         #[source]
         source: DockerError,
     },
+    /// It is not here, and could not be pulled.
+    #[error("the image {} is not on this machine and could not be pulled: {source}", lang::reference(.lang))]
+    Fetch {
+        /// The language, `python:3.6-debian`.
+        lang: String,
+        /// Why.
+        #[source]
+        source: Arc<FetchError>,
+    },
+    /// It is not here, and on its way for longer than the create waits.
+    #[error("the image {} is still being pulled to this machine; try again later", lang::reference(.0))]
+    OnItsWay(String),
     /// It is here, and what it declares makes no sense.
     #[error("the image of {lang:?} is broken: {source}; correct the image")]
     Broken {
@@ -55,6 +68,8 @@ pub struct ImagesHandle {
     pub(super) docker: Docker,
     /// Wakes the scanner.
     pub(super) rescan: Arc<Notify>,
+    /// Pulls what is missing.
+    pub(super) fetcher: Arc<Fetcher>,
     /// What the images declare, so that a lookup costs no Docker call.
     pub(super) declared: Declared,
     /// The newest list; stays when scans fail.
@@ -123,5 +138,17 @@ impl ImagesHandle {
             return Ok(Some(KernelImage { reference, labels: labels.map_err(broken)? }));
         }
         Ok(None)
+    }
+
+    /// The same of an image that is not here: pulls it, where images are pulled, and waits for that so long. `None` where
+    /// nothing is pulled.
+    pub async fn fetch(&self, lang: &str, limit: Duration) -> Result<Option<KernelImage>, ImagesError> {
+        if !self.fetcher.is_on() {
+            return Ok(None);
+        }
+        let pulled = tokio::time::timeout(limit, self.fetcher.fetch(lang)).await;
+        let pulled = pulled.map_err(|_| ImagesError::OnItsWay(lang.to_owned()))?;
+        pulled.map_err(|source| ImagesError::Fetch { lang: lang.to_owned(), source })?;
+        self.lookup(lang).await
     }
 }

@@ -24,7 +24,7 @@ pub struct Registry {
 
 /// The credentials can't be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CredentialsError {
+pub enum CredentialsError {
     /// The file can't be read.
     #[error("could not read the registry's credentials in {path}: {source}; check --docker-config")]
     Read {
@@ -56,6 +56,16 @@ pub(super) enum CredentialsError {
 }
 
 impl Registry {
+    /// Another registry, with the same file of credentials.
+    pub(super) fn at(&self, host: &str) -> Self {
+        Self { address: Some(host.to_owned()), docker_config: self.docker_config.clone() }
+    }
+
+    /// Its name in a file of credentials.
+    pub(super) fn host(&self) -> &str {
+        self.address.as_deref().map_or(HUB, |address| address.split('/').next().unwrap_or(address))
+    }
+
     /// What the registry calls an image.
     pub(super) fn reference(&self, name_tag: &str) -> String {
         match &self.address {
@@ -77,8 +87,7 @@ impl Registry {
         let parsed = serde_json::from_str(text);
         let config: ConfigJson =
             parsed.map_err(|source| CredentialsError::Parse { path: path.to_owned(), source })?;
-        let host =
-            self.address.as_deref().map_or(HUB, |address| address.split('/').next().unwrap_or(address));
+        let host = self.host();
         let unusable =
             |reason| CredentialsError::Entry { path: path.to_owned(), registry: host.to_owned(), reason };
         let Some(entry) = config.auths.iter().find(|(name, _)| is_named(name, host)).map(|(_, entry)| entry)

@@ -1,6 +1,6 @@
 //! The start of the two tasks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{ImagesConfig, Updates};
 use super::declared::Declared;
+use super::fetch::Fetcher;
 use super::handle::ImagesHandle;
 use super::list::ImageList;
 use super::pulls::Pulls;
@@ -46,6 +47,16 @@ impl Images {
         let until = cancel.clone();
         tracker.spawn(async move { until.run_until_cancelled(scanner.run()).await });
         let settings = config.updates;
+        let fetcher = Arc::new(Fetcher {
+            docker: docker.clone(),
+            updates: settings.clone(),
+            login: config.login,
+            limit: config.pull_limit,
+            rescan: Arc::clone(&rescan),
+            cancel: cancel.clone(),
+            tracker: tracker.clone(),
+            going: Mutex::default(),
+        });
         let updater = Updater {
             docker: docker.clone(),
             list: list_seen.clone(),
@@ -59,7 +70,15 @@ impl Images {
             remove_old: false,
         };
         tracker.spawn(async move { cancel.run_until_cancelled(keep_updating(updater, settings)).await });
-        ImagesHandle { docker, rescan, declared, list: list_seen, health: health_seen, pulls: pulls_seen }
+        ImagesHandle {
+            docker,
+            rescan,
+            declared,
+            fetcher,
+            list: list_seen,
+            health: health_seen,
+            pulls: pulls_seen,
+        }
     }
 }
 

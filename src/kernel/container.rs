@@ -21,7 +21,7 @@ use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
 use crate::resources::{Allocation, MemoryGrant, Request};
 use crate::runner::RunnerAddr;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, Tree};
 use crate::units::Gpus;
 use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::event::Event;
@@ -40,6 +40,10 @@ const LAST_WORDS_BYTES: usize = 4096;
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(1500);
 /// From one look at such a container to the next.
 const NOTICE_POLL: Duration = Duration::from_millis(20);
+/// What is left of a create after a pull: making the container, and the way of the answer.
+const AFTER_PULL: Duration = Duration::from_secs(5);
+/// Nothing is pulled for somebody who can't wait so long for it.
+const PULLS_FROM: Duration = Duration::from_secs(10);
 
 /// A container that runs.
 pub(super) struct Made {
@@ -49,6 +53,8 @@ pub(super) struct Made {
     pub(super) runner: RunnerAddr,
     pub(super) exec_timeout: Option<Duration>,
     pub(super) scratch: Scratch,
+    /// What its user sees of the host.
+    pub(super) tree: Tree,
 }
 
 /// Removes every container of the kernel. Tries until it is done, or until nothing of it runs any more and Docker
@@ -184,14 +190,19 @@ async fn containers_of(node: &Node, kernel: KernelId) -> Result<Vec<ContainerSum
     Ok(found)
 }
 
-/// The container and all that it needs; what was made so far stays when it fails.
+/// The container and all that it needs; what was made so far stays when it fails. `wait`: how long its asker waits, if there
+/// is a limit.
 pub(super) async fn make(
     node: &Arc<Node>,
     kernel: KernelId,
     config: &KernelConfig,
+    wait: Option<Duration>,
     allocation: &mut Option<Allocation>,
 ) -> Result<Made, KernelError> {
-    let image = image(node, config).await?;
+    let image = match image(node, config).await {
+        Err(KernelError::NoImage(lang)) => fetched(node, config, &lang, wait).await?,
+        found => found?,
+    };
     let folders = folders(node, &config.mounts).await?;
     let (limits, memory) = grant(node, config, &image)?;
     let held = allocate(node, config, limits, allocation)?;
@@ -221,6 +232,22 @@ pub(super) async fn image(node: &Node, config: &KernelConfig) -> Result<KernelIm
         return Err(KernelError::GpuRefused(config.lang.clone()));
     }
     Ok(image)
+}
+
+/// An image that is not here, where its asker waits long enough for a pull.
+async fn fetched(
+    node: &Node,
+    config: &KernelConfig,
+    lang: &str,
+    wait: Option<Duration>,
+) -> Result<KernelImage, KernelError> {
+    let limit = wait.unwrap_or(Duration::MAX).saturating_sub(AFTER_PULL);
+    let missing = || KernelError::NoImage(lang.to_owned());
+    if limit < PULLS_FROM {
+        return Err(missing());
+    }
+    node.images.fetch(lang, limit).await?.ok_or_else(missing)?;
+    image(node, config).await
 }
 
 /// The kernel's virtual folders: where they are, and where they go.
@@ -323,7 +350,12 @@ pub(super) async fn run(
         gpu_set: held.gpu_set().to_vec(),
         services: services(&found, &image.labels.services, &node.kernel_host),
     };
-    Ok(Made { place, pid, runner, exec_timeout: image.labels.exec_timeout, scratch })
+    Ok(Made { place, pid, runner, exec_timeout: image.labels.exec_timeout, scratch, tree: tree(&found) })
+}
+
+/// What the user of a container sees of the host.
+pub(super) fn tree(container: &Container) -> Tree {
+    Tree::of(container.mounts.iter().map(|mount| (mount.target.as_str(), mount.source.as_str())))
 }
 
 /// What a container that ended at once has left: its exit code and its last words. Undoing the create removes both.

@@ -63,7 +63,8 @@ pub enum KernelError {
     /// The machine can't have new kernels at present.
     #[error("this agent makes no kernels at present: {0}")]
     NoNewKernels(String),
-    /// The image is not on this machine; it is never pulled inside a create.
+    /// The image is not on this machine, and is not pulled: nothing is without `--auto-update-images`, or for a manager that waits
+    /// 3 s for a create.
     #[error("the image {} is not on this machine; pull it here, or correct its name in the catalogue", lang::reference(.0))]
     NoImage(String),
     /// The image does not declare that it can use GPUs.
@@ -141,6 +142,14 @@ pub enum KernelError {
     /// Completions did not come.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// A file system hangs.
+    #[error("the files of kernel {kernel} do not answer within {} s; check the file systems of its virtual folders", .limit.as_secs())]
+    FilesLate {
+        /// The kernel.
+        kernel: KernelId,
+        /// How long was waited.
+        limit: Duration,
+    },
     /// Docker does not carry out an end.
     #[error("kernel {kernel} is being ended, but Docker did not do it within {} s; it will be ended when Docker answers", .limit.as_secs())]
     EndLate {
@@ -168,6 +177,8 @@ pub enum KernelError {
 pub enum Fault {
     /// The request was wrong.
     Request,
+    /// What was asked for is not there.
+    NoFile,
     /// The agent, Docker or the machine could not do it.
     Agent,
     /// A time limit of the agent's own.
@@ -179,7 +190,7 @@ impl KernelError {
     pub(super) fn result(&self) -> &'static str {
         match (self, self.fault()) {
             (Self::Cancelled(_) | Self::Unwanted(_), _) => "cancelled",
-            (_, Fault::Request) => "refused",
+            (_, Fault::Request | Fault::NoFile) => "refused",
             (_, Fault::Agent) => "failed",
             (_, Fault::TimeLimit) => "late",
         }
@@ -190,10 +201,13 @@ impl KernelError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::GpuRefused(_) | Self::Mount(_) | Self::Resources(_) | Self::Run(_) => Fault::Request,
+            Self::Scratch(ScratchError::NoSuchFile { .. }) => Fault::NoFile,
             Self::Scratch(e) if e.is_refusal() => Fault::Request,
-            Self::Late(_) | Self::EndLate { .. } | Self::RestartLate { .. } | Self::Ask(AskError::Late) => {
-                Fault::TimeLimit
-            }
+            Self::Late(_)
+            | Self::FilesLate { .. }
+            | Self::EndLate { .. }
+            | Self::RestartLate { .. }
+            | Self::Ask(AskError::Late) => Fault::TimeLimit,
             _ => Fault::Agent,
         }
     }

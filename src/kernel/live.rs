@@ -12,7 +12,7 @@ use super::node::Node;
 use super::vigil::Vigil;
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Memory, Runner, Runs};
-use crate::scratch::{OutputSnapshot, Scratch};
+use crate::scratch::{OutputSnapshot, Scratch, Tree};
 use crate::stats::Target;
 use crate::wire::config::KernelConfig;
 use crate::wire::reply::KernelPlace;
@@ -40,6 +40,8 @@ pub(super) struct Live {
     pub(super) runner: Runner,
     /// Its files.
     pub(super) scratch: Scratch,
+    /// What its user sees of them, and of folders.
+    pub(super) tree: Arc<Tree>,
     /// What `.output` held when a run began, by run. A std mutex, held for a push or a look.
     snapshots: Mutex<VecDeque<(RunId, Arc<OutputSnapshot>)>>,
 }
@@ -66,6 +68,7 @@ impl Live {
             exec_timeout: made.exec_timeout,
             runner,
             scratch: made.scratch,
+            tree: Arc::new(made.tree),
             snapshots: Mutex::default(),
         }
     }

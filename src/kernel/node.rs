@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::browse::Looks;
 use super::error::KernelError;
 use super::folders::FolderChecks;
 use super::labels::Owner;
@@ -70,7 +71,8 @@ pub struct KernelsConfig {
 pub struct Node {
     /// What the operator decided.
     pub config: KernelsConfig,
-    /// After how long without use a kernel is ended; `None` for never. The operator may change it at any time.
+    /// After how long without use a kernel is ended, zero for never; `None` for what the cluster says. The operator may change it
+    /// at any time.
     pub idle_timeout: watch::Receiver<Option<Duration>>,
     /// The host that the manager connects to for terminals; part of the answers.
     pub kernel_host: String,
@@ -96,6 +98,8 @@ pub struct Node {
     pub settings: watch::Receiver<Option<ManagerSettings>>,
     /// What is remembered on disk.
     pub notes: Notes,
+    /// Looks at kernels' files.
+    pub looks: Looks,
     /// Look-ups of virtual folders.
     pub folder_checks: FolderChecks,
     /// When containers were last out of memory.
@@ -108,7 +112,17 @@ pub struct Node {
     pub conditions: watch::Receiver<Conditions>,
 }
 
+/// After how long without use a kernel is ended where neither the operator nor the cluster says.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
 impl Node {
+    /// After how long without use a kernel is ended, as of now; `None` for never.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        let of_cluster = || self.settings.borrow().as_ref().and_then(|settings| settings.idle_timeout);
+        let timeout = self.idle_timeout.borrow().or_else(of_cluster).unwrap_or(IDLE_TIMEOUT);
+        (!timeout.is_zero()).then_some(timeout)
+    }
+
     /// Where virtual folders are mounted on this machine.
     pub(super) fn volume_mount(&self) -> PathBuf {
         self.settings.borrow().as_ref().map_or_else(|| PathBuf::from("/mnt"), |s| s.volume_mount.clone())

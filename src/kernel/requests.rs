@@ -265,13 +265,13 @@ impl Kernels {
         Ok(())
     }
 
-    fn use_now(&self, kernel: KernelId) {
+    pub(super) fn use_now(&self, kernel: KernelId) {
         if let Some(handle) = self.handle(kernel) {
             handle.used.send_replace(Instant::now());
         }
     }
 
-    async fn live(&self, kernel: KernelId) -> Result<Arc<Live>, Failure> {
+    pub(super) async fn live(&self, kernel: KernelId) -> Result<Arc<Live>, Failure> {
         let mut handle = self.known(kernel).await?;
         timeout(READY_LIMIT, ready(&mut handle, kernel))
             .await

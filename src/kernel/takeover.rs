@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::container::{Made, look_at, ports, services};
+use super::container::{Made, look_at, ports, services, tree};
 use super::error::KernelError;
 use super::labels;
 use super::node::Node;
@@ -130,7 +130,7 @@ async fn take_back(
     let last_use = noted.kernel.as_ref().map(|note| note.last_use).max(noted.run.as_ref().map(|run| run.at));
     let unused = Duration::from_secs(last_use.map_or(0, |at| unix_now().saturating_sub(at)));
     Ok(TakenBack {
-        made: Made { place, pid, runner, exec_timeout, scratch },
+        made: Made { place, pid, runner, exec_timeout, scratch, tree: tree(found) },
         config,
         allocation,
         runs: Runs::taken_over(going.clone(), output, Instant::now()),
@@ -152,7 +152,7 @@ fn going(note: Option<&KernelNote>, run: Option<&RunNote>) -> Option<GoingRun> {
 
 /// Nobody could use it while no agent served, so a tenth of the idle timeout is left in any case.
 fn longest_unused(node: &Node) -> Duration {
-    node.idle_timeout.borrow().map_or(Duration::MAX, |timeout| timeout.mul_f64(0.9))
+    node.idle_timeout().map_or(Duration::MAX, |timeout| timeout.mul_f64(0.9))
 }
 
 /// What can be read off a container of the Python agent.

@@ -224,7 +224,7 @@ impl Kernel {
             () = at(deadline.map(|deadline| deadline.at)) => {
                 Err((KernelError::Late(deadline.map(|deadline| deadline.limit).unwrap_or_default()), Input::Failed))
             }
-            made = container::make(node, *id, config, allocation) => made.map_err(|e| (e, Input::Failed)),
+            made = container::make(node, *id, config, deadline.map(|deadline| deadline.limit), allocation) => made.map_err(|e| (e, Input::Failed)),
         };
         let mut result = made.map(|made| self.connect(made, Runs::default(), Some(GoingRun::default())));
         self.pen.made_with(&self.config.environ);
@@ -320,6 +320,7 @@ impl Kernel {
         let Some(live) = self.live.clone() else { return Input::TimeUp(EndReason::SelfTerminated) };
         let process_ended = self.life.process_ended();
         let mut idle_timeout = self.node.idle_timeout.clone();
+        let mut settings = self.node.settings.clone();
         loop {
             if self.activity.has_changed().unwrap_or(false) {
                 self.last_use = Instant::now();
@@ -367,8 +368,9 @@ impl Kernel {
                     return Input::RestartAsked;
                 }
                 Ok(()) = self.activity.changed() => self.last_use = Instant::now(),
-                // The deadline is another one then.
+                // The deadline is another one then; the cluster may have said so.
                 Ok(()) = idle_timeout.changed() => {}
+                Ok(()) = settings.changed() => {}
                 Ok(()) = self.inbox.used.changed() => {
                     self.last_use = *self.inbox.used.borrow_and_update();
                     self.pen.note(NotedPhase::Running, self.last_use).await;
@@ -504,7 +506,7 @@ impl Kernel {
 
     /// Last use counts from the end of the last run; a kernel whose run goes on is not idle (section 12, item 22).
     fn idle_deadline(&self, activity: &Activity) -> Option<Instant> {
-        let timeout = (*self.node.idle_timeout.borrow())?;
+        let timeout = self.node.idle_timeout()?;
         (!activity.in_use).then(|| self.last_use.checked_add(timeout)).flatten()
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn of_call(error: &BadCall) -> RemoteError {
 pub(super) fn of_kernel(error: &Failure) -> RemoteError {
     let name = match error.fault() {
         Fault::Request => ErrorName::Assertion,
+        Fault::NoFile => ErrorName::FileNotFound,
         Fault::Agent => ErrorName::Runtime,
         Fault::TimeLimit => ErrorName::Timeout,
     };

@@ -76,6 +76,8 @@ async fn perform(
             kernels.upload(kernel, upload).await?;
             Value::Nil
         }
+        Request::ListFiles(kernel, path) => reply::files(&kernels.list_files(kernel, path).await?),
+        Request::DownloadFile(kernel, path) => Value::Binary(kernels.download(kernel, path).await?),
         Request::StartService(kernel, start) => match kernels.start_service(kernel, start).await? {
             Ok(answer) => reply::service(&answer),
             Err(why) => reply::service_failed(&why),

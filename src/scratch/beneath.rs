@@ -66,13 +66,32 @@ pub(super) fn open_regular(top: impl AsFd, path: &RelativePath) -> io::Result<Fi
         above = Some(next);
     }
     let dir = above.as_ref().map_or(top.as_fd(), AsFd::as_fd);
+    reopen(open_place(dir, path.name())?)
+}
+
+/// Opens whatever has the name `name` in `parent`, as a place only: nothing is waited for, and no device acts. A link is
+/// opened itself; a mount point fails as EXDEV. `name` must be one name.
+pub(super) fn open_place(parent: impl AsFd, name: impl Arg + Copy) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let found = rustix::fs::openat(dir, path.name(), flags, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    match rustix::fs::openat2(&parent, name, flags, Mode::empty(), resolve) {
+        // As for directories.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let place = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
+            let same = rustix::fs::fstat(&place)?.st_dev == rustix::fs::fstat(&parent)?.st_dev;
+            if same { Ok(place) } else { Err(Errno::XDEV) }
+        }
+        opened => opened,
+    }
+}
+
+/// Opens for reading what is open as a place; only a regular file.
+pub(super) fn reopen(place: impl AsFd) -> io::Result<File> {
+    if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     // What was looked at is what is opened: the name may mean something else by now.
-    let through = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let through = format!("/proc/self/fd/{}", place.as_fd().as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::openat(CWD, through, flags, Mode::empty())?))
 }

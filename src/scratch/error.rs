@@ -151,6 +151,27 @@ pub enum ScratchError {
         #[source]
         source: io::Error,
     },
+    /// There is no such file, or none that the kernel's user may fetch.
+    #[error("there is no {name:?} in /home/work")]
+    NoSuchFile {
+        /// The path as given.
+        name: String,
+    },
+    /// More than an answer may hold.
+    #[error("{name:?} is too large: its archive must stay below 1 MiB; put it on a virtual folder")]
+    ArchiveTooLarge {
+        /// The path as given.
+        name: String,
+    },
+    /// A file could not be packed.
+    #[error("packing {name:?} failed: {source}")]
+    Archive {
+        /// The path as given.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// An output file could not be opened.
     #[error("opening the output file {name:?} failed: {source}")]
     OpenOutput {
@@ -182,6 +203,7 @@ impl ScratchError {
                 | Self::IsDirectory { .. }
                 | Self::NotDirectory { .. }
                 | Self::NotRegular { .. }
+                | Self::ArchiveTooLarge { .. }
         )
     }
 

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::error::StoreError;
-use self::writer::{Job, Writer};
+use self::writer::{Figures, Job, Writer};
+use super::load::Load;
 use crate::address::HostPort;
 use crate::ids::KernelId;
 use crate::wire::sample::Sample;
@@ -52,10 +53,15 @@ impl Store {
         self.trouble.clone()
     }
 
-    /// Stores the samples of running kernels in one pipeline; each expires after 30 s. Without any, asks whether Redis is
-    /// there.
-    pub async fn put(&self, samples: Vec<(KernelId, Sample)>, deadline: Instant) -> Result<(), StoreError> {
-        self.submit(samples, false, deadline).await
+    /// Stores the samples of running kernels, and what they come to together, in one pipeline; each expires after 30 s.
+    /// Without any, asks whether Redis is there.
+    pub async fn put(
+        &self,
+        samples: Vec<(KernelId, Sample)>,
+        load: Option<Load>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        self.submit(samples, Figures::Now(load), deadline).await
     }
 
     /// Stores the last samples of kernels, which the manager bills from. A sample of the same kernel that was collected
@@ -65,17 +71,17 @@ impl Store {
         samples: Vec<(KernelId, Sample)>,
         deadline: Instant,
     ) -> Result<(), StoreError> {
-        self.submit(samples, true, deadline).await
+        self.submit(samples, Figures::Last, deadline).await
     }
 
     async fn submit(
         &self,
         samples: Vec<(KernelId, Sample)>,
-        last: bool,
+        figures: Figures,
         deadline: Instant,
     ) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job = Job { samples, last, deadline, answer };
+        let job = Job { samples, figures, deadline, answer };
         match timeout_at(deadline, self.jobs.send(job)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(StoreError::Stopped),

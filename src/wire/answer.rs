@@ -18,6 +18,8 @@ pub enum ErrorName {
     Parameters,
     /// A refused or invalid request. The manager logs these less loudly.
     Assertion,
+    /// There is no such file; args: `[text]`.
+    FileNotFound,
     /// Anything else the agent could not do.
     Runtime,
     /// A time limit of the agent's own.
@@ -32,6 +34,7 @@ impl ErrorName {
             Self::NotFound => "aiozmq.rpc.base.NotFoundError",
             Self::Parameters => "aiozmq.rpc.base.ParametersError",
             Self::Assertion => "builtins.AssertionError",
+            Self::FileNotFound => "builtins.FileNotFoundError",
             Self::Runtime => "builtins.RuntimeError",
             // The name that asyncio's class had in the manager's Python 3.6; its client has a mapping for it.
             Self::Timeout => "concurrent.futures._base.TimeoutError",

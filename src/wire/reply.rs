@@ -223,6 +223,28 @@ pub fn logs(text: &str) -> Value {
     value::map([("logs", text.into())])
 }
 
+/// `list_files`' answer: the listing as a text of JSON, and what could not be listed.
+#[must_use]
+pub fn files(listing: &Listing) -> Value {
+    let mut pairs =
+        vec![("files", Value::from(listing.files.as_str())), ("errors", listing.errors.as_str().into())];
+    if let Some(abspath) = &listing.abspath {
+        pairs.push(("abspath", abspath.as_str().into()));
+    }
+    value::map(pairs)
+}
+
+/// What `list_files` found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// A JSON list and a line break; empty where nothing could be listed.
+    pub files: String,
+    /// Why not all was listed; empty where all was.
+    pub errors: String,
+    /// The real path and a line break, with a slash behind a directory's; `None` where there is none.
+    pub abspath: Option<String>,
+}
+
 /// `start_service`'s answer where the runner was not asked, or did not say anything.
 #[must_use]
 pub fn service_failed(error: &str) -> Value {

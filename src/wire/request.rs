@@ -46,6 +46,10 @@ pub enum Request {
     Execute(KernelId, Execute),
     /// Put a file into the kernel's scratch directory.
     UploadFile(KernelId, Upload),
+    /// What a directory of the kernel's holds.
+    ListFiles(KernelId, String),
+    /// A file or a directory of the kernel's, as a tar.
+    DownloadFile(KernelId, String),
     /// Start a service that the kernel's image declares.
     StartService(KernelId, StartService),
     /// The kernel is in use.
@@ -205,6 +209,16 @@ impl Request {
                 let kernel = p.text("kernel_id")?;
                 let upload = Upload { filename: p.text("filename")?, data: p.bytes("filedata")? };
                 Ok(Self::UploadFile(kernel.parse()?, upload))
+            }
+            "list_files" => {
+                let mut p = bind(&["kernel_id", "path"], args, kwargs)?;
+                let (kernel, path) = (p.text("kernel_id")?, p.text("path")?);
+                Ok(Self::ListFiles(kernel.parse()?, path))
+            }
+            "download_file" => {
+                let mut p = bind(&["kernel_id", "filepath"], args, kwargs)?;
+                let (kernel, path) = (p.text("kernel_id")?, p.text("filepath")?);
+                Ok(Self::DownloadFile(kernel.parse()?, path))
             }
             "start_service" => {
                 let mut p = bind(&["kernel_id", "service", "opts"], args, kwargs)?;
@@ -371,6 +385,9 @@ mod tests {
     fn the_methods_of_later_managers_are_known() {
         let kernel: KernelId = K.parse().unwrap();
         let parse = |m: &str, args| Request::parse(m, args, vec![]);
+        let path = || vec![K.into(), "sub".into()];
+        assert_eq!(parse("list_files", path()), Ok(Request::ListFiles(kernel, "sub".into())));
+        assert_eq!(parse("download_file", path()), Ok(Request::DownloadFile(kernel, "sub".into())));
         assert_eq!(parse("ping_kernel", vec![K.into()]), Ok(Request::PingKernel(kernel)));
         for reason in ["manager-freeze-force-kill".into(), Value::Nil] {
             assert_eq!(parse("clean_all_kernels", vec![reason]), Ok(Request::Reset));

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backendai_agent::ids::{ContainerId, KernelId};
+use backendai_agent::ids::{ContainerId, InstanceId, KernelId};
 use backendai_agent::rooms::address::HostPort;
 use backendai_agent::rooms::stats::{
     CollectError, Collector, CollectorConfig, Store, StoreError, Target, run_reporter,
@@ -45,10 +45,11 @@ impl RedisServer {
     }
 
     /// The hash at `key` and the seconds it has left.
-    fn hash(&self, key: KernelId) -> (BTreeMap<String, String>, i64) {
+    fn hash(&self, key: &impl ToString) -> (BTreeMap<String, String>, i64) {
         let mut connection = self.connect();
-        let hash = connection.hgetall(key.to_string()).unwrap();
-        (hash, redis::cmd("TTL").arg(key.to_string()).query(&mut connection).unwrap())
+        let key = key.to_string();
+        let hash = connection.hgetall(&key).unwrap();
+        (hash, redis::cmd("TTL").arg(&key).query(&mut connection).unwrap())
     }
 }
 
@@ -69,7 +70,7 @@ fn start(address: Option<HostPort>) -> Started {
 
 impl Started {
     async fn put(&self, kernel: KernelId, memory: u64, limit: Duration) -> Result<(), StoreError> {
-        self.store.put(vec![(kernel, sample(memory))], Instant::now() + limit).await
+        self.store.put(vec![(kernel, sample(memory))], None, Instant::now() + limit).await
     }
 }
 
@@ -87,9 +88,9 @@ async fn kernels_are_stored_as_the_manager_reads_them() {
     let started = start(Some(redis.address()));
     let kernels: Vec<KernelId> = (0..3).map(|_| KernelId::random()).collect();
     let samples = kernels.iter().map(|kernel| (*kernel, sample(7))).collect();
-    started.store.put(samples, Instant::now() + LONG).await.unwrap();
+    started.store.put(samples, None, Instant::now() + LONG).await.unwrap();
     for kernel in kernels {
-        let (hash, seconds) = redis.hash(kernel);
+        let (hash, seconds) = redis.hash(&kernel);
         let names: Vec<&str> = hash.keys().map(String::as_str).collect();
         let expected = [
             "cpu_used",
@@ -115,10 +116,10 @@ async fn a_late_sample_does_not_overwrite_the_last_one() {
     let (ended, other) = (KernelId::random(), KernelId::random());
     started.store.put_last(vec![(ended, sample(100))], Instant::now() + LONG).await.unwrap();
     let late = vec![(ended, sample(99)), (other, sample(1))];
-    started.store.put(late, Instant::now() + LONG).await.unwrap();
+    started.store.put(late, None, Instant::now() + LONG).await.unwrap();
     started.put(ended, 98, LONG).await.unwrap();
-    assert_eq!(redis.hash(ended).0["mem_cur_bytes"], "100");
-    assert_eq!(redis.hash(other).0["mem_cur_bytes"], "1");
+    assert_eq!(redis.hash(&ended).0["mem_cur_bytes"], "100");
+    assert_eq!(redis.hash(&other).0["mem_cur_bytes"], "1");
 }
 
 #[tokio::test]
@@ -130,7 +131,7 @@ async fn a_restarted_redis_is_found_again_by_the_very_next_put() {
     redis.service.kill();
     redis.service.restart().await;
     started.put(kernel, 2, LONG).await.unwrap();
-    assert_eq!(redis.hash(kernel).0["mem_cur_bytes"], "2");
+    assert_eq!(redis.hash(&kernel).0["mem_cur_bytes"], "2");
 }
 
 #[tokio::test]
@@ -148,7 +149,7 @@ async fn a_redis_that_is_away_fails_at_once_and_is_used_when_it_is_back() {
     }
     redis.service.restart().await;
     started.put(kernel, 3, LONG).await.unwrap();
-    assert_eq!(redis.hash(kernel).0["mem_cur_bytes"], "3");
+    assert_eq!(redis.hash(&kernel).0["mem_cur_bytes"], "3");
 }
 
 #[tokio::test]
@@ -169,7 +170,7 @@ async fn a_redis_that_hangs_fails_at_the_deadline_and_is_used_when_it_goes_on() 
     assert!(before.elapsed() < LONG / 3);
     redis.service.resume();
     started.put(kernel, 3, LONG).await.unwrap();
-    assert_eq!(redis.hash(kernel).0["mem_cur_bytes"], "3");
+    assert_eq!(redis.hash(&kernel).0["mem_cur_bytes"], "3");
 }
 
 #[tokio::test]
@@ -185,8 +186,8 @@ async fn the_address_is_followed() {
     // An address that has vanished from etcd is no reason to stop.
     started.address.send_replace(None);
     started.put(kernel, 3, LONG).await.unwrap();
-    assert_eq!(first.hash(kernel).0["mem_cur_bytes"], "1");
-    assert_eq!(second.hash(kernel).0["mem_cur_bytes"], "3");
+    assert_eq!(first.hash(&kernel).0["mem_cur_bytes"], "1");
+    assert_eq!(second.hash(&kernel).0["mem_cur_bytes"], "3");
 }
 
 #[tokio::test]
@@ -196,9 +197,9 @@ async fn what_redis_refuses_is_told_and_spoils_nothing() {
     let (odd, good) = (KernelId::random(), KernelId::random());
     redis::cmd("SET").arg(odd.to_string()).arg("not a hash").exec(&mut redis.connect()).unwrap();
     let both = vec![(odd, sample(1)), (good, sample(2))];
-    let error = started.store.put(both, Instant::now() + LONG).await.unwrap_err();
+    let error = started.store.put(both, None, Instant::now() + LONG).await.unwrap_err();
     assert!(matches!(error, StoreError::Write { .. }), "{error}");
-    assert_eq!(redis.hash(good).0["mem_cur_bytes"], "2");
+    assert_eq!(redis.hash(&good).0["mem_cur_bytes"], "2");
     started.put(good, 3, LONG).await.unwrap();
 }
 
@@ -261,8 +262,8 @@ async fn samples_of_the_targets_of_the_moment_reach_redis_until_the_end() {
     let store = Store::start(address, cancel.clone(), &tracker);
     let (targets, receiver) = watch::channel(Arc::new(Vec::new()));
     let collector = Arc::new(Collector::new(config));
-    let period = Duration::from_millis(20);
-    tracker.spawn(run_reporter(collector, store, receiver, period, cancel.clone()));
+    let (period, instance) = (Duration::from_millis(20), InstanceId::new("i-of-the-test"));
+    tracker.spawn(run_reporter(collector, store, instance.clone(), receiver, period, cancel.clone()));
 
     let target = |container: &str| Target {
         kernel: KernelId::random(),
@@ -275,13 +276,16 @@ async fn samples_of_the_targets_of_the_moment_reach_redis_until_the_end() {
     for memory in ["2", "3"] {
         write("cg/docker/cafe/memory.current", memory);
         let seen = async {
-            while redis.hash(good.kernel).0.get("mem_cur_bytes").map(String::as_str) != Some(memory) {
+            while redis.hash(&good.kernel).0.get("mem_cur_bytes").map(String::as_str) != Some(memory) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap();
     }
-    assert!(redis.hash(gone.kernel).0.is_empty());
+    assert!(redis.hash(&gone.kernel).0.is_empty());
+    let together = redis.hash(&instance).0;
+    assert_eq!(together.get("mem_cur_bytes").map(String::as_str), Some("3"));
+    assert!(together.get("cpu_pct").is_some_and(|pct| pct.parse::<f64>().is_ok()), "{together:?}");
 
     cancel.cancel();
     tracker.close();

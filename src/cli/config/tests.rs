@@ -34,7 +34,7 @@ fn with_nothing_given_the_defaults_are_the_references() {
     assert_eq!(config.agent_port, 6001);
     assert_eq!(config.scratch_root, Path::new("/var/cache/scratches"));
     assert_eq!(config.docker.address.to_string(), "unix:///var/run/docker.sock");
-    assert_eq!(config.changeable.idle_timeout, Some(Duration::from_secs(600)));
+    assert_eq!(config.changeable.idle_timeout, None, "the cluster may say");
     assert_eq!(config.kernels.create_deadline, CreateDeadline::AsAsked);
     assert_eq!(config.kernels.pids_limit, Some(16384));
     assert!(config.s3.is_none() && config.metrics_addr.is_none() && config.warnings.is_empty());
@@ -65,7 +65,7 @@ fn zero_switches_limits_off() {
         &[
             (
                 &["--idle-timeout", "0", "--create-deadline", "0", "--kernel-pids-limit", "0"],
-                (None, CreateDeadline::Never, None),
+                (Some(Duration::ZERO), CreateDeadline::Never, None),
             ),
             (
                 &["--idle-timeout", "10m", "--create-deadline", "500ms", "--kernel-pids-limit", "99"],

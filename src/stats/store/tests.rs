@@ -19,7 +19,7 @@ async fn a_server_that_talks_nonsense_is_an_error() {
     let cancel = CancellationToken::new();
     let store = Store::start(receiver, cancel.clone(), &TaskTracker::new());
     let error = store
-        .put(vec![(KernelId::random(), Sample::default())], Instant::now() + Duration::from_secs(30))
+        .put(vec![(KernelId::random(), Sample::default())], None, Instant::now() + Duration::from_secs(30))
         .await
         .unwrap_err();
     assert!(matches!(error, StoreError::Write { .. } | StoreError::Connect { .. }), "{error}");

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::super::load::Load;
 use super::error::StoreError;
 use crate::address::HostPort;
 use crate::ids::KernelId;
@@ -24,13 +25,22 @@ const EXPIRY_S: i64 = 30;
 /// How long after a kernel's last sample an ordinary one can still turn up: the reporter gives up after its period of 5 s.
 const LATE: Duration = Duration::from_secs(10);
 
+/// What samples are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Figures {
+    /// Of running kernels, and what those use together.
+    Now(Option<Load>),
+    /// The last of their kernels.
+    Last,
+}
+
 /// Samples to store, and whom to tell.
 #[derive(Debug)]
 pub(super) struct Job {
     /// Each kernel's figures.
     pub(super) samples: Vec<(KernelId, Sample)>,
-    /// Whether these are the last of their kernels.
-    pub(super) last: bool,
+    /// What these are.
+    pub(super) figures: Figures,
     /// Not worth anything to the caller after it.
     pub(super) deadline: Instant,
     /// The caller waits here, unless its deadline has passed.
@@ -66,8 +76,8 @@ impl Writer {
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, cancel: CancellationToken) {
         let serve_all = async {
             while let Some(job) = jobs.recv().await {
-                let Job { samples, last, deadline, answer } = job;
-                let pipeline = self.pipeline(&samples, last);
+                let Job { samples, figures, deadline, answer } = job;
+                let pipeline = self.pipeline(&samples, &figures);
                 let result = self.serve(&pipeline, deadline).await;
                 self.log(&result);
                 // A caller that has given up is no reason not to have stored its samples.
@@ -79,7 +89,7 @@ impl Writer {
     }
 
     /// The commands for these samples. `HMSET` and not `HSET`, which takes several fields only since Redis 4.
-    fn pipeline(&mut self, samples: &[(KernelId, Sample)], last: bool) -> Pipeline {
+    fn pipeline(&mut self, samples: &[(KernelId, Sample)], figures: &Figures) -> Pipeline {
         let now = Instant::now();
         self.ended.retain(|_, at| now.duration_since(*at) < LATE);
         let mut pipeline = redis::pipe();
@@ -87,7 +97,7 @@ impl Writer {
             pipeline.cmd("PING").ignore();
         }
         for (kernel, sample) in samples {
-            if last {
+            if *figures == Figures::Last {
                 self.ended.insert(*kernel, now);
             } else if self.ended.contains_key(kernel) {
                 continue;
@@ -98,6 +108,14 @@ impl Writer {
                 store.arg(name).arg(number.to_string());
             }
             pipeline.ignore().cmd("EXPIRE").arg(&key).arg(EXPIRY_S).ignore();
+        }
+        if let Figures::Now(Some(load)) = figures {
+            let key = load.instance.as_str();
+            let store = pipeline.cmd("HMSET").arg(key);
+            for (name, number) in load.pairs() {
+                store.arg(name).arg(number);
+            }
+            pipeline.ignore().cmd("EXPIRE").arg(key).arg(EXPIRY_S).ignore();
         }
         pipeline
     }
