@@ -4,6 +4,9 @@
 // Helpers of an integration test may unwrap like the tests themselves.
 #![allow(clippy::unwrap_used)]
 
+#[path = "golden/managers.rs"]
+mod managers;
+
 use backendai_agent::ids::{ContainerId, InstanceId, KernelId, RunId};
 use backendai_agent::wire::answer::{Answer, ErrorName, RemoteError};
 use backendai_agent::wire::call::Call;

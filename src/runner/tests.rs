@@ -9,6 +9,7 @@ use zeromq::{PushSocket, Socket, SocketSend, ZmqMessage};
 use super::*;
 use crate::wire::record::MAX_RECORD;
 use crate::wire::reply::{ConsoleItem, RunStatus};
+use crate::wire::service::ServicePort;
 use crate::zmtp::{Multipart, Pull};
 
 /// Every wait in these tests ends by then; none should come near it.
@@ -342,6 +343,28 @@ async fn completions_are_answered_and_are_no_output_of_a_run() {
     fake.expect_completion("imp").await;
     fake.answer_completion("import").await;
     assert_eq!(within(answer).await.unwrap(), Ok(serde_json::json!(["import"])));
+    fake.send(finished()).await;
+    assert_eq!(collected(seat).await, (vec![], done()));
+}
+
+#[tokio::test]
+async fn a_service_is_started_by_the_runner_beside_a_run() {
+    let (runner, mut fake) = Fake::start().await;
+    let seat = begin(&runner, "r").await;
+    fake.expect("code", "code of r").await;
+    let port = ServicePort::list("jupyter:http:8080").unwrap().remove(0);
+    let start = ServiceStart { port, options: serde_json::Map::new() };
+    let asked = tokio::spawn({
+        let runner = runner.clone();
+        async move { runner.start_service(start).await }
+    });
+    let (name, data) = fake.command().await;
+    assert_eq!(name, "start-service");
+    assert!(data.contains("\"jupyter\"") && data.contains("8080"), "{data}");
+    fake.send(record("service-result", r#"{"status": "started"}"#)).await;
+    assert_eq!(within(asked).await.unwrap(), Ok(serde_json::json!({ "status": "started" })));
+    // One that nobody waits for is no output.
+    fake.send(record("service-result", r#"{"status": "started"}"#)).await;
     fake.send(finished()).await;
     assert_eq!(collected(seat).await, (vec![], done()));
 }

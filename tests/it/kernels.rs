@@ -4,6 +4,7 @@ mod create;
 mod deaths;
 mod destroy;
 mod files;
+mod managers;
 mod refused;
 mod resources;
 mod telling;
