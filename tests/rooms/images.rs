@@ -4,9 +4,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use backendai_agent::rooms::cluster::RegistryLogin;
 use backendai_agent::rooms::images::{
     Images, ImagesConfig, ImagesError, ImagesHandle, Registry as Source, Updates, WantedImage,
 };
+use backendai_agent::rooms::secret::Secret;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -257,4 +259,45 @@ async fn a_registry_that_dies_in_the_middle_is_tried_again() {
     registry.restart().await;
     running.shows(image.lang(), &new).await;
     running.stop().await;
+}
+
+/// The registry's login comes from the cluster; an image that is gone is pulled once for all who wait.
+#[tokio::test]
+async fn an_image_that_a_create_needs_is_pulled_while_it_waits() {
+    let registry = Registry::start(Some("hunter2")).await;
+    let login = TempDir::new().unwrap();
+    let auth = run("sh", &["-c", "printf me:hunter2 | base64"]);
+    let entry = format!(r#"{{"auths": {{"{}": {{"auth": "{}"}}}}}}"#, registry.address(), auth.trim());
+    std::fs::write(login.path().join("config.json"), entry).unwrap();
+    let image = TestImage::labelled(&["ai.backend.timeout=20"]).await;
+    registry.has(&image, Some(login.path())).await;
+    docker(&["rmi", &image.reference()]).await;
+
+    let (_catalogue, wanted) = watch::channel(Vec::new());
+    let (cluster, login) = watch::channel(None);
+    let config = ImagesConfig { login, ..quickly(registry.source(None), wanted.clone()) };
+    let off = ImagesConfig { auto_update: false, ..quickly(registry.source(None), wanted) };
+    let (running, off) = (Running::start(config), Running::start(off));
+    assert_eq!(
+        off.images.fetch(image.lang(), LIMIT).await.unwrap(),
+        None,
+        "nothing is pulled without the option"
+    );
+    let refused = running.images.fetch(image.lang(), LIMIT).await.unwrap_err();
+    assert!(matches!(refused, ImagesError::Fetch { .. }), "{refused}");
+    let password = Secret::new("hunter2");
+    cluster.send_replace(Some(RegistryLogin { user: "me".to_owned(), password }));
+    let (one, two) =
+        tokio::join!(running.images.fetch(image.lang(), LIMIT), running.images.fetch(image.lang(), LIMIT));
+    let (one, two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
+    assert_eq!((&one.reference, &two.reference), (&image.reference(), &image.reference()));
+    assert_eq!(one.labels.exec_timeout, Some(Duration::from_secs(20)));
+
+    // Whoever can't wait is told so, and the pull goes on without.
+    docker(&["rmi", &image.reference()]).await;
+    let waits = running.images.fetch(image.lang(), Duration::ZERO).await.unwrap_err();
+    assert!(matches!(waits, ImagesError::OnItsWay(_)), "{waits}");
+    until("the image", LIMIT, async || running.images.lookup(image.lang()).await.unwrap()).await;
+    running.stop().await;
+    off.stop().await;
 }

@@ -118,6 +118,17 @@ async fn an_idle_kernel_ends_and_a_busy_one_does_not() {
     assert_eq!(bed.ends(&agent, &idle.id).await.len(), 1);
 }
 
+/// As the clusters of 18.12 say it; the operator's word goes before that.
+#[tokio::test]
+async fn the_cluster_may_say_when_a_kernel_is_idle() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_tiny().await;
+    bed.etcd.etcdctl(&["put", &bed.key("nodes/idle_timeout"), "2"]).await;
+    let end = bed.wait_end(&kernel.id, secs(15)).await;
+    assert_eq!(end.args[1], "idle-timeout");
+}
+
 #[tokio::test]
 async fn an_idle_timeout_of_zero_means_never() {
     let bed = Bed::start().await;

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::{Value as Json, json};
 
-use crate::support::docker::{self, docker, image};
+use crate::support::docker::{self, TestImage, docker, image};
 use crate::support::{Bed, kernel, new_id};
 
 /// A create as each series writes it, of the same kernel.
@@ -54,6 +54,47 @@ async fn a_registry_in_an_image_s_name_is_kept() {
         refused.text().contains("registry.invalid:5000/team/kernel-tiny:1 is not on this machine"),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn services_that_an_image_declares_are_published_and_survive_the_agent() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let labels =
+        ["ai.backend.service-ports=jupyter:http:8080,shell:pty:7681", "ai.backend.features=batch query"];
+    let image = TestImage::labelled(&labels).await;
+    let config = configs(image.lang())[1].clone();
+    let id = new_id();
+    let created = agent.call("create_kernel", json!([id, config])).await.expect("create");
+    let services = created["service_ports"].as_array().unwrap();
+    let inside: Vec<(&Json, &Json)> = services.iter().map(|s| (&s["name"], &s["container_port"])).collect();
+    assert_eq!(inside, [(&json!("jupyter"), &json!(8080)), (&json!("shell"), &json!(7681))]);
+    let container = docker::inspect(created["container_id"].as_str().unwrap()).await;
+    for service in services {
+        let port = &container["NetworkSettings"]["Ports"][format!("{}/tcp", service["container_port"])][0];
+        assert_eq!(port["HostPort"], service["host_port"].to_string());
+        assert_eq!(port["HostIp"], "127.0.0.1", "the kernel host's address");
+    }
+    let unknown = agent.call("start_service", json!([id, "nothing", {}])).await.unwrap();
+    assert_eq!(unknown["status"], "failed");
+    agent.kill9();
+    let agent = bed.agent(&[]).await;
+    let again = agent.call("create_kernel", json!([id, config])).await.expect("the same kernel");
+    assert_eq!(again["service_ports"], created["service_ports"]);
+}
+
+#[tokio::test]
+async fn a_cluster_s_prefix_stands_between_a_folder_host_and_its_folders() {
+    let bed = Bed::start().await;
+    bed.etcd.etcdctl(&["put", &bed.key("volumes/_fsprefix"), "/vf/root"]).await;
+    let agent = bed.agent(&[]).await;
+    fs::create_dir_all(bed.folders().join("local/vf/root/0a1b")).unwrap();
+    fs::write(bed.folders().join("local/vf/root/0a1b/file"), "of the folder").unwrap();
+    let mut config = configs(&image::tiny())[1].clone();
+    config["mounts"] = json!([["data", "local", "0a1b"]]);
+    let created = agent.call("create_kernel", json!([new_id(), config])).await.expect("create");
+    let container = created["container_id"].as_str().unwrap();
+    assert_eq!(docker(&["exec", container, "/bin/cat", "/home/work/data/file"]).await, "of the folder");
 }
 
 #[tokio::test]
