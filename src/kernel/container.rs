@@ -252,7 +252,7 @@ async fn fetched(
 
 /// The kernel's virtual folders: where they are, and where they go.
 pub(super) async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<(PathBuf, String)>, KernelError> {
-    node.folder_checks.look_up(node.volume_mount(), mounts).await
+    node.folder_checks.look_up(node.folder_root(), mounts).await
 }
 
 /// What a kernel gets of the machine.

@@ -20,6 +20,15 @@ const AT_ONCE: usize = 4;
 /// How long a create waits for its folders; the manager waits 3 s for all of it.
 const LIMIT: Duration = Duration::from_secs(2);
 
+/// Where folders are on this machine.
+#[derive(Debug, Clone)]
+pub(super) struct FolderRoot {
+    /// Holds the directories of folder hosts.
+    pub(super) mount: PathBuf,
+    /// Between a folder host's directory and its folders.
+    pub(super) prefix: PathBuf,
+}
+
 /// Look-ups that go on, by folder host.
 #[derive(Default)]
 pub struct FolderChecks {
@@ -28,10 +37,10 @@ pub struct FolderChecks {
 }
 
 impl FolderChecks {
-    /// The folders' sources on the host and their targets in the container; all must exist below `root`.
+    /// The folders' sources on the host and their targets in the container; all must exist there.
     pub(super) async fn look_up(
         &self,
-        root: PathBuf,
+        root: FolderRoot,
         mounts: &[Mount],
     ) -> Result<Vec<(PathBuf, String)>, KernelError> {
         let mut found = Vec::with_capacity(mounts.len());
@@ -41,7 +50,7 @@ impl FolderChecks {
         Ok(found)
     }
 
-    async fn look_up_one(&self, root: PathBuf, mount: &Mount) -> Result<(PathBuf, String), KernelError> {
+    async fn look_up_one(&self, root: FolderRoot, mount: &Mount) -> Result<(PathBuf, String), KernelError> {
         let stuck = || KernelError::FolderHost { host: mount.host.clone(), limit: LIMIT };
         let target = scratch::mount_target(&mount.name)?;
         let places = self.places(&mount.host);
@@ -49,7 +58,7 @@ impl FolderChecks {
         let work = async {
             let place = places.acquire_owned().await.map_err(|_| KernelError::Thread("wait for a folder"))?;
             let looking = tokio::task::spawn_blocking(move || {
-                let source = scratch::mount_source(&root, &wanted.host, &wanted.id);
+                let source = scratch::mount_source(&root.mount, &root.prefix, &wanted.host, &wanted.id);
                 // Only now: a look-up that hangs keeps its place.
                 drop(place);
                 source
@@ -78,16 +87,20 @@ mod tests {
         Mount { name: "data".to_owned(), host: host.to_owned(), id: "id".to_owned() }
     }
 
+    fn at(mount: &std::path::Path) -> FolderRoot {
+        FolderRoot { mount: mount.to_owned(), prefix: PathBuf::new() }
+    }
+
     #[tokio::test]
     async fn a_host_whose_look_ups_hang_is_refused_and_others_are_not() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("good/id")).unwrap();
         let checks = FolderChecks::default();
         let _stuck = checks.places("bad").acquire_many_owned(4).await.unwrap();
-        let refused = checks.look_up(root.path().to_owned(), &[mount("bad")]).await.unwrap_err();
+        let refused = checks.look_up(at(root.path()), &[mount("bad")]).await.unwrap_err();
         assert!(refused.to_string().contains("bad"), "{refused}");
         for _ in 0..20 {
-            let found = checks.look_up(root.path().to_owned(), &[mount("good")]).await.unwrap();
+            let found = checks.look_up(at(root.path()), &[mount("good")]).await.unwrap();
             assert_eq!(found[0].1, scratch::mount_target("data").unwrap());
         }
         assert!(checks.hosts.lock().unwrap().len() <= 2);

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::browse::Looks;
 use super::error::KernelError;
-use super::folders::FolderChecks;
+use super::folders::{FolderChecks, FolderRoot};
 use super::labels::Owner;
 use super::last_statistics::LastStatistics;
 use super::notes::Notes;
@@ -123,9 +123,12 @@ impl Node {
         (!timeout.is_zero()).then_some(timeout)
     }
 
-    /// Where virtual folders are mounted on this machine.
-    pub(super) fn volume_mount(&self) -> PathBuf {
-        self.settings.borrow().as_ref().map_or_else(|| PathBuf::from("/mnt"), |s| s.volume_mount.clone())
+    /// Where virtual folders are on this machine.
+    pub(super) fn folder_root(&self) -> FolderRoot {
+        self.settings.borrow().as_ref().map_or_else(
+            || FolderRoot { mount: PathBuf::from("/mnt"), prefix: PathBuf::new() },
+            |s| FolderRoot { mount: s.volume_mount.clone(), prefix: s.folder_prefix.clone() },
+        )
     }
 
     /// Why no kernel is made at present.

@@ -60,13 +60,18 @@ pub enum MountError {
     },
 }
 
-/// The directory `{volumes_mount}/{host}/{id}`, which must exist, with all links resolved: what was checked is
+/// The directory `{volumes_mount}/{host}/{prefix}/{id}`, which must exist, with all links resolved: what was checked is
 /// what Docker will bind. The administrator may make `{volumes_mount}/{host}` itself a link.
 ///
 /// Blocks, for as long as a network file system likes: call it off the runtime and with a time limit.
-pub fn mount_source(volumes_mount: &Path, folder_host: &str, folder_id: &str) -> Result<PathBuf, MountError> {
+pub fn mount_source(
+    volumes_mount: &Path,
+    prefix: &Path,
+    folder_host: &str,
+    folder_id: &str,
+) -> Result<PathBuf, MountError> {
     let host_path = volumes_mount.join(plain("host", folder_host)?);
-    let path = host_path.join(plain("id", folder_id)?);
+    let path = host_path.join(prefix).join(plain("id", folder_id)?);
     let host = host_path.canonicalize().map_err(|source| MountError::HostMissing {
         host: folder_host.to_owned(),
         path: host_path,
@@ -119,21 +124,31 @@ mod tests {
     fn a_folder_that_exists_is_found() {
         let mnt = tempfile::tempdir().unwrap();
         fs::create_dir_all(mnt.path().join("local/0123abcd")).unwrap();
-        let path = mount_source(mnt.path(), "local", "0123abcd").unwrap();
+        let path = mount_source(mnt.path(), Path::new(""), "local", "0123abcd").unwrap();
         assert_eq!(path, mnt.path().canonicalize().unwrap().join("local/0123abcd"));
         assert_eq!(mount_target("my data").unwrap(), "/home/work/my data");
     }
 
     #[test]
+    fn a_cluster_may_have_its_folders_below_a_prefix() {
+        let mnt = tempfile::tempdir().unwrap();
+        fs::create_dir_all(mnt.path().join("local/vf/root/0123abcd")).unwrap();
+        let found = mount_source(mnt.path(), Path::new("vf/root"), "local", "0123abcd").unwrap();
+        assert!(found.ends_with("local/vf/root/0123abcd"));
+        let out = mount_source(mnt.path(), Path::new("../.."), "local", "tmp").unwrap_err();
+        assert!(matches!(out, MountError::Escape { .. } | MountError::Missing { .. }), "{out}");
+    }
+
+    #[test]
     fn missing_folders_and_hosts_are_errors_and_are_not_made() {
         let mnt = tempfile::tempdir().unwrap();
-        let error = mount_source(mnt.path(), "nfs", "id").unwrap_err();
+        let error = mount_source(mnt.path(), Path::new(""), "nfs", "id").unwrap_err();
         assert!(matches!(error, MountError::HostMissing { .. }), "{error}");
         fs::create_dir(mnt.path().join("nfs")).unwrap();
-        let error = mount_source(mnt.path(), "nfs", "id").unwrap_err();
+        let error = mount_source(mnt.path(), Path::new(""), "nfs", "id").unwrap_err();
         assert!(matches!(error, MountError::Missing { .. }), "{error}");
         fs::write(mnt.path().join("nfs/id"), "").unwrap();
-        let error = mount_source(mnt.path(), "nfs", "id").unwrap_err();
+        let error = mount_source(mnt.path(), Path::new(""), "nfs", "id").unwrap_err();
         assert!(matches!(error, MountError::NotDirectory { .. }), "{error}");
     }
 
@@ -144,13 +159,13 @@ mod tests {
         fs::create_dir_all(mnt.path().join("local2/other")).unwrap();
         for (name, target) in [("etc", "/etc"), ("up", ".."), ("self", "."), ("near", "../local2/other")] {
             symlink(target, mnt.path().join("local").join(name)).unwrap();
-            let error = mount_source(mnt.path(), "local", name).unwrap_err();
+            let error = mount_source(mnt.path(), Path::new(""), "local", name).unwrap_err();
             assert!(matches!(error, MountError::Escape { .. }), "{name}: {error}");
         }
         symlink("real", mnt.path().join("local/alias")).unwrap();
-        assert!(mount_source(mnt.path(), "local", "alias").unwrap().ends_with("local/real"));
+        assert!(mount_source(mnt.path(), Path::new(""), "local", "alias").unwrap().ends_with("local/real"));
         symlink("local", mnt.path().join("linked-host")).unwrap();
-        assert!(mount_source(mnt.path(), "linked-host", "real").is_ok());
+        assert!(mount_source(mnt.path(), Path::new(""), "linked-host", "real").is_ok());
     }
 
     #[test]
@@ -160,8 +175,8 @@ mod tests {
         for bad in ["", ".", "..", "/", "a/b", "../local", "id\0", "id:ro", "a\nb"] {
             let refused =
                 |result: Result<PathBuf, MountError>| matches!(result, Err(MountError::BadName { .. }));
-            assert!(refused(mount_source(mnt.path(), bad, "id")), "host {bad:?}");
-            assert!(refused(mount_source(mnt.path(), "local", bad)), "id {bad:?}");
+            assert!(refused(mount_source(mnt.path(), Path::new(""), bad, "id")), "host {bad:?}");
+            assert!(refused(mount_source(mnt.path(), Path::new(""), "local", bad)), "id {bad:?}");
             assert!(mount_target(bad).is_err(), "name {bad:?}");
         }
         assert!(mount_target(".config").is_err());

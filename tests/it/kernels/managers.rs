@@ -143,7 +143,7 @@ async fn what_a_user_plants_meanwhile_leads_nowhere() {
     let bed = Bed::start().await;
     let agent = bed.agent(&[]).await;
     let kernel = agent.create_tiny().await;
-    let home = bed.home(&kernel.id);
+    let home = bed.scratch().join(&kernel.id);
     fs::create_dir(bed.outside().join("outside")).unwrap();
     fs::write(bed.outside().join("outside/secret"), "of the host").unwrap();
     for dir in ["real", "seen"] {
