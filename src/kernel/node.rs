@@ -8,11 +8,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::browse::Looks;
 use super::error::KernelError;
 use super::folders::{FolderChecks, FolderRoot};
 use super::labels::Owner;
 use super::last_statistics::LastStatistics;
+use super::looks::Looks;
 use super::notes::Notes;
 use super::wants::Wants;
 use crate::cluster::ManagerSettings;
