@@ -276,7 +276,8 @@ async fn an_image_that_a_create_needs_is_pulled_while_it_waits() {
     let (_catalogue, wanted) = watch::channel(Vec::new());
     let (cluster, login) = watch::channel(None);
     let config = ImagesConfig { login, ..quickly(registry.source(None), wanted.clone()) };
-    let off = ImagesConfig { auto_update: false, ..quickly(registry.source(None), wanted) };
+    let without = watch::channel(Updates::default()).1;
+    let off = ImagesConfig { updates: without, ..quickly(registry.source(None), wanted) };
     let (running, off) = (Running::start(config), Running::start(off));
     assert_eq!(
         off.images.fetch(image.lang(), LIMIT).await.unwrap(),

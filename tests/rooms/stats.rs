@@ -222,7 +222,7 @@ async fn a_redis_that_wants_a_password_is_told_as_that_and_used_when_it_wants_no
     }
     require("");
     started.put(kernel, 2, LONG).await.unwrap();
-    assert_eq!(redis.hash(kernel).0["mem_cur_bytes"], "2");
+    assert_eq!(redis.hash(&kernel).0["mem_cur_bytes"], "2");
 }
 
 #[tokio::test]
