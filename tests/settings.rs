@@ -61,7 +61,7 @@ fn the_file_is_below_the_environment_and_above_the_defaults() {
     assert_eq!(origin("agent-port = 17004"), format!("line 1 of {file}"));
     assert_eq!(origin("debug = false"), "BACKEND_DEBUG in the environment");
     assert_eq!(origin("# aws-session-token is set and not shown"), "AWS_SESSION_TOKEN in the environment");
-    assert_eq!(origin("idle-timeout = 600"), "default");
+    assert_eq!(origin("kernel-pids-limit = 16384"), "default");
     assert!(!said.contains("secretkey"), "{said}");
 }
 

@@ -22,7 +22,12 @@ pub const METHODS: &[&str] = &[
     "restart_kernel",
     "execute",
     "upload_file",
+    "list_files",
+    "download_file",
+    "start_service",
+    "ping_kernel",
     "reset",
+    "clean_all_kernels",
 ];
 
 /// A request that fits its method's signature.
