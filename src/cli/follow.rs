@@ -18,8 +18,9 @@ use crate::wire::value;
 const AWAY: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
-/// How often an agent is asked why a run was cut off.
-const WHY_TRIES: usize = 6;
+/// How often an agent is asked why a run was cut off, and with which pauses: it knows for a second or so.
+const WHY_TRIES: usize = 30;
+const WHY_EVERY: Duration = Duration::from_millis(100);
 
 /// What shells and Docker show for what SIGKILL ended, as the system does when memory is out.
 const KILLED: i64 = 137;
@@ -242,7 +243,7 @@ impl Follower<'_> {
                     return Exit::Failed;
                 }
                 Err(_) => break,
-                Ok(_) => sleep(ASK_EVERY).await,
+                Ok(_) => sleep(WHY_EVERY).await,
             }
         }
         note("[cut off: the kernel was restarted or destroyed]");
