@@ -14,6 +14,7 @@ mod machine;
 mod measure;
 mod pair;
 mod parts;
+mod privacy;
 pub mod reach;
 mod running;
 mod site;
@@ -165,7 +166,11 @@ impl Agent {
         let root_lock = lock::root(scratch.path(), &scratch.agent_dir())?;
         let notes = NotesDir::new(scratch.agent_dir());
         let (looked, min_free) = (scratch.clone(), config.min_free);
-        let watched = tokio::task::spawn_blocking(move || DiskWatch::new(looked, min_free)).await;
+        let watched = tokio::task::spawn_blocking(move || {
+            privacy::keep(&looked);
+            DiskWatch::new(looked, min_free)
+        })
+        .await;
         let disks = watched.map_err(|_| StartError::Broken)?;
         board.set(Need::Disk, disks.trouble().borrow().clone());
         let outputs = OutputStore::new(config.s3.clone())?;

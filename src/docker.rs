@@ -8,6 +8,7 @@
 //! [`DockerError::Deadline`] from [`Docker::create`], look for the container by its name.
 
 mod address;
+mod confinement;
 mod connection;
 mod container;
 mod engine;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::{BadEngineAddress, EngineAddress};
+pub use confinement::{Confinement, LogLimit};
 pub use container::{Container, ContainerState, ContainerSummary, MountedAt, PortBinding};
 pub use engine::EngineInfo;
 pub use error::DockerError;

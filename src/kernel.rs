@@ -20,6 +20,7 @@
 //! takes back what an earlier life left, [`reconcile`] notices what happens behind the agent's back. What makes, looks at
 //! and removes containers ([`container`], [`takeover`]) knows no kernel's state.
 
+mod account;
 mod browse;
 mod container;
 mod demise;
@@ -27,6 +28,7 @@ mod disk;
 pub mod error;
 mod fate;
 mod folders;
+mod hardening;
 mod inbox;
 pub mod labels;
 mod last_statistics;
@@ -51,10 +53,12 @@ mod takeover;
 mod task;
 mod telling;
 mod vigil;
+mod wall;
 mod wants;
 
 pub use self::error::{Failure, Fault, KernelError};
 pub use self::folders::FolderChecks;
+pub use self::hardening::Hardening;
 pub use self::last_statistics::LastStatistics;
 pub use self::looks::Looks;
 pub use self::node::{CreateDeadline, KernelsConfig, Node};

@@ -1,7 +1,8 @@
 //! Kernels' scratch directories: made, filled, watched for output, and taken away (PROTOCOL sections 7, 8 and 12).
 //!
 //! ```text
-//! {root}/{kernel id}/                the kernel's /home/work, writable by the user's code
+//! {root}/                            0700: no other user of the machine gets in (`privacy`)
+//! {root}/{kernel id}/                the kernel's /home/work, 0700, belongs to the user that its code runs as
 //! {root}/{kernel id}/.config/environ.txt
 //! {root}/{kernel id}/.output/        what a run leaves for the user
 //! {root}/.agent/                     0700, never inside a container
@@ -28,10 +29,12 @@ mod beneath;
 mod directory;
 mod environ;
 mod error;
+mod heir;
 mod listing;
 mod mount;
 mod output;
 mod path;
+mod privacy;
 mod remove;
 mod root;
 mod s3;
@@ -44,8 +47,9 @@ mod watch;
 pub use directory::Scratch;
 pub use environ::EnvironError;
 pub use error::ScratchError;
-pub use mount::{MountError, mount_source, mount_target};
+pub use mount::{MountError, MountSource, mount_source, mount_target};
 pub use output::{OutputFile, OutputSnapshot};
+pub use privacy::{Closing, Privacy};
 pub use root::ScratchRoot;
 pub use s3::{Acl, BadKeyPrefix, BucketError, KeyPrefix, OutputStore, S3Config, S3Keys};
 pub use space::{MinFree, Space};

@@ -14,7 +14,7 @@ use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::HeartbeatConfig;
 use crate::images::{Images, ImagesConfig};
-use crate::kernel::{FolderChecks, Kernels, LastStatistics, Looks, Node, Wants};
+use crate::kernel::{FolderChecks, Hardening, Kernels, LastStatistics, Looks, Node, Wants};
 use crate::stats::{Collector, Store};
 
 /// How long the start waits for the first list of images before it goes on without.
@@ -54,6 +54,9 @@ impl Agent {
             return Ok(None);
         };
         disks.and_docker(&info.data_root);
+        for gap in Hardening::gaps(&info) {
+            tracing::warn!("{gap}");
+        }
         let (resources, gpus) = parts::discover_resources(&info, config.limits).await?;
         // From before the first look at the containers, so that nothing falls in between.
         let events_since = parts::unix_nanos();
@@ -117,6 +120,8 @@ impl Agent {
             kernel_host,
             owner: owner.clone(),
             docker: docker.clone(),
+            hardening: Hardening::of(&info),
+            uid: rustix::process::geteuid().as_raw(),
             images: images.clone(),
             resources: resources.clone(),
             scratch,

@@ -13,6 +13,7 @@ mod images;
 mod machine;
 mod ports;
 mod scratch;
+mod walls;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -45,6 +46,7 @@ async fn look(config: Config) -> Vec<Finding> {
         images::look(&docker).boxed(),
         machine::look(&docker, &config.limits).boxed(),
         scratch::look(&config.scratch_root, config.min_free).boxed(),
+        walls::look(&docker, &config.scratch_root).boxed(),
         async { manager.clone().await.0 }.boxed(),
         async { address::look(&config, manager.clone().await.1).await }.boxed(),
         async { ports::look(&config) }.boxed(),

@@ -59,6 +59,8 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             enforce_exec_timeout: kernels.enforce_exec_timeout,
             debug_kernel: kernels.debug_kernel,
             pids_limit: Some(kernels.kernel_pids_limit).filter(|limit| *limit > 0),
+            hardening: kernels.container_hardening,
+            uid: kernels.kernel_uid,
             adopt: kernels.adopt,
             sweep_scratch: kernels.sweep_scratch,
             reconcile_every: tuning.reconcile_interval,

@@ -261,6 +261,15 @@ pub(super) struct KernelOpts {
     #[arg(long, env = "BACKEND_KERNEL_PIDS_LIMIT", value_name = "N", default_value = "16384")]
     #[arg(value_parser = wants("a number such as 16384; 0 sets no limit", number_in(0..=i64::MAX)))]
     pub(super) kernel_pids_limit: i64,
+    /// on, or off for images that need what containers had before: any system call, Docker's capabilities, root
+    #[arg(long, env = "BACKEND_CONTAINER_HARDENING", value_name = "WHETHER", default_value = "on")]
+    #[arg(value_parser = wants("on or off", values::on_off))]
+    #[arg(action = clap::ArgAction::Set)]
+    pub(super) container_hardening: bool,
+    /// As which user kernels run, but those with virtual folders that belong to somebody else
+    #[arg(long, env = "BACKEND_KERNEL_UID", value_name = "UID", default_value = "9001")]
+    #[arg(value_parser = wants("a user id from 0 to 2147483647", number_in(0..=2_147_483_647_u32)))]
+    pub(super) kernel_uid: u32,
     /// End runs after the time that their image allows (label io.sorna.timeout)
     #[arg(long, env = "BACKEND_ENFORCE_EXEC_TIMEOUT", value_parser = BoolishValueParser::new())]
     pub(super) enforce_exec_timeout: bool,

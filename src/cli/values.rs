@@ -123,6 +123,15 @@ pub(super) fn url(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
 }
 
+/// A switch that is on unless it is said otherwise.
+pub(super) fn on_off(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// The two of S3's many access lists that make sense here.
 pub(super) fn acl(text: &str) -> Option<Acl> {
     match text {

@@ -34,6 +34,8 @@ pub(super) struct Connection {
 struct Agreement {
     /// A client that speaks the agreed API version; `None` before the first answer and after a loss.
     client: Option<bollard::Docker>,
+    /// That version; stays as it was after a loss.
+    version: Option<ClientVersion>,
     /// The engine that was logged last, so that a flapping connection does not repeat the same line.
     logged: Option<String>,
 }
@@ -84,6 +86,12 @@ impl Connection {
         error::classify(step, self.address.to_string(), error)
     }
 
+    /// The API version that was agreed on last, major and minor; `None` before the first answer.
+    pub(super) fn api_version(&self) -> Option<(usize, usize)> {
+        let version = self.agreed.lock().unwrap_or_else(PoisonError::into_inner).version;
+        version.map(|version| (version.major_version, version.minor_version))
+    }
+
     /// Forgets the agreed version; the next call asks again.
     pub(super) fn forget(&self) {
         self.agreed.lock().unwrap_or_else(PoisonError::into_inner).client = None;
@@ -115,6 +123,7 @@ impl Connection {
         let is_news = {
             let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
             agreed.client = Some(client.clone());
+            agreed.version = Some(version);
             agreed.logged.replace(seen.clone()).is_none_or(|before| before != seen)
         };
         if is_news {

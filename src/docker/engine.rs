@@ -19,6 +19,14 @@ pub struct EngineInfo {
     pub server_version: String,
     /// Where its images and containers are on its own machine; empty if it does not say.
     pub data_root: String,
+    /// The API version that it and this agent speak, major and minor.
+    pub api_version: (usize, usize),
+    /// The release of the Linux kernel that containers run on, `6.1.0-13-amd64`.
+    pub kernel_version: String,
+    /// Where the output of containers goes unless they ask for something else, `json-file`.
+    pub log_driver: String,
+    /// Whether it filters the system calls of containers.
+    pub filters_calls: bool,
 }
 
 impl Docker {
@@ -38,6 +46,8 @@ impl Docker {
             .connection
             .call(step, self.deadlines.list, |engine| async move { engine.info().await })
             .await?;
+        let security = answer.security_options.unwrap_or_default();
+        let has = |name: &str| security.iter().any(|option| option.split(',').any(|part| part == name));
         let is_v2 = answer.cgroup_version.is_some_and(|version| version.to_string() == "2");
         Ok(EngineInfo {
             cpus: answer.ncpu.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or_default(),
@@ -48,6 +58,10 @@ impl Docker {
             cgroup_version: if is_v2 { 2 } else { 1 },
             server_version: answer.server_version.unwrap_or_default(),
             data_root: answer.docker_root_dir.unwrap_or_default(),
+            api_version: self.connection.api_version().unwrap_or_default(),
+            kernel_version: answer.kernel_version.unwrap_or_default(),
+            log_driver: answer.logging_driver.unwrap_or_default(),
+            filters_calls: has("name=seccomp") && !has("profile=unconfined"),
         })
     }
 

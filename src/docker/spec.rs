@@ -8,6 +8,7 @@ use bollard::models::{
     ContainerCreateBody, DeviceRequest, HostConfig, Mount, MountType, PortBinding as BindingModel,
 };
 
+use super::Confinement;
 use crate::units::{CpuQuota, Memory};
 
 /// A container to create. Empty and `None` fields leave Docker's or the image's defaults.
@@ -43,8 +44,8 @@ pub struct ContainerSpec {
     pub cpuset_mems: Option<String>,
     /// The share of CPU time that it gets.
     pub cpu_quota: Option<CpuQuota>,
-    /// Security options, `seccomp=unconfined`.
-    pub security_opt: Vec<String>,
+    /// What keeps it to itself.
+    pub confinement: Confinement,
     /// The GPUs that it gets by their UUIDs, through Docker's device requests; none when empty.
     pub gpu_device_ids: Vec<String>,
 }
@@ -86,7 +87,7 @@ impl fmt::Debug for ContainerSpec {
 
 /// The body of the engine's create call.
 pub(super) fn body(spec: &ContainerSpec, gpus: &GpuAccess) -> ContainerCreateBody {
-    let host_config = HostConfig {
+    let mut host_config = HostConfig {
         // Mounts rather than Binds: a Bind is one text split at colons, so that a folder named `a:/etc` would
         // change its meaning, and a missing source would be made, owned by root, instead of refused.
         mounts: unless_empty(spec.binds.iter().map(mount).collect()),
@@ -99,12 +100,12 @@ pub(super) fn body(spec: &ContainerSpec, gpus: &GpuAccess) -> ContainerCreateBod
         cpuset_mems: spec.cpuset_mems.clone(),
         cpu_quota: spec.cpu_quota.map(|quota| quota.quota_us),
         cpu_period: spec.cpu_quota.map(|quota| quota.period_us),
-        security_opt: unless_empty(spec.security_opt.clone()),
         device_requests: gpu_request(&spec.gpu_device_ids, gpus).map(|request| vec![request]),
         runtime: (!spec.gpu_device_ids.is_empty()).then(|| gpus.runtime()).flatten(),
         privileged: Some(false),
         ..HostConfig::default()
     };
+    spec.confinement.apply(&mut host_config);
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         env: unless_empty(spec.env.clone()),
@@ -222,7 +223,6 @@ mod tests {
             pids_limit: Some(99),
             cpuset_cpus: Some("0,1".into()),
             cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
-            security_opt: vec!["seccomp=unconfined".into()],
             gpu_device_ids: vec!["0".into()],
             ..ContainerSpec::default()
         };

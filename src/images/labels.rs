@@ -35,6 +35,8 @@ pub struct ImageLabels {
     pub corecount_vars: Vec<String>,
     /// Whether it runs as the user id in `LOCAL_USER_ID`: `uid-match` in `features`.
     pub matches_uid: bool,
+    /// Whether it bears to be kept from what most images don't need, `hardening`; it does when absent.
+    pub hardening: bool,
     /// Whether it may have GPUs, `nvidia.enabled`.
     pub nvidia_enabled: bool,
     /// The services in it that can be started, `service-ports`.
@@ -72,6 +74,7 @@ impl ImageLabels {
                 .read("envs.corecount", "names of variables with commas between them", variables)?
                 .unwrap_or_default(),
             matches_uid: features.split_whitespace().any(|word| word == "uid-match"),
+            hardening: labels.read("hardening", "on or off", on_off)?.unwrap_or(true),
             nvidia_enabled: labels.read("nvidia.enabled", "yes or no", switch)?.unwrap_or_default(),
             services: labels
                 .read("service-ports", "name:protocol:port with commas between them", ServicePort::list)?
@@ -142,6 +145,14 @@ fn switch(text: &str) -> Option<bool> {
     match text {
         "yes" => Some(true),
         "no" | "" => Some(false),
+        _ => None,
+    }
+}
+
+fn on_off(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
         _ => None,
     }
 }
@@ -217,6 +228,8 @@ mod tests {
         assert_eq!(image.exec_timeout, Some(DEFAULT_TIMEOUT));
         assert!(image.corecount_vars.is_empty() && !image.matches_uid && !image.nvidia_enabled);
         assert_eq!((image.max_cores, image.max_mem), (None, None));
+        assert!(image.hardening);
+        assert!(!read(&[("ai.backend.hardening", "off")]).unwrap().hardening);
     }
 
     #[test]
@@ -262,6 +275,7 @@ mod tests {
             ("io.sorna.maxmem", "lots"),
             ("ai.backend.timeout", "soon"),
             ("ai.backend.service-ports", "jupyter:8080"),
+            ("ai.backend.hardening", "no"),
         ] {
             let text = read(&[(name, bad)]).unwrap_err().to_string();
             assert!(text.starts_with(&format!("its label {name} is {bad:?}, which is not ")), "{text}");

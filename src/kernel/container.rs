@@ -5,16 +5,17 @@
 //! of a create that Docker carries out after its deadline.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::account::Folder;
 use super::error::KernelError;
 use super::node::{Node, RETRIES};
 use super::notes::{KernelNote, NotedPhase};
 use super::plan::{self, Plan};
+use super::wall::Wall;
 use super::{demise, labels, reach};
 use crate::docker::{Container, ContainerSpec, ContainerSummary, DockerError, ListFilter};
 use crate::ids::{ContainerId, KernelId};
@@ -213,12 +214,13 @@ pub(super) async fn make(
         .map_err(|_| KernelError::Thread("note the kernel"))?
         .map_err(|source| node.not_noted(source))?;
     node.events.emit(Event::KernelCreating(kernel));
-    let scratch = node.scratch.create(kernel, &config.environ).await.inspect_err(|error| {
+    let wall = Wall::around(node, kernel, &image, &folders, None);
+    let scratch = node.scratch.create(kernel, &config.environ, wall.uid).await.inspect_err(|error| {
         if !error.is_refusal() {
             node.scratch.doubt();
         }
     })?;
-    let granted = Granted { limits, memory, held };
+    let granted = Granted { limits, memory, held, wall };
     let spec = specify(node, kernel, config, &image, &granted, &folders, &scratch).await?;
     let container = create_named(node, kernel, &labels::name(&config.lang, kernel), &spec).await?;
     run(node, kernel, container, &image, held, scratch).await
@@ -251,7 +253,7 @@ async fn fetched(
 }
 
 /// The kernel's virtual folders: where they are, and where they go.
-pub(super) async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<(PathBuf, String)>, KernelError> {
+pub(super) async fn folders(node: &Node, mounts: &[Mount]) -> Result<Vec<Folder>, KernelError> {
     node.folder_checks.look_up(node.folder_root(), mounts).await
 }
 
@@ -260,6 +262,7 @@ pub(super) struct Granted<'a> {
     pub(super) limits: Limits,
     pub(super) memory: MemoryGrant,
     pub(super) held: &'a Allocation,
+    pub(super) wall: Wall,
 }
 
 /// What was asked for, within what the image declares that it can use.
@@ -298,18 +301,18 @@ pub(super) async fn specify(
     config: &KernelConfig,
     image: &KernelImage,
     granted: &Granted<'_>,
-    folders: &[(PathBuf, String)],
+    folders: &[Folder],
     scratch: &Scratch,
 ) -> Result<ContainerSpec, KernelError> {
-    let Granted { limits, memory, held } = *granted;
+    let Granted { limits, memory, held, wall } = granted;
     let samples = plan::wants_samples(&config.lang) && node.docker.volume_exists(plan::SAMPLES).await?;
     Ok(plan::spec(&Plan {
         owner: &node.owner,
         kernel,
         config,
         image,
-        limits,
-        memory,
+        limits: *limits,
+        memory: *memory,
         cpu_set: held.cpu_set(),
         numa_node: held.numa_node(),
         gpu_set: held.gpu_set(),
@@ -318,7 +321,8 @@ pub(super) async fn specify(
         folders,
         samples,
         terminal_ip: terminal_ip(&node.kernel_host),
-        uid: rustix::process::getuid().as_raw(),
+        uid: wall.uid,
+        confinement: wall.confinement.clone(),
         debug_kernel: node.config.debug_kernel.as_deref(),
         pids_limit: node.config.pids_limit,
     }))

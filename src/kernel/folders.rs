@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::account::Folder;
 use super::error::KernelError;
-use crate::scratch;
+use crate::scratch::{self, MountSource};
 use crate::wire::config::Mount;
 
 /// Look-ups of one folder host at a time.
@@ -37,12 +38,12 @@ pub struct FolderChecks {
 }
 
 impl FolderChecks {
-    /// The folders' sources on the host and their targets in the container; all must exist there.
+    /// The folders on this machine; all must exist there.
     pub(super) async fn look_up(
         &self,
         root: FolderRoot,
         mounts: &[Mount],
-    ) -> Result<Vec<(PathBuf, String)>, KernelError> {
+    ) -> Result<Vec<Folder>, KernelError> {
         let mut found = Vec::with_capacity(mounts.len());
         for mount in mounts {
             found.push(self.look_up_one(root.clone(), mount).await?);
@@ -50,7 +51,7 @@ impl FolderChecks {
         Ok(found)
     }
 
-    async fn look_up_one(&self, root: FolderRoot, mount: &Mount) -> Result<(PathBuf, String), KernelError> {
+    async fn look_up_one(&self, root: FolderRoot, mount: &Mount) -> Result<Folder, KernelError> {
         let stuck = || KernelError::FolderHost { host: mount.host.clone(), limit: LIMIT };
         let target = scratch::mount_target(&mount.name)?;
         let places = self.places(&mount.host);
@@ -58,17 +59,18 @@ impl FolderChecks {
         let work = async {
             let place = places.acquire_owned().await.map_err(|_| KernelError::Thread("wait for a folder"))?;
             let looking = tokio::task::spawn_blocking(move || {
-                let source = scratch::mount_source(&root.mount, &root.prefix, &wanted.host, &wanted.id);
+                let found = scratch::mount_source(&root.mount, &root.prefix, &wanted.host, &wanted.id);
                 // Only now: a look-up that hangs keeps its place.
                 drop(place);
-                source
+                found
             });
             Ok::<_, KernelError>(
                 looking.await.map_err(|_| KernelError::Thread("check the virtual folders"))??,
             )
         };
-        let source = timeout(LIMIT, work).await.map_err(|_| stuck())??;
-        Ok((source, target))
+        let found = timeout(LIMIT, work).await.map_err(|_| stuck())??;
+        let MountSource { path: source, owner, host_owner } = found;
+        Ok(Folder { source, target, host: mount.host.clone(), owner, host_owner })
     }
 
     fn places(&self, host: &str) -> Arc<Semaphore> {
@@ -101,7 +103,7 @@ mod tests {
         assert!(refused.to_string().contains("bad"), "{refused}");
         for _ in 0..20 {
             let found = checks.look_up(at(root.path()), &[mount("good")]).await.unwrap();
-            assert_eq!(found[0].1, scratch::mount_target("data").unwrap());
+            assert_eq!(found[0].target, scratch::mount_target("data").unwrap());
         }
         assert!(checks.hosts.lock().unwrap().len() <= 2);
     }

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::KernelError;
 use super::folders::{FolderChecks, FolderRoot};
+use super::hardening::Hardening;
 use super::labels::Owner;
 use super::last_statistics::LastStatistics;
 use super::looks::Looks;
@@ -50,6 +51,7 @@ impl CreateDeadline {
 
 /// What the operator decides about kernels.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools)] // switches
 pub struct KernelsConfig {
     /// How long a create may take, from the receipt of its request.
     pub create_deadline: CreateDeadline,
@@ -59,6 +61,10 @@ pub struct KernelsConfig {
     pub debug_kernel: Option<PathBuf>,
     /// The most processes and threads in a kernel; `None` for no limit.
     pub pids_limit: Option<i64>,
+    /// Whether kernels are kept from all that their images can do without; an image's label says otherwise for its own.
+    pub hardening: bool,
+    /// As which user kernels run, where nothing stands against it.
+    pub uid: u32,
     /// Whether the Python agent's containers are taken over.
     pub adopt: bool,
     /// Whether scratch directories that are nobody's are removed.
@@ -80,6 +86,10 @@ pub struct Node {
     pub owner: Owner,
     /// The engine.
     pub docker: Docker,
+    /// What it can keep kernels from.
+    pub hardening: Hardening,
+    /// The user that the agent runs as.
+    pub uid: u32,
     /// The kernel images.
     pub images: ImagesHandle,
     /// Cores and GPUs.

@@ -1,10 +1,11 @@
 //! From a config, an image and an allocation to a container spec (PROTOCOL section 7). Pure.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::account::Folder;
 use super::labels::{self, Owner};
-use crate::docker::{Bind, ContainerSpec, PublishedPort};
+use crate::docker::{Bind, Confinement, ContainerSpec, PublishedPort};
 use crate::ids::KernelId;
 use crate::images::KernelImage;
 use crate::resources::{MemoryGrant, cpuset_text};
@@ -45,14 +46,16 @@ pub(super) struct Plan<'p> {
     pub(super) gpu_uuids: &'p [String],
     /// The scratch directory.
     pub(super) scratch: &'p Path,
-    /// Checked sources and targets of the virtual folders.
-    pub(super) folders: &'p [(PathBuf, String)],
+    /// The virtual folders.
+    pub(super) folders: &'p [Folder],
     /// Whether the volume of samples exists.
     pub(super) samples: bool,
     /// Where terminals are published: the kernel host's address.
     pub(super) terminal_ip: IpAddr,
-    /// The agent's user id.
-    pub(super) uid: u32,
+    /// The user whom the image is told to run as; `None` where it is told nothing.
+    pub(super) uid: Option<u32>,
+    /// What keeps it to itself.
+    pub(super) confinement: Confinement,
     /// The operator's runner code.
     pub(super) debug_kernel: Option<&'p Path>,
     /// The most processes and threads in the container.
@@ -86,8 +89,7 @@ pub(super) fn spec(plan: &Plan<'_>) -> ContainerSpec {
         cpuset_mems: plan.numa_node.map(|node| node.to_string()),
         shm_size: Some(plan.memory.shm),
         cpu_quota: plan.limits.cpu_slot.quota(),
-        // Kernel images bring their own ptrace jail.
-        security_opt: vec!["seccomp=unconfined".to_owned()],
+        confinement: plan.confinement.clone(),
         gpu_device_ids: if image.labels.nvidia_enabled { plan.gpu_uuids.to_vec() } else { Vec::new() },
     }
 }
@@ -110,7 +112,7 @@ fn environment(plan: &Plan<'_>) -> Vec<String> {
     let given = plan.config.environ.iter().map(|(name, value)| format!("{name}={value}"));
     let cores = plan.cpu_set.len();
     let counts = plan.image.labels.corecount_vars.iter().map(|name| format!("{name}={cores}"));
-    let uid = plan.image.labels.matches_uid.then(|| format!("LOCAL_USER_ID={}", plan.uid));
+    let uid = plan.uid.map(|uid| format!("LOCAL_USER_ID={uid}"));
     given.chain(counts).chain(uid).collect()
 }
 
@@ -118,7 +120,7 @@ fn binds(plan: &Plan<'_>) -> Vec<Bind> {
     let path = |p: &Path| p.to_string_lossy().into_owned();
     let bind = |source, target: &str, read_only| Bind { source, target: target.to_owned(), read_only };
     let mut binds = vec![bind(path(plan.scratch), "/home/work", false)];
-    binds.extend(plan.folders.iter().map(|(source, target)| bind(path(source), target, false)));
+    binds.extend(plan.folders.iter().map(|folder| bind(path(&folder.source), &folder.target, false)));
     if plan.samples {
         binds.push(bind(SAMPLES.to_owned(), "/home/work/samples", true));
     }

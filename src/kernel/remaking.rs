@@ -12,6 +12,7 @@ use super::container::{self, Granted, Made};
 use super::error::KernelError;
 use super::labels;
 use super::node::{Node, RETRIES};
+use super::wall::Wall;
 use crate::docker::{ContainerSpec, DockerError};
 use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
@@ -43,12 +44,14 @@ pub(super) async fn prepare(
     let folders = container::folders(node, &config.mounts).await?;
     let (limits, memory) = container::grant(node, &config, &image)?;
     let held = container::allocate(node, &config, limits, allocation)?;
-    let scratch = match node.scratch.existing(kernel).await {
+    let existing = node.scratch.existing(kernel).await;
+    let wall = Wall::around(node, kernel, &image, &folders, existing.as_ref().map(Scratch::owner));
+    let scratch = match existing {
         Some(scratch) => scratch,
         // Somebody deleted it; the kernel is better off with an empty one than not at all.
-        None => node.scratch.create(kernel, &config.environ).await?,
+        None => node.scratch.create(kernel, &config.environ, wall.uid).await?,
     };
-    let granted = Granted { limits, memory, held };
+    let granted = Granted { limits, memory, held, wall };
     let spec = container::specify(node, kernel, &config, &image, &granted, &folders, &scratch).await?;
     let container = create_beside(node, kernel, &config.lang, &spec).await?;
     match scratch.write_environ(&config.environ).await {

@@ -15,6 +15,7 @@ use crate::ids::KernelId;
 
 use super::environ::{self, MAX_ENVIRON_BYTES};
 use super::error::{ScratchError, off_runtime};
+use super::heir::Heir;
 use super::path::RelativePath;
 use super::{beneath, environ::EnvironError};
 
@@ -30,11 +31,19 @@ pub struct Scratch {
     kernel: KernelId,
     /// `{root}/{kernel id}`.
     path: PathBuf,
+    /// To whom it belonged when it was looked at.
+    owner: u32,
 }
 
 impl Scratch {
-    pub(super) fn new(kernel: KernelId, path: PathBuf) -> Self {
-        Self { kernel, path }
+    pub(super) fn new(kernel: KernelId, path: PathBuf, owner: u32) -> Self {
+        Self { kernel, path, owner }
+    }
+
+    /// The user to whom the directory belonged when it was looked at.
+    #[must_use]
+    pub fn owner(&self) -> u32 {
+        self.owner
     }
 
     /// Whose directory it is.
@@ -62,7 +71,7 @@ impl Scratch {
     /// has put in its place is moved beside it, and a file that is right is not written, so that this works on a full disk.
     pub async fn write_environ(&self, environ: &BTreeMap<String, String>) -> Result<(), ScratchError> {
         let text = environ::render(environ)?;
-        let Self { kernel, path } = self.clone();
+        let Self { kernel, path, .. } = self.clone();
         off_runtime(move || {
             if read_config(&path).is_ok_and(|bytes| bytes == text.as_bytes()) {
                 return Ok(());
@@ -77,7 +86,7 @@ impl Scratch {
     ///
     /// The kernel's user can write to this file. It decides about nothing but their own kernel.
     pub async fn read_environ(&self) -> Result<BTreeMap<String, String>, ScratchError> {
-        let Self { kernel, path } = self.clone();
+        let Self { kernel, path, .. } = self.clone();
         off_runtime(move || {
             let bytes = match read_config(&path) {
                 Ok(bytes) => bytes,
@@ -110,16 +119,17 @@ fn read_config(scratch: &Path) -> io::Result<Vec<u8>> {
 /// Writes the file beside its place and renames it. Nothing that is in the way is opened or followed.
 fn write_config(scratch: &Path, text: &[u8]) -> io::Result<()> {
     let top = beneath::open_trusted(scratch)?;
+    let heir = Heir::of(&rustix::fs::fstat(&top)?);
     let config = match beneath::open_dir(&top, CONFIG_DIR) {
-        Err(Errno::NOENT) => make_config(&top)?,
+        Err(Errno::NOENT) => make_config(&top, heir)?,
         Err(Errno::NOTDIR | Errno::LOOP) => {
             move_aside(&top, CONFIG_DIR)?;
-            make_config(&top)?
+            make_config(&top, heir)?
         }
         opened => opened?,
     };
     let temporary = format!(".{}.tmp", Uuid::new_v4().as_simple());
-    let written = write_beside(&config, &temporary, text);
+    let written = write_beside(&config, &temporary, text, heir);
     if written.is_err() {
         // The first error is the one to tell.
         let _ = rustix::fs::unlinkat(&config, &temporary, AtFlags::empty());
@@ -127,19 +137,21 @@ fn write_config(scratch: &Path, text: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Of mode 0755 whatever the umask says: the runner may be another user than the agent.
-fn make_config(top: &OwnedFd) -> io::Result<OwnedFd> {
+/// As closed as the kernel's directory, whatever the umask says.
+fn make_config(top: &OwnedFd, heir: Heir) -> io::Result<OwnedFd> {
     rustix::fs::mkdirat(top, CONFIG_DIR, Mode::RWXU)?;
     let made = beneath::open_dir(top, CONFIG_DIR)?;
-    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+    rustix::fs::fchmod(&made, Mode::from_raw_mode(if heir.is_open() { 0o755 } else { 0o700 }))?;
+    heir.take(&made)?;
     Ok(made)
 }
 
-fn write_beside(config: &OwnedFd, temporary: &str, text: &[u8]) -> io::Result<()> {
+fn write_beside(config: &OwnedFd, temporary: &str, text: &[u8], heir: Heir) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(config, temporary, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(text)?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(if heir.is_open() { 0o644 } else { 0o600 }))?;
+    heir.take(&file)?;
     match rustix::fs::renameat(config, temporary, config, ENVIRON_FILE) {
         Err(Errno::ISDIR) => {
             move_aside(config, ENVIRON_FILE)?;
@@ -170,7 +182,8 @@ mod tests {
     fn scratch() -> (tempfile::TempDir, Scratch) {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(CONFIG_DIR)).unwrap();
-        let scratch = Scratch::new(KernelId::random(), dir.path().to_owned());
+        let owner = rustix::process::geteuid().as_raw();
+        let scratch = Scratch::new(KernelId::random(), dir.path().to_owned(), owner);
         (dir, scratch)
     }
 

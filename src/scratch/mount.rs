@@ -1,6 +1,7 @@
 //! Where a virtual folder lies on the host and in the container (PROTOCOL section 12, item 15).
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::path::is_component;
@@ -60,6 +61,17 @@ pub enum MountError {
     },
 }
 
+/// A virtual folder's place on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSource {
+    /// The directory; all links resolved.
+    pub path: PathBuf,
+    /// The user to whom it belongs.
+    pub owner: u32,
+    /// The user to whom the directory of its folder host belongs.
+    pub host_owner: u32,
+}
+
 /// The directory `{volumes_mount}/{host}/{prefix}/{id}`, which must exist, with all links resolved: what was checked is
 /// what Docker will bind. The administrator may make `{volumes_mount}/{host}` itself a link.
 ///
@@ -69,24 +81,24 @@ pub fn mount_source(
     prefix: &Path,
     folder_host: &str,
     folder_id: &str,
-) -> Result<PathBuf, MountError> {
+) -> Result<MountSource, MountError> {
     let host_path = volumes_mount.join(plain("host", folder_host)?);
     let path = host_path.join(prefix).join(plain("id", folder_id)?);
-    let host = host_path.canonicalize().map_err(|source| MountError::HostMissing {
-        host: folder_host.to_owned(),
-        path: host_path,
-        source,
-    })?;
+    let no_host =
+        |source| MountError::HostMissing { host: folder_host.to_owned(), path: host_path.clone(), source };
+    let host = host_path.canonicalize().map_err(no_host)?;
+    let host_owner = host.metadata().map_err(no_host)?.uid();
     let id = || folder_id.to_owned();
-    let found =
-        path.canonicalize().map_err(|source| MountError::Missing { id: id(), path: path.clone(), source })?;
+    let missing = |source| MountError::Missing { id: id(), path: path.clone(), source };
+    let found = path.canonicalize().map_err(missing)?;
     if found == host || !found.starts_with(&host) {
         return Err(MountError::Escape { id: id(), host });
     }
-    if !found.is_dir() {
+    let metadata = found.metadata().map_err(missing)?;
+    if !metadata.is_dir() {
         return Err(MountError::NotDirectory { id: id(), path });
     }
-    Ok(found)
+    Ok(MountSource { path: found, owner: metadata.uid(), host_owner })
 }
 
 /// Where the folder appears in the container: `/home/work/{name}`. Names with a leading dot are the agent's and the
@@ -124,8 +136,10 @@ mod tests {
     fn a_folder_that_exists_is_found() {
         let mnt = tempfile::tempdir().unwrap();
         fs::create_dir_all(mnt.path().join("local/0123abcd")).unwrap();
-        let path = mount_source(mnt.path(), Path::new(""), "local", "0123abcd").unwrap();
-        assert_eq!(path, mnt.path().canonicalize().unwrap().join("local/0123abcd"));
+        let found = mount_source(mnt.path(), Path::new(""), "local", "0123abcd").unwrap();
+        let me = rustix::process::geteuid().as_raw();
+        assert_eq!((found.owner, found.host_owner), (me, me));
+        assert_eq!(found.path, mnt.path().canonicalize().unwrap().join("local/0123abcd"));
         assert_eq!(mount_target("my data").unwrap(), "/home/work/my data");
     }
 
@@ -134,7 +148,7 @@ mod tests {
         let mnt = tempfile::tempdir().unwrap();
         fs::create_dir_all(mnt.path().join("local/vf/root/0123abcd")).unwrap();
         let found = mount_source(mnt.path(), Path::new("vf/root"), "local", "0123abcd").unwrap();
-        assert!(found.ends_with("local/vf/root/0123abcd"));
+        assert!(found.path.ends_with("local/vf/root/0123abcd"));
         let out = mount_source(mnt.path(), Path::new("../.."), "local", "tmp").unwrap_err();
         assert!(matches!(out, MountError::Escape { .. } | MountError::Missing { .. }), "{out}");
     }
@@ -163,7 +177,7 @@ mod tests {
             assert!(matches!(error, MountError::Escape { .. }), "{name}: {error}");
         }
         symlink("real", mnt.path().join("local/alias")).unwrap();
-        assert!(mount_source(mnt.path(), Path::new(""), "local", "alias").unwrap().ends_with("local/real"));
+        assert!(mount_source(mnt.path(), Path::new(""), "local", "alias").unwrap().path.ends_with("local/real"));
         symlink("local", mnt.path().join("linked-host")).unwrap();
         assert!(mount_source(mnt.path(), Path::new(""), "linked-host", "real").is_ok());
     }
@@ -174,7 +188,7 @@ mod tests {
         fs::create_dir_all(mnt.path().join("local/id")).unwrap();
         for bad in ["", ".", "..", "/", "a/b", "../local", "id\0", "id:ro", "a\nb"] {
             let refused =
-                |result: Result<PathBuf, MountError>| matches!(result, Err(MountError::BadName { .. }));
+                |result: Result<MountSource, MountError>| matches!(result, Err(MountError::BadName { .. }));
             assert!(refused(mount_source(mnt.path(), Path::new(""), bad, "id")), "host {bad:?}");
             assert!(refused(mount_source(mnt.path(), Path::new(""), "local", bad)), "id {bad:?}");
             assert!(mount_target(bad).is_err(), "name {bad:?}");

@@ -24,7 +24,7 @@ use super::error::{ScratchError, off_runtime};
 use super::sweep;
 
 /// The agent's own directory below the scratch root.
-const AGENT_DIR: &str = ".agent";
+pub(super) const AGENT_DIR: &str = ".agent";
 
 /// The directories in it. All are made together, so that a disk that has taken them once need not take more for a kernel's end.
 const DIRS: [&str; 6] = ["trash", "making", "endings", "kernels", "runs", "reserve"];
@@ -200,8 +200,9 @@ impl ScratchRoot {
         self.path.join(AGENT_DIR)
     }
 
-    /// Makes `{root}/{kernel}` (0755) with `.config/environ.txt` in it. A leftover of that name is moved to the
-    /// trash first; a failure leaves nothing of that name behind.
+    /// Makes `{root}/{kernel}` with `.config/environ.txt` in it. All of it belongs to `owner` and is closed to everybody
+    /// else; where `None`, whose images choose their user themselves, it belongs to the agent and is open to all. A
+    /// leftover of that name is moved to the trash first; a failure leaves nothing of that name behind.
     ///
     /// Dropping the future does not stop a file system that is late. What it makes then is taken away again, and never
     /// what a later call has made under the same name: a directory gets its name when it is whole, and only while
@@ -210,11 +211,12 @@ impl ScratchRoot {
         &self,
         kernel: KernelId,
         environ: &BTreeMap<String, String>,
+        owner: Option<u32>,
     ) -> Result<Scratch, ScratchError> {
         let environ = environ::render(environ)?;
         let root = self.clone();
         let (answer, answered) = oneshot::channel();
-        let work = tokio::task::spawn_blocking(move || root.make(kernel, &environ, answer));
+        let work = tokio::task::spawn_blocking(move || root.make(kernel, &environ, owner, answer));
         match answered.await {
             Ok(made) => made,
             Err(_) => match work.await {
@@ -226,13 +228,19 @@ impl ScratchRoot {
     }
 
     /// Makes it in a place of its own, then gives it its name. Looks before each step whether somebody still waits.
-    fn make(&self, kernel: KernelId, environ: &str, answer: oneshot::Sender<Result<Scratch, ScratchError>>) {
+    fn make(
+        &self,
+        kernel: KernelId,
+        environ: &str,
+        owner: Option<u32>,
+        answer: oneshot::Sender<Result<Scratch, ScratchError>>,
+    ) {
         let failed = |source| ScratchError::Create { kernel, source };
         let making = self.making().join(format!("{kernel}.{}", Uuid::new_v4().as_simple()));
         let path = self.path_of(kernel);
         // From here on the name is the new kernel's.
         self.state.left().remove(&kernel);
-        let named = make_dir(&making).and_then(|()| fill(&making, environ)).map_err(failed).and_then(|()| {
+        let named = fill(&making, environ, owner).map_err(failed).and_then(|()| {
             if !answer.is_closed() && fs::symlink_metadata(&path).is_ok() {
                 tracing::warn!(%kernel, "a scratch directory was left over from an earlier kernel of this id");
                 self.discard_now(kernel)?;
@@ -249,7 +257,8 @@ impl ScratchRoot {
             // The first error is the one to tell; what can't go now is swept later.
             let _ = fs::remove_dir_all(&making);
         }
-        if answer.send(named.map(|_| Scratch::new(kernel, path.clone()))).is_err()
+        let owner = owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        if answer.send(named.map(|_| Scratch::new(kernel, path.clone(), owner))).is_err()
             && let Some(made) = made
             && fs::symlink_metadata(&path).is_ok_and(|found| found.ino() == made)
         {
@@ -265,8 +274,8 @@ impl ScratchRoot {
         let path = self.path_of(kernel);
         let found = path.clone();
         let looking = tokio::task::spawn_blocking(move || fs::symlink_metadata(found));
-        let is_dir = matches!(looking.await, Ok(Ok(found)) if found.is_dir());
-        is_dir.then(|| Scratch::new(kernel, path))
+        let found = looking.await.ok()?.ok().filter(fs::Metadata::is_dir)?;
+        Some(Scratch::new(kernel, path, found.uid()))
     }
 
     /// The kernels that have had a directory here for at least `age`; whatever has another name is not ours. What was in
@@ -379,19 +388,23 @@ fn try_writing(root: &Path, agent_dir: &Path) -> io::Result<()> {
     written.and(removed)
 }
 
-/// A directory of mode 0755 whatever the umask says: the runner may be another user than the agent.
-fn make_dir(path: &Path) -> io::Result<()> {
-    fs::create_dir(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o755))
-}
-
-/// What a kernel finds in its directory. No other code runs there yet.
-fn fill(path: &Path, environ: &str) -> io::Result<()> {
+/// A kernel's directory, and what it finds there. No other code runs there yet. Modes are these whatever the umask says:
+/// the runner may be another user than the agent.
+fn fill(path: &Path, environ: &str, owner: Option<u32>) -> io::Result<()> {
+    let (dir_mode, file_mode) = if owner.is_some() { (0o700, 0o600) } else { (0o755, 0o644) };
     let config = path.join(CONFIG_DIR);
-    make_dir(&config)?;
     let file = config.join(ENVIRON_FILE);
-    fs::write(&file, environ)?;
-    fs::set_permissions(&file, Permissions::from_mode(0o644))
+    fs::create_dir(path)?;
+    fs::create_dir(&config)?;
+    let mut text = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+    text.write_all(environ.as_bytes())?;
+    for (path, mode) in [(file.as_path(), file_mode), (&config, dir_mode), (path, dir_mode)] {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        if let Some(owner) = owner {
+            std::os::unix::fs::chown(path, Some(owner), Some(owner))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -475,7 +488,7 @@ mod tests {
         let root = ScratchRoot::open(dir.path()).unwrap();
         let (old, again) = (KernelId::random(), KernelId::random());
         for kernel in [old, again] {
-            root.create(kernel, &BTreeMap::new()).await.unwrap();
+            root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         }
         // A trash that takes nothing.
         fs::remove_dir(root.trash()).unwrap();
@@ -484,7 +497,7 @@ mod tests {
         }
         assert!(root.take_doubt() && !root.take_doubt());
         fs::create_dir(root.trash()).unwrap();
-        root.create(again, &BTreeMap::new()).await.unwrap();
+        root.create(again, &BTreeMap::new(), None).await.unwrap();
         root.look().unwrap();
         assert!(root.existing(old).await.is_none());
         assert!(root.existing(again).await.is_some(), "that is a new kernel's");
@@ -497,7 +510,7 @@ mod tests {
         let kernel = KernelId::random();
         assert!(root.existing(kernel).await.is_none());
         let environ = BTreeMap::from([("MY_ENV".to_owned(), "hello=world".to_owned())]);
-        let scratch = root.create(kernel, &environ).await.unwrap();
+        let scratch = root.create(kernel, &environ, None).await.unwrap();
         assert_eq!(scratch.path(), root.path().join(kernel.to_string()));
         assert_eq!(mode(scratch.path()), 0o755);
         let file = scratch.path().join(".config/environ.txt");
@@ -507,12 +520,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_kernel_s_own_directory_is_closed_to_everybody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = ScratchRoot::open(dir.path()).unwrap();
+        let me = rustix::process::geteuid().as_raw();
+        let environ = BTreeMap::from([("TOKEN".to_owned(), "1".to_owned())]);
+        let scratch = root.create(KernelId::random(), &environ, Some(me)).await.unwrap();
+        let config = scratch.path().join(".config");
+        let modes = || [scratch.path(), &config, &config.join("environ.txt")].map(mode);
+        assert_eq!(modes(), [0o700, 0o700, 0o600]);
+        scratch.write_environ(&environ).await.unwrap();
+        assert_eq!(modes(), [0o700, 0o700, 0o600], "also after a restart");
+        assert_eq!(scratch.owner(), me);
+    }
+
+    #[tokio::test]
     async fn a_bad_environment_makes_no_directory() {
         let dir = tempfile::tempdir().unwrap();
         let root = ScratchRoot::open(dir.path()).unwrap();
         let kernel = KernelId::random();
         let environ = BTreeMap::from([("A".to_owned(), "x\nB=y".to_owned())]);
-        let error = root.create(kernel, &environ).await.unwrap_err();
+        let error = root.create(kernel, &environ, None).await.unwrap_err();
         assert!(error.is_refusal(), "{error}");
         assert!(root.existing(kernel).await.is_none());
     }
@@ -524,16 +552,16 @@ mod tests {
         let kernel = KernelId::random();
         let path = root.path().join(kernel.to_string());
         for round in 1..=2 {
-            let scratch = root.create(kernel, &BTreeMap::new()).await.unwrap();
+            let scratch = root.create(kernel, &BTreeMap::new(), None).await.unwrap();
             fs::write(scratch.path().join("old"), "").unwrap();
-            root.create(kernel, &BTreeMap::new()).await.unwrap();
+            root.create(kernel, &BTreeMap::new(), None).await.unwrap();
             assert!(!path.join("old").exists());
             root.discard(kernel).await.unwrap();
             assert_eq!(fs::read_dir(root.trash()).unwrap().count(), round * 2);
         }
         symlink("/etc", &path).unwrap();
         assert!(root.existing(kernel).await.is_none(), "a link is no scratch directory");
-        let scratch = root.create(kernel, &BTreeMap::new()).await.unwrap();
+        let scratch = root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         assert!(fs::symlink_metadata(scratch.path()).unwrap().is_dir());
     }
 
@@ -542,7 +570,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = ScratchRoot::open(dir.path()).unwrap();
         let kernel = KernelId::random();
-        root.create(kernel, &BTreeMap::new()).await.unwrap();
+        root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         fs::create_dir(dir.path().join("lost+found")).unwrap();
         fs::create_dir(dir.path().join("0B9E1D3A-1F0C-4A52-9A43-0C7A6F3B2F10")).unwrap();
         fs::write(dir.path().join(KernelId::random().to_string()), "").unwrap();
@@ -572,13 +600,13 @@ mod tests {
             let hanging = tokio::task::spawn_blocking(move || hangs.recv());
             let environ = BTreeMap::from([("OF".to_owned(), "the first".to_owned())]);
             for kernel in [alone, again] {
-                let create = root.create(kernel, &environ);
+                let create = root.create(kernel, &environ, None);
                 assert!(tokio::time::timeout(Duration::from_millis(20), create).await.is_err());
                 root.discard_now(kernel).unwrap();
             }
             // The kernel of this id was made again meanwhile.
             let (answer, mut made) = oneshot::channel();
-            root.make(again, "", answer);
+            root.make(again, "", None, answer);
             made.try_recv().unwrap().unwrap();
             disk.send(()).unwrap();
             hanging.await.unwrap().unwrap();
@@ -599,7 +627,7 @@ mod tests {
             let kernel = KernelId::random();
             let (answer, made) = oneshot::channel();
             let giving_up = std::thread::spawn(move || drop(made));
-            root.make(kernel, "", answer);
+            root.make(kernel, "", None, answer);
             giving_up.join().unwrap();
             // What undoing a kernel does: it may have been whole just before it was given up.
             root.discard_now(kernel).unwrap();

@@ -196,13 +196,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = ScratchRoot::open(dir.path()).unwrap();
         let left = KernelId::random();
-        first.create(left, &BTreeMap::new()).await.unwrap();
+        first.create(left, &BTreeMap::new(), None).await.unwrap();
         first.discard(left).await.unwrap();
         fs::write(dir.path().join(".agent/trash/stray file"), "").unwrap();
         let swept = Swept::new(dir);
         swept.emptied().await;
         let kernel = KernelId::random();
-        swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         swept.root.discard(kernel).await.unwrap();
         swept.emptied().await;
         swept.stop().await;
@@ -212,7 +212,7 @@ mod tests {
     async fn a_100_000_file_delete_delays_no_other_task() {
         let swept = Swept::new(tempfile::tempdir().unwrap());
         let kernel = KernelId::random();
-        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         for dir in 0..100 {
             let dir = scratch.path().join(format!("d{dir}"));
             fs::create_dir(&dir).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     async fn a_deep_nest_goes_without_waiting() {
         let swept = Swept::new(tempfile::tempdir().unwrap());
         let kernel = KernelId::random();
-        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         let nest: PathBuf = std::iter::repeat_n("d", 500).collect();
         fs::create_dir_all(scratch.path().join(nest)).unwrap();
         swept.root.discard(kernel).await.unwrap();
@@ -250,7 +250,7 @@ mod tests {
     async fn a_stop_breaks_off_a_long_delete() {
         let swept = Swept::new(tempfile::tempdir().unwrap());
         let kernel = KernelId::random();
-        let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+        let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         for file in 0..20_000 {
             fs::File::create(scratch.path().join(format!("f{file}"))).unwrap();
         }

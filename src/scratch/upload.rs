@@ -17,11 +17,12 @@ use uuid::Uuid;
 use super::beneath;
 use super::directory::Scratch;
 use super::error::{ScratchError, off_runtime};
+use super::heir::Heir;
 use super::path::RelativePath;
 
 impl Scratch {
-    /// Writes `{scratch}/{filename}` (mode 0644), making directories on the way (0755). An existing file is
-    /// replaced at once or, on any error, left as it was.
+    /// Writes `{scratch}/{filename}` (mode 0644), making directories on the way (0755). What is made belongs to the user to
+    /// whom the kernel's directory belongs. An existing file is replaced at once or, on any error, left as it was.
     pub async fn upload(&self, filename: &str, data: Bytes) -> Result<(), ScratchError> {
         let target =
             RelativePath::parse(filename).map_err(|fault| ScratchError::from_path_fault(filename, fault))?;
@@ -38,7 +39,8 @@ impl Scratch {
 }
 
 fn place(root: &Dir, target: &RelativePath, data: &[u8]) -> io::Result<()> {
-    make_parents(root, target.parents())?;
+    let heir = Heir::of(&rustix::fs::fstat(root)?);
+    make_parents(root, target.parents(), heir)?;
     let full = target.joined();
     match root.metadata(&full) {
         Ok(found) if found.is_dir() => return Err(Errno::ISDIR.into()),
@@ -55,17 +57,22 @@ fn place(root: &Dir, target: &RelativePath, data: &[u8]) -> io::Result<()> {
     let mut file = dir.open_with(&temporary.name, &options)?;
     file.write_all(data)?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+    heir.take(&file)?;
     dir.rename(&temporary.name, &dir, target.name())
 }
 
 /// Makes what is missing on the way. Directories that are there keep their mode.
-fn make_parents(root: &Dir, parents: &[String]) -> io::Result<()> {
+fn make_parents(root: &Dir, parents: &[String], heir: Heir) -> io::Result<()> {
     let mut way = String::new();
     for part in parents {
         way.push_str(part);
         match root.create_dir(&way) {
             // The umask may have taken what the runner's user needs.
-            Ok(()) => beneath::chmod_opened(root.open_dir(&way)?, Mode::from_raw_mode(0o755))?,
+            Ok(()) => {
+                let made = root.open_dir(&way)?;
+                beneath::chmod_opened(&made, Mode::from_raw_mode(0o755))?;
+                heir.take(&made)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

@@ -25,6 +25,7 @@ mod documents;
 mod execute;
 mod figures;
 mod harness;
+mod hostile;
 mod kernels;
 mod log;
 mod looking;

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use backendai_agent::ids::ContainerId;
 use backendai_agent::rooms::docker::{
-    Bind, Container, ContainerSpec, ContainerState, DEFAULT_HOST, Docker, DockerConfig, DockerError,
-    DockerEvent, DockerEventKind, ListFilter, PublishedPort,
+    Bind, Confinement, Container, ContainerSpec, ContainerState, DEFAULT_HOST, Docker, DockerConfig,
+    DockerError, DockerEvent, DockerEventKind, ListFilter, PublishedPort,
 };
 use backendai_agent::rooms::units::Memory;
 use futures_util::StreamExt;
@@ -92,7 +92,7 @@ async fn a_container_s_life() {
         cpuset_cpus: Some("0".into()),
         open_stdin: true,
         stop_signal: Some("SIGINT".into()),
-        security_opt: vec!["seccomp=unconfined".into()],
+        confinement: Confinement { unfiltered_calls: true, ..Confinement::default() },
         tty: true,
         ..tiny()
     };

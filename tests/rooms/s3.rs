@@ -133,7 +133,7 @@ fn request(method: &str, url: &str, body: &str) -> Answer {
 async fn scratch(files: &[(&str, &[u8])]) -> (TempDir, Scratch, Vec<OutputFile>) {
     let dir = tempfile::tempdir().unwrap();
     let root = ScratchRoot::open(dir.path()).unwrap();
-    let scratch = root.create(KernelId::random(), &BTreeMap::default()).await.unwrap();
+    let scratch = root.create(KernelId::random(), &BTreeMap::default(), None).await.unwrap();
     let before = scratch.output_snapshot().await;
     for (name, content) in files {
         let path = scratch.path().join(".output").join(name);

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backendai_agent::ids::KernelId;
-use backendai_agent::rooms::scratch::{ScratchError, ScratchRoot};
+use backendai_agent::rooms::scratch::{Privacy, ScratchError, ScratchRoot};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,7 +60,7 @@ async fn a_mount_in_a_discarded_directory_is_not_entered() {
     fs::write(outside.path().join("kept"), "").unwrap();
     let swept = Swept::new();
     let kernel = KernelId::random();
-    let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+    let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
     let point = scratch.path().join("mount");
     fs::create_dir(&point).unwrap();
     fs::write(scratch.path().join("file"), "").unwrap();
@@ -82,13 +83,13 @@ async fn an_immutable_file_is_tried_again_and_holds_up_nothing_else() {
     let chattr = |flag: &str, path: &Path| done(&["chattr".as_ref(), flag.as_ref(), path.as_ref()]);
     let swept = Swept::new();
     let kernel = KernelId::random();
-    let scratch = swept.root.create(kernel, &BTreeMap::new()).await.unwrap();
+    let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
     let file = scratch.path().join("immutable");
     fs::write(&file, "").unwrap();
     assert!(chattr("+i", &file), "this test needs root and chattr on the temporary directory's file system");
     swept.root.discard(kernel).await.unwrap();
     let other = KernelId::random();
-    swept.root.create(other, &BTreeMap::new()).await.unwrap();
+    swept.root.create(other, &BTreeMap::new(), None).await.unwrap();
     swept.root.discard(other).await.unwrap();
     let left = until("a trash with nothing but the immutable file", secs(20), async || {
         let [tree] = <[PathBuf; 1]>::try_from(swept.trash()).ok()?;
@@ -122,7 +123,7 @@ impl Drop for SmallDisk<'_> {
 async fn a_full_disk_is_named_and_leaves_the_old_file_and_nothing_half_written() {
     let dir = tempfile::tempdir().unwrap();
     let root = ScratchRoot::open(dir.path()).unwrap();
-    let scratch = root.create(KernelId::random(), &BTreeMap::new()).await.unwrap();
+    let scratch = root.create(KernelId::random(), &BTreeMap::new(), None).await.unwrap();
     let _disk = SmallDisk::mount(scratch.path());
     scratch.upload("kept", Bytes::from_static(b"data")).await.unwrap();
     let error = scratch.upload("kept", vec![7; 4 << 20].into()).await.unwrap_err();
@@ -132,4 +133,33 @@ async fn a_full_disk_is_named_and_leaves_the_old_file_and_nothing_half_written()
     let names: Vec<_> = fs::read_dir(scratch.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["kept"]);
     scratch.upload("other", vec![7; 512 << 10].into()).await.unwrap();
+}
+
+/// What the agent puts there belongs to the kernel's user, also when that is not the agent's.
+#[tokio::test]
+async fn files_belong_to_the_kernel_s_user_from_the_start_and_when_they_are_uploaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = ScratchRoot::open(dir.path()).unwrap();
+    let kernel = KernelId::random();
+    let scratch = root.create(kernel, &BTreeMap::new(), Some(9001)).await.unwrap();
+    scratch.upload("a/b/file", Bytes::from_static(b"x")).await.unwrap();
+    scratch.write_environ(&BTreeMap::new()).await.unwrap();
+    for name in ["", ".config", ".config/environ.txt", "a", "a/b", "a/b/file"] {
+        let found = fs::metadata(scratch.path().join(name)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (9001, 9001), "{name}");
+    }
+    assert_eq!(root.existing(kernel).await.unwrap().owner(), 9001);
+}
+
+#[test]
+fn the_flags_of_the_root_s_file_system_are_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    for (options, advised) in [("mode=700,nosuid,nodev", 0), ("mode=700,nosuid", 1), ("mode=755,nodev", 2)] {
+        let mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs"].map(OsStr::new);
+        assert!(done(&[&mount[..], &[dir.path().as_os_str()]].concat()), "this test mounts and needs root");
+        let seen = Privacy::of(dir.path()).map(|privacy| (privacy.advice().len(), privacy));
+        assert!(done(&["umount".as_ref(), dir.path().as_os_str()]));
+        let (lines, privacy) = seen.unwrap();
+        assert_eq!(lines, advised, "{options}: {privacy:?}");
+    }
 }

@@ -52,6 +52,19 @@ fn with_nothing_given_the_defaults_are_the_references() {
 }
 
 #[test]
+fn kernels_are_hardened_and_not_root_unless_that_is_said() {
+    let kernels = |config: &Config| (config.kernels.hardening, config.kernels.uid);
+    check(
+        kernels,
+        &[
+            (&[], (true, 9001)),
+            (&["--container-hardening", "off", "--kernel-uid", "0"], (false, 0)),
+            (&["--container-hardening=on", "--kernel-uid=1000"], (true, 1000)),
+        ],
+    );
+}
+
+#[test]
 fn several_members_of_etcd() {
     let members =
         |config: &Config| config.cluster.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>();

@@ -15,7 +15,7 @@ fn scratch() -> (tempfile::TempDir, Scratch) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("kernel")).unwrap();
     fs::create_dir(dir.path().join("kernel/.output")).unwrap();
-    let scratch = Scratch::new(KernelId::random(), dir.path().join("kernel"));
+    let scratch = Scratch::new(KernelId::random(), dir.path().join("kernel"), 0);
     (dir, scratch)
 }
 

@@ -36,7 +36,7 @@ fn config(endpoint: &str, access: &str, secret: &str) -> S3Config {
 async fn scratch(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Scratch, Vec<OutputFile>) {
     let dir = tempfile::tempdir().unwrap();
     let root = ScratchRoot::open(dir.path()).unwrap();
-    let scratch = root.create(KernelId::random(), &BTreeMap::default()).await.unwrap();
+    let scratch = root.create(KernelId::random(), &BTreeMap::default(), None).await.unwrap();
     let before = scratch.output_snapshot().await;
     for (name, content) in files {
         let path = scratch.path().join(".output").join(name);

@@ -22,7 +22,7 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("outside")).unwrap();
         fs::create_dir(dir.path().join("kernel")).unwrap();
-        let scratch = Scratch::new(KernelId::random(), dir.path().join("kernel"));
+        let scratch = Scratch::new(KernelId::random(), dir.path().join("kernel"), 0);
         Self { dir, scratch }
     }
 
