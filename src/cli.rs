@@ -1,9 +1,11 @@
 //! The command line: what an operator may type, and what it means. The only place that reads the environment.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::{ArgMatches, FromArgMatches};
 
+mod access;
 mod check;
 mod client_options;
 mod commands;
@@ -122,7 +124,11 @@ pub enum ClientCommand {
 /// What the command line, the environment and the file of settings ask for. Looks at the file system, for the paths
 /// among the settings, and changes nothing.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusal> {
-    let args: Vec<_> = args.into_iter().collect();
+    let mut args: Vec<_> = args.into_iter().collect();
+    if let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| options::runs_agent(&args))
+    {
+        args.extend(access::credentials(Path::new(&directory), &args, options::is_set));
+    }
     let load: Load<'_> = &|path| std::fs::read_to_string(path);
     let mut command = read(settings::without_empty_variables(options::command(&args)), &args, load)?;
     if let Command::Run(settings) | Command::Check(settings, _) = &mut command {

@@ -33,7 +33,7 @@ mod watcher;
 mod tests;
 
 pub use catalogue::{Catalogue, CatalogueImage, Tag};
-pub use config::ClusterConfig;
+pub use config::{ClusterConfig, EtcdAccess};
 pub use handle::Cluster;
 pub use keys::manager_keys;
 pub use link::{ClusterError, Step};

@@ -9,6 +9,7 @@
 //! | [`ids`] | kernel, container, run and instance ids | what counts as an id |
 //! | [`address`] | `host:port` | what counts as an address |
 //! | [`secret`] | what is never shown | |
+//! | [`tls`] | the files that make a connection private | |
 //! | [`units`] | memory, cores, GPUs | how the manager's numbers are read |
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
 //! | [`conditions`] | what the agent's work needs, and what it gives up without | when slots are offered, what `/readyz` lists |
@@ -69,6 +70,7 @@ mod secret;
 mod stats;
 mod status;
 pub mod telemetry;
+mod tls;
 mod units;
 pub mod wire;
 pub mod zmtp;
@@ -86,5 +88,5 @@ pub mod rooms {
     }
 
     open! { address agent client cluster dev docker events figures heartbeat identity images kernel nearest patience }
-    open! { resources rpc runner scratch secret stats status units zmtp }
+    open! { resources rpc runner scratch secret stats status tls units zmtp }
 }

@@ -34,5 +34,5 @@ pub use docker_figures::DockerFigures;
 pub use load::Load;
 pub use reporter::run_reporter;
 pub use scratch_walk::WalkLimits;
-pub use store::{Store, StoreError};
+pub use store::{RedisAccess, Store, StoreError};
 pub use sysread::is_process_of;

@@ -11,6 +11,7 @@ use crate::images::Updates;
 use crate::kernel::KernelsConfig;
 use crate::resources::NodeLimits;
 use crate::scratch::{MinFree, S3Config};
+use crate::stats::RedisAccess;
 use crate::telemetry::TelemetryConfig;
 use crate::units::Memory;
 
@@ -19,6 +20,8 @@ use crate::units::Memory;
 pub struct Config {
     /// etcd, and our part of it.
     pub cluster: ClusterConfig,
+    /// Who the agent is at Redis.
+    pub redis: RedisAccess,
     /// What is told of this machine rather than found out.
     pub identity: IdentityConfig,
     /// The host that the manager reaches this agent at, where it isn't the machine's own address.

@@ -102,7 +102,7 @@ impl Agent {
             parts::map_watch(&settings, tracker, end, |s| s.as_ref().map(|s| s.event_addr.clone()));
         let redis = parts::map_watch(&settings, tracker, end, |s| s.as_ref().map(|s| s.redis.clone()));
         let events = Events::start(identity.instance_id, event_addr, tracker);
-        let store = Store::start(redis, end.clone(), tracker);
+        let store = Store::start(redis, config.redis, end.clone(), tracker);
         let collector = Arc::new(Collector::new(parts::collector(&docker)));
         scratch.start_sweeper(end.clone(), tracker);
 

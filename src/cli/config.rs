@@ -20,8 +20,19 @@ const STATSD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8125
 
 /// What `opts` mean.
 pub(super) fn config(opts: AgentOpts) -> Config {
-    let AgentOpts { file: _, cluster, kernels, resources, s3, observing, tuning } = opts;
-    let warnings = warnings(&kernels, &s3, &observing);
+    let AgentOpts { file: _, cluster, access, kernels, resources, mut s3, mut observing, tuning } = opts;
+    fill(&mut s3.aws_access_key_id, access.aws_access_key_id_file.as_ref());
+    fill(&mut s3.aws_secret_access_key, access.aws_secret_access_key_file.as_ref());
+    fill(&mut s3.aws_session_token, access.aws_session_token_file.as_ref());
+    fill(&mut observing.raven_uri, access.raven_uri_file.as_ref());
+    let is_half_a_user = access.is_half();
+    let (etcd, redis) = access.access();
+    let mut warnings = warnings(&kernels, &s3, &observing);
+    if is_half_a_user {
+        warnings.push(
+            "the agent signs in at etcd only when both --etcd-user and its password are given".to_owned(),
+        );
+    }
     let ClusterOpts {
         namespace,
         etcd_addr,
@@ -38,7 +49,8 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             region_override: region,
             ..IdentityConfig::default()
         },
-        cluster: ClusterConfig::new(etcd_addr, namespace),
+        cluster: ClusterConfig { access: etcd, ..ClusterConfig::new(etcd_addr, namespace) },
+        redis,
         agent_host: agent_host_override,
         kernel_host: kernel_host_override,
         agent_port,
@@ -87,6 +99,13 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         heartbeat_interval: tuning.heartbeat_interval,
         stats_interval: tuning.stats_interval,
         warnings,
+    }
+}
+
+/// What a file holds stands behind what is given.
+fn fill<T: Clone>(secret: &mut Option<T>, file: Option<&T>) {
+    if secret.is_none() {
+        *secret = file.cloned();
     }
 }
 

@@ -13,6 +13,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Command, Subcommand};
 use url::Url;
 
+use super::access::AccessOpts;
 use super::client_options::{
     AttachArgs, Call, CompleteArgs, CompletionsArgs, CreateArgs, DrainArgs, EventsArgs, ExecArgs, KernelArgs,
     LocalArgs, LogsArgs, ManArgs, PingArgs, ResetArgs, RestartArgs, TopArgs, UploadArgs,
@@ -79,10 +80,27 @@ pub(super) fn command(args: &[OsString]) -> Command {
         .allow_negative_numbers(true)
 }
 
+/// Whether `args` are to be read with the agent's settings.
+pub(super) fn runs_agent(args: &[OsString]) -> bool {
+    let with_commands = Action::augment_subcommands(clap::Command::new("backendai-agent"));
+    match args.get(1).and_then(|first| with_commands.find_subcommand(first)) {
+        Some(command) => ["run", "check"].contains(&command.get_name()),
+        None => true,
+    }
+}
+
 /// The environment variables that the agent's settings read.
 pub(super) fn variables() -> Vec<String> {
     let command = AgentOpts::augment_args(clap::Command::new("backendai-agent"));
     command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())).collect()
+}
+
+/// Whether the environment sets the agent's option of this name.
+pub(super) fn is_set(option: &str) -> bool {
+    let command = AgentOpts::augment_args(clap::Command::new("backendai-agent"));
+    let found = command.get_arguments().find(|arg| arg.get_long() == Some(option));
+    let variable = found.and_then(|arg| arg.get_env().and_then(std::env::var_os));
+    variable.is_some_and(|value| !value.is_empty())
 }
 
 /// The commands.
@@ -176,6 +194,8 @@ pub(super) struct AgentOpts {
     pub(super) file: FileOpts,
     #[command(flatten)]
     pub(super) cluster: ClusterOpts,
+    #[command(flatten)]
+    pub(super) access: AccessOpts,
     #[command(flatten)]
     pub(super) kernels: KernelOpts,
     #[command(flatten)]

@@ -39,7 +39,7 @@ mod tests {
             ("BACKEND_NAMESPAEC", "BACKEND_NAMESPACE"),
             ("BACKEND_NAMESPACES", "BACKEND_NAMESPACE"),
             ("BACKEND_NAME_SPACE", "BACKEND_NAMESPACE"),
-            ("BACKEND_ETCD", "BACKEND_ETCD_ADDR"),
+            ("BACKEND_ETCD_ADR", "BACKEND_ETCD_ADDR"),
             ("BACKEND_AGENTPORT", "BACKEND_AGENT_PORT"),
         ] {
             let told = unread(&[(misspelt, "secretkey")]);

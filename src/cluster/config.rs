@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::address::HostPort;
+use crate::secret::Secret;
+use crate::tls::TlsFiles;
 
 /// How to reach the cluster.
 #[derive(Debug, Clone)]
@@ -12,6 +14,8 @@ pub struct ClusterConfig {
     pub endpoints: Vec<HostPort>,
     /// Keys live below `/sorna/{namespace}/`.
     pub namespace: String,
+    /// Who the agent is there.
+    pub access: EtcdAccess,
     /// The time that one call gets, connecting included.
     pub call_deadline: Duration,
     /// How often the state is read though nothing was heard of; how fast a hung server is noticed (this and
@@ -26,8 +30,18 @@ impl ClusterConfig {
         Self {
             endpoints,
             namespace: namespace.into(),
+            access: EtcdAccess::default(),
             call_deadline: Duration::from_secs(3),
             check_every: Duration::from_secs(5),
         }
     }
+}
+
+/// Who the agent is at etcd. The default is nobody, over connections that everybody on the way can read.
+#[derive(Debug, Clone, Default)]
+pub struct EtcdAccess {
+    /// Its name and password, where etcd has users.
+    pub user: Option<(String, Secret)>,
+    /// What makes the connections private.
+    pub tls: Option<TlsFiles>,
 }

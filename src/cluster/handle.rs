@@ -139,9 +139,10 @@ impl Cluster {
         F: Future<Output = Result<T, ClusterError>>,
     {
         let mut last = ClusterError::NoEndpoint;
-        for endpoint in &self.shared.config.endpoints {
+        let config = &self.shared.config;
+        for endpoint in &config.endpoints {
             let attempt = async {
-                let link = Link::open(endpoint, self.shared.config.call_deadline).await?;
+                let link = Link::open(endpoint, config.call_deadline, &config.access).await?;
                 call(link).await
             };
             match attempt.await {

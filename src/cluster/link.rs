@@ -8,11 +8,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use etcd_client::{
-    Client, ConnectOptions, DeleteOptions, GetOptions, KvClient, ResponseHeader, Txn, TxnOp, TxnOpResponse,
-    WatchClient, WatchOptions, WatchStream,
+    Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, KvClient, ResponseHeader,
+    TlsOptions, Txn, TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchStream,
 };
 
+use super::config::EtcdAccess;
 use crate::address::HostPort;
+use crate::tls::{TlsFileError, TlsFiles};
 
 /// The largest answer taken; the client's own limit of 4 MiB is too near to what a catalogue may hold.
 const LARGEST_ANSWER: usize = 16 << 20;
@@ -32,6 +34,9 @@ pub enum ClusterError {
         #[source]
         source: Box<etcd_client::Error>,
     },
+    /// A file that makes the connection private can't be read.
+    #[error("etcd is not asked: {0}")]
+    Tls(#[source] TlsFileError),
     /// The server did not answer in time.
     #[error(
         "etcd at {endpoint} did not answer within {limit:?} ({step}); check that it runs and is not overloaded"
@@ -87,6 +92,8 @@ pub enum ClusterError {
 /// What was asked of a server, for error texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Signing in.
+    SignIn,
     /// Snapshot the settings and this agent's presence.
     Read,
     /// Starting the watch.
@@ -102,6 +109,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::SignIn => "signing in",
             Self::Read => "reading settings",
             Self::Watch => "starting the watch",
             Self::Put => "writing this agent's presence",
@@ -135,16 +143,38 @@ pub struct Link {
 }
 
 impl Link {
-    /// Prepares a client; nothing is sent yet.
-    pub async fn open(endpoint: &HostPort, limit: Duration) -> Result<Self, ClusterError> {
+    /// Prepares a client. Nothing is sent yet, unless there is a user to sign in.
+    pub async fn open(
+        endpoint: &HostPort,
+        limit: Duration,
+        access: &EtcdAccess,
+    ) -> Result<Self, ClusterError> {
         // Without a leader a member serves nobody: say so rather than hang, so that the next one is tried.
         // No HTTP/2 pings: etcd hangs up on a client that pings more often than every 5 s, and the watcher's
         // regular reads prove more than a ping does.
-        let options = ConnectOptions::new().with_connect_timeout(limit).with_require_leader(true);
-        let client =
-            Client::connect([format!("http://{endpoint}")], Some(options)).await.map_err(|source| {
-                ClusterError::Endpoint { endpoint: endpoint.clone(), source: Box::new(source) }
-            })?;
+        let mut options = ConnectOptions::new().with_connect_timeout(limit).with_require_leader(true);
+        let mut scheme = "http";
+        if let Some(files) = &access.tls {
+            scheme = "https";
+            options = options.with_tls(tls(files).await?);
+        }
+        if let Some((name, password)) = &access.user {
+            options = options.with_user(name, password.expose());
+        }
+        let connecting = Client::connect([format!("{scheme}://{endpoint}")], Some(options));
+        let client = match tokio::time::timeout(limit, connecting).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(source)) if access.user.is_none() => {
+                return Err(ClusterError::Endpoint { endpoint: endpoint.clone(), source: Box::new(source) });
+            }
+            Ok(Err(source)) => {
+                let (endpoint, source) = (endpoint.clone(), Box::new(source));
+                return Err(ClusterError::Failed { endpoint, step: Step::SignIn, source });
+            }
+            Err(_) => {
+                return Err(ClusterError::Late { endpoint: endpoint.clone(), step: Step::SignIn, limit });
+            }
+        };
         Ok(Self {
             endpoint: endpoint.clone(),
             limit,
@@ -267,6 +297,15 @@ impl Watching {
     fn ended(&self, reason: String) -> ClusterError {
         ClusterError::WatchEnded { endpoint: self.endpoint.clone(), reason }
     }
+}
+
+async fn tls(files: &TlsFiles) -> Result<TlsOptions, ClusterError> {
+    let pems = files.read().await.map_err(ClusterError::Tls)?;
+    let options = TlsOptions::new().ca_certificate(Certificate::from_pem(pems.ca));
+    Ok(match pems.client {
+        Some((cert, key)) => options.identity(Identity::from_pem(cert, key.expose())),
+        None => options,
+    })
 }
 
 fn place(header: &ResponseHeader) -> (u64, i64) {

@@ -75,7 +75,7 @@ impl Watcher {
     async fn visit(&mut self, index: usize) -> Result<Stopped, ClusterError> {
         let config = &self.shared.config;
         let endpoint = config.endpoints.get(index).ok_or(ClusterError::NoEndpoint)?;
-        let mut link = Link::open(endpoint, config.call_deadline).await?;
+        let mut link = Link::open(endpoint, config.call_deadline, &config.access).await?;
         self.stay(&mut link).await
     }
 

@@ -5,6 +5,7 @@
 //! moved; nothing is retried in the background, because the reporter comes again every 5 s anyway. So a Redis that
 //! refuses connections fails a job at once, and one that hangs fails it at its deadline.
 
+mod access;
 mod error;
 mod writer;
 
@@ -13,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::access::RedisAccess;
 pub use self::error::StoreError;
 use self::writer::{Figures, Job, Writer};
 use super::load::Load;
@@ -34,16 +36,17 @@ pub struct Store {
 
 impl Store {
     /// Starts the writer, which ends with `cancel`. `address` is where Redis is as etcd has it; while it says `None` the
-    /// last known one stays in use.
+    /// last known one stays in use. `access` says who the agent is there.
     #[must_use]
     pub fn start(
         address: watch::Receiver<Option<HostPort>>,
+        access: RedisAccess,
         cancel: CancellationToken,
         tracker: &TaskTracker,
     ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (trouble, seen) = watch::channel(None);
-        tracker.spawn(Writer::new(address, trouble).run(queue, cancel));
+        tracker.spawn(Writer::new(address, access, trouble).run(queue, cancel));
         Self { jobs, trouble: seen }
     }
 

@@ -10,7 +10,7 @@ use crate::nearest::nearest;
 const OURS: &str = "backendai_agent";
 
 /// The rooms, which are its modules.
-const ROOMS: [&str; 28] = [
+const ROOMS: [&str; 29] = [
     "address",
     "agent",
     "cli",
@@ -36,6 +36,7 @@ const ROOMS: [&str; 28] = [
     "stats",
     "status",
     "telemetry",
+    "tls",
     "units",
     "wire",
     "zmtp",

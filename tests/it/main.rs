@@ -34,6 +34,7 @@ mod outages;
 mod output;
 mod pairing;
 mod peers;
+mod private;
 mod readiness;
 mod recovery;
 mod reloading;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use backendai_agent::ids::InstanceId;
 use backendai_agent::rooms::address::HostPort;
 use backendai_agent::rooms::cluster::{
-    Catalogue, Cluster, ClusterConfig, ClusterError, ClusterStatus, Link, ManagerSettings, Presence,
-    Snapshot, Step,
+    Catalogue, Cluster, ClusterConfig, ClusterError, ClusterStatus, EtcdAccess, Link, ManagerSettings,
+    Presence, Snapshot, Step,
 };
 use etcd_client::{Client, DeleteOptions};
 use tempfile::TempDir;
@@ -331,7 +331,8 @@ async fn a_compaction_ends_an_old_watch_and_the_watcher_goes_on() {
     node.settings("settings", |_| true).await;
 
     let keys = [format!("{ROOT}nodes/redis")];
-    let mut link = Link::open(&server.address(), Duration::from_secs(5)).await.unwrap();
+    let mut link =
+        Link::open(&server.address(), Duration::from_secs(5), &EtcdAccess::default()).await.unwrap();
     let now = link.read(&keys).await.unwrap();
     client.compact(now.revision, None).await.unwrap();
     let past = Snapshot { revision: 1, ..link.read(&keys).await.unwrap() };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use backendai_agent::ids::{ContainerId, InstanceId, KernelId};
 use backendai_agent::rooms::address::HostPort;
 use backendai_agent::rooms::stats::{
-    CollectError, Collector, CollectorConfig, Store, StoreError, Target, run_reporter,
+    CollectError, Collector, CollectorConfig, RedisAccess, Store, StoreError, Target, run_reporter,
 };
 use backendai_agent::wire::sample::Sample;
 use redis::Commands;
@@ -64,7 +64,7 @@ struct Started {
 fn start(address: Option<HostPort>) -> Started {
     let (address, receiver) = watch::channel(address);
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let store = Store::start(receiver, cancel.clone(), &tracker);
+    let store = Store::start(receiver, RedisAccess::default(), cancel.clone(), &tracker);
     Started { store, address, cancel, tracker }
 }
 
@@ -259,7 +259,7 @@ async fn samples_of_the_targets_of_the_moment_reach_redis_until_the_end() {
     let redis = RedisServer::start().await;
     let (_address, address) = watch::channel(Some(redis.address()));
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let store = Store::start(address, cancel.clone(), &tracker);
+    let store = Store::start(address, RedisAccess::default(), cancel.clone(), &tracker);
     let (targets, receiver) = watch::channel(Arc::new(Vec::new()));
     let collector = Arc::new(Collector::new(config));
     let (period, instance) = (Duration::from_millis(20), InstanceId::new("i-of-the-test"));

@@ -16,6 +16,7 @@ const ROOMS: &[&str] = &[
     "ids",
     "address",
     "secret",
+    "tls",
     "units",
     "patience",
     "conditions",

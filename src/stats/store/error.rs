@@ -1,6 +1,7 @@
 //! Why statistics do not get to Redis.
 
 use crate::address::HostPort;
+use crate::tls::TlsFileError;
 
 /// Why samples did not get to Redis.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +20,8 @@ pub enum StoreError {
     },
     /// It does not serve those who bring no password.
     #[error(
-        "Redis at {address} wants a password, and the address in etcd (nodes/redis) has no place for one: let it serve \
-         the cluster's network without"
+        "Redis at {address} wants a password, and the address in etcd (nodes/redis) has no place for one: give it with \
+         --redis-password-file"
     )]
     Password {
         /// Where it is.
@@ -29,6 +30,9 @@ pub enum StoreError {
         #[source]
         source: redis::RedisError,
     },
+    /// A file that makes the connection private can't be read.
+    #[error("Redis is not asked: {0}")]
+    Tls(#[source] TlsFileError),
     /// The connection broke, or Redis refused to write.
     #[error("Redis at {address} did not store the statistics")]
     Write {

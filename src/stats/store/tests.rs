@@ -17,7 +17,7 @@ async fn a_server_that_talks_nonsense_is_an_error() {
     });
     let (_address, receiver) = watch::channel(Some(HostPort { host: "localhost".into(), port }));
     let cancel = CancellationToken::new();
-    let store = Store::start(receiver, cancel.clone(), &TaskTracker::new());
+    let store = Store::start(receiver, RedisAccess::default(), cancel.clone(), &TaskTracker::new());
     let error = store
         .put(vec![(KernelId::random(), Sample::default())], None, Instant::now() + Duration::from_secs(30))
         .await

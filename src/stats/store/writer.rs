@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
+use redis::Pipeline;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
-};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::super::load::Load;
+use super::access::RedisAccess;
 use super::error::StoreError;
 use crate::address::HostPort;
 use crate::ids::KernelId;
@@ -51,6 +50,8 @@ pub(super) struct Job {
 pub(super) struct Writer {
     /// The address that etcd has now.
     wanted: watch::Receiver<Option<HostPort>>,
+    /// Who the agent is there.
+    access: RedisAccess,
     /// The last address that was known, used while etcd has none.
     address: Option<HostPort>,
     /// The connection to that address, once a job needed it and until it fails.
@@ -66,10 +67,11 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         wanted: watch::Receiver<Option<HostPort>>,
+        access: RedisAccess,
         trouble: watch::Sender<Option<String>>,
     ) -> Self {
         let (outage, ended) = (Outage::default(), HashMap::new());
-        Self { wanted, address: None, connection: None, outage, trouble, ended }
+        Self { wanted, access, address: None, connection: None, outage, trouble, ended }
     }
 
     /// Serves jobs one after the other until the end.
@@ -145,10 +147,7 @@ impl Writer {
                 Err(error) => debug!(%error, "the connection to Redis failed, making a new one"),
             }
         }
-        let mut new = connect(&address).await.map_err(|source| match source.code() {
-            Some("NOAUTH") => StoreError::Password { address: address.clone(), source },
-            _ => StoreError::Connect { address: address.clone(), source },
-        })?;
+        let mut new = self.access.connect(&address).await?;
         pipeline.exec_async(&mut new).await.map_err(|source| StoreError::Write { address, source })?;
         self.connection = Some(new);
         Ok(())
@@ -194,15 +193,4 @@ impl Writer {
             is_news
         });
     }
-}
-
-/// Connects to database 0. The limits are the job's, not the library's. A Redis that serves nobody without a password says
-/// so to a short command; it hangs up on one as long as ours.
-async fn connect(HostPort { host, port }: &HostPort) -> redis::RedisResult<MultiplexedConnection> {
-    let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let info = ConnectionAddr::Tcp(host.clone(), *port).into_connection_info()?.set_redis_settings(settings);
-    let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let mut connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&limits).await?;
-    redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok(connection)
 }
