@@ -16,6 +16,7 @@ mod pair;
 mod parts;
 mod privacy;
 pub mod reach;
+mod rights;
 mod running;
 mod site;
 mod socket;
@@ -168,6 +169,7 @@ impl Agent {
         let (looked, min_free) = (scratch.clone(), config.min_free);
         let watched = tokio::task::spawn_blocking(move || {
             privacy::keep(&looked);
+            rights::advise();
             DiskWatch::new(looked, min_free)
         })
         .await;

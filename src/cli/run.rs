@@ -82,6 +82,7 @@ fn live(settings: Settings, is_dev: bool, telemetry: &Arc<Telemetry>) -> anyhow:
     let Settings { config, effective } = settings;
     let runtime = tokio::runtime::Runtime::new().context("could not start the runtime")?;
     raise_descriptor_limit();
+    forbid_cores();
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         // Ends of kernels may take their time where they are asked for.
@@ -107,6 +108,18 @@ fn raise_descriptor_limit() {
     let raised = Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, limit = limit.current, "could not raise the limit of open files");
+    }
+}
+
+/// A core would hold users' code and files and the keys to buckets, and lie where the host's setting says. As a bonus no other
+/// process of the agent's user can look into this one.
+fn forbid_cores() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let forbidden =
+        setrlimit(Resource::Core, none).and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = forbidden {
+        tracing::warn!(%error, "could not forbid core files; keys may be in them");
     }
 }
 

@@ -38,6 +38,7 @@ mod private;
 mod readiness;
 mod recovery;
 mod reloading;
+mod rights;
 mod rpc;
 mod stopping;
 mod support;

@@ -253,7 +253,7 @@ fn unit_tests_start_no_programs() {
 fn files_that_documents_name_are_there() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut count = 0;
-    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/protocol.md"] {
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/protocol.md"] {
         let text = std::fs::read_to_string(root.join(document)).unwrap();
         for name in text.split('`').skip(1).step_by(2) {
             let is_ours = ["src/", "tests/", "docs/", "scripts/"].iter().any(|dir| name.starts_with(dir));
@@ -264,6 +264,27 @@ fn files_that_documents_name_are_there() {
         }
     }
     assert!(count > 20, "only {count} names were found");
+}
+
+/// `part::of::a_test` as SECURITY.md names what shows that something is stopped.
+#[test]
+fn tests_that_security_names_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let names = text.split('`').skip(1).step_by(2).filter(|name| name.contains("::"));
+    let mut count = 0;
+    for name in names {
+        let (module, function) = name.rsplit_once("::").unwrap();
+        let file = module.replace("::", "/");
+        let places = [("tests/it", ".rs"), ("tests/rooms", ".rs"), ("src", ".rs"), ("src", "/tests.rs")];
+        let found = places.iter().any(|(dir, end)| {
+            let source = std::fs::read_to_string(root.join(format!("{dir}/{file}{end}")));
+            source.is_ok_and(|source| source.contains(&format!("fn {function}(")))
+        });
+        assert!(found, "SECURITY.md: names {name}, which is not there");
+        count += 1;
+    }
+    assert!(count >= 15, "only {count} names were found");
 }
 
 #[test]

@@ -131,6 +131,11 @@ impl Bed {
 
     /// The same with these environment variables.
     pub(crate) fn spawn_agent_in(&self, env: &[(&str, &str)], args: &[&str]) -> Agent {
+        self.spawn(env, &self.arguments(args))
+    }
+
+    /// `args`, and the bed's own settings where they are not among them.
+    fn arguments(&self, args: &[&str]) -> Vec<String> {
         let own = [
             ("--namespace", self.namespace.clone()),
             ("--instance-id", self.instance.clone()),
@@ -145,7 +150,7 @@ impl Bed {
         let own = own.into_iter().filter(|(flag, _)| !args.contains(flag));
         let mut all: Vec<String> = own.flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
         all.extend(args.iter().map(|&arg| arg.to_owned()));
-        self.spawn(env, &all)
+        all
     }
 
     /// Starts an agent with these arguments only.
@@ -153,13 +158,35 @@ impl Bed {
         self.spawn(&[], args)
     }
 
+    /// Starts an agent through a program that takes its command line, such as setpriv, and waits until it serves. The
+    /// program may become any user.
+    pub(crate) async fn agent_through(&self, program: &[String], args: &[&str]) -> Agent {
+        let before = self.manager.all("instance_started", |_| true).len();
+        // Checkouts often lie where only their owner gets in.
+        let copy = self.dir.path().join(format!("agent-{}", new_id()));
+        let binary = env!("CARGO_BIN_EXE_backendai-agent");
+        if std::fs::hard_link(binary, &copy).is_err() {
+            std::fs::copy(binary, &copy).unwrap();
+        }
+        let mut command = program.to_vec();
+        command.push(copy.display().to_string());
+        command.extend(self.arguments(args));
+        let agent = self.spawn_command(&[], &command);
+        self.manager.wait("instance_started", before + 1, |_| true, secs(10)).await;
+        agent
+    }
+
     fn spawn(&self, env: &[(&str, &str)], args: &[String]) -> Agent {
         let program = std::env::var("BACKENDAI_TEST_AGENT_CMD")
             .unwrap_or_else(|_| env!("CARGO_BIN_EXE_backendai-agent").to_owned());
         let command: Vec<String> =
             program.split_whitespace().map(str::to_owned).chain(args.iter().cloned()).collect();
+        self.spawn_command(env, &command)
+    }
+
+    fn spawn_command(&self, env: &[(&str, &str)], command: &[String]) -> Agent {
         let log = self.dir.path().join(format!("agent-{}.log", new_id()));
-        Agent::new(Process::spawn("the agent", &command, env, &log).talkative(), self.rpc())
+        Agent::new(Process::spawn("the agent", command, env, &log).talkative(), self.rpc())
     }
 
     /// Waits for an event, however early it came.
