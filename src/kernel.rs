@@ -20,7 +20,7 @@
 //! takes back what an earlier life left, [`reconcile`] notices what happens behind the agent's back. What makes, looks at
 //! and removes containers ([`container`], [`takeover`]) knows no kernel's state.
 
-mod account;
+pub mod account;
 mod browse;
 mod container;
 mod demise;

@@ -47,7 +47,7 @@ mod watch;
 pub use directory::Scratch;
 pub use environ::EnvironError;
 pub use error::ScratchError;
-pub use mount::{MountError, MountSource, mount_source, mount_target};
+pub use mount::{MountError, MountSource, folder_hosts, mount_source, mount_target};
 pub use output::{OutputFile, OutputSnapshot};
 pub use privacy::{Closing, Privacy};
 pub use root::ScratchRoot;

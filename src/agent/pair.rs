@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::running::{Parts, Running};
-use super::{Agent, StartError, parts, reach};
+use super::{Agent, StartError, parts, privacy, reach};
 use crate::address::HostPort;
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
@@ -73,8 +73,14 @@ impl Agent {
             return Ok(None);
         };
         tracing::info!(manager = manager.manager_id, "paired with the manager");
+        let manager_mount = manager.volume_mount;
         let (published, manager) = (agent_host.clone(), manager.event_addr);
         tracker.spawn(end.clone().run_until_cancelled_owned(reach::advise(published, manager)));
+        let (hardening, kernel_uid) = (config.kernels.hardening, config.kernels.uid);
+        if hardening && rustix::process::geteuid().is_root() && kernel_uid != 0 {
+            let advising = privacy::advise_on_folders(manager_mount, kernel_uid);
+            tracker.spawn(end.clone().run_until_cancelled_owned(advising));
+        }
         cluster.set_presence(Presence::Starting);
         waits_for("starting");
 

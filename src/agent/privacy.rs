@@ -1,6 +1,9 @@
 //! Closing the scratch root to the machine's other users at the start, and saying what stays open.
 
-use crate::scratch::{Closing, Privacy, ScratchRoot};
+use std::path::PathBuf;
+
+use crate::kernel::account;
+use crate::scratch::{Closing, Privacy, ScratchRoot, folder_hosts};
 
 /// Closes it; a line in the log for whatever an operator should know.
 pub(super) fn keep(scratch: &ScratchRoot) {
@@ -27,5 +30,20 @@ pub(super) fn keep(scratch: &ScratchRoot) {
             }
         }
         Err(error) => tracing::debug!(%root, %error, "can't look at the scratch root's file system"),
+    }
+}
+
+/// Says for which virtual folders kernels are root. Waits for as long as the folders' file systems like.
+pub(super) async fn advise_on_folders(volumes_mount: PathBuf, wanted: u32) {
+    let at = volumes_mount.display().to_string();
+    let looking = tokio::task::spawn_blocking(move || folder_hosts(&volumes_mount));
+    match looking.await {
+        Ok(Ok(hosts)) => {
+            if let Some(advice) = account::advice(&hosts, wanted) {
+                tracing::info!(volumes = at, "{advice}");
+            }
+        }
+        Ok(Err(error)) => tracing::debug!(volumes = at, %error, "can't look at the folder hosts"),
+        Err(error) => tracing::debug!(volumes = at, %error, "did not look at the folder hosts"),
     }
 }

@@ -101,6 +101,19 @@ impl Account {
     }
 }
 
+/// Which of the folder hosts keep kernels from running as `wanted`, and what to do, on one line; `None` where none does.
+#[must_use]
+pub fn advice(hosts: &[(String, u32)], wanted: u32) -> Option<String> {
+    let others: Vec<&str> =
+        hosts.iter().filter(|(_, owner)| *owner != wanted).map(|(host, _)| host.as_str()).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "kernels with folders of these hosts run as the agent's user: {}; give the hosts to uid {wanted} (chown -R) once the manager writes as that user, too",
+            others.join(", ")
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +159,15 @@ mod tests {
             let expected = Account::Agents(Instead::Folder { host: "local".into(), owner: told });
             assert_eq!(with(&[folder(9001, 9001), folder(owner, host_owner)]), expected);
         }
+    }
+
+    #[test]
+    fn hosts_of_others_are_named() {
+        let hosts = [("local".to_owned(), 0), ("given".to_owned(), 9001), ("nfs".to_owned(), 1000)];
+        let advice = super::advice(&hosts, 9001).unwrap();
+        assert!(advice.contains("local, nfs;") && !advice.contains("given"), "{advice}");
+        assert_eq!(super::advice(&hosts[1..2], 9001), None);
+        assert_eq!(super::advice(&[], 9001), None);
     }
 
     #[test]

@@ -101,6 +101,23 @@ pub fn mount_source(
     Ok(MountSource { path: found, owner: metadata.uid(), host_owner })
 }
 
+/// The folder hosts below `volumes_mount`, in order, each with the user to whom its directory belongs. Blocks like
+/// [`mount_source`].
+pub fn folder_hosts(volumes_mount: &Path) -> io::Result<Vec<(String, u32)>> {
+    let mut hosts = Vec::new();
+    for entry in volumes_mount.read_dir()? {
+        let entry = entry?;
+        // As `mount_source` sees it: the administrator may make it a link.
+        if let Ok(found) = entry.path().metadata()
+            && found.is_dir()
+        {
+            hosts.push((entry.file_name().to_string_lossy().into_owned(), found.uid()));
+        }
+    }
+    hosts.sort();
+    Ok(hosts)
+}
+
 /// Where the folder appears in the container: `/home/work/{name}`. Names with a leading dot are the agent's and the
 /// runner's (`.config`, `.output`).
 pub fn mount_target(folder_name: &str) -> Result<String, MountError> {
@@ -154,6 +171,21 @@ mod tests {
     }
 
     #[test]
+    fn hosts_are_listed_with_their_owners() {
+        let mnt = tempfile::tempdir().unwrap();
+        for host in ["nfs", "local"] {
+            fs::create_dir(mnt.path().join(host)).unwrap();
+        }
+        symlink("local", mnt.path().join("linked")).unwrap();
+        symlink("none", mnt.path().join("dangling")).unwrap();
+        fs::write(mnt.path().join("file"), "").unwrap();
+        let me = rustix::process::geteuid().as_raw();
+        let expected = ["linked", "local", "nfs"].map(|host| (host.to_owned(), me));
+        assert_eq!(folder_hosts(mnt.path()).unwrap(), expected);
+        assert!(folder_hosts(&mnt.path().join("none")).is_err());
+    }
+
+    #[test]
     fn missing_folders_and_hosts_are_errors_and_are_not_made() {
         let mnt = tempfile::tempdir().unwrap();
         let error = mount_source(mnt.path(), Path::new(""), "nfs", "id").unwrap_err();
@@ -177,7 +209,9 @@ mod tests {
             assert!(matches!(error, MountError::Escape { .. }), "{name}: {error}");
         }
         symlink("real", mnt.path().join("local/alias")).unwrap();
-        assert!(mount_source(mnt.path(), Path::new(""), "local", "alias").unwrap().path.ends_with("local/real"));
+        assert!(
+            mount_source(mnt.path(), Path::new(""), "local", "alias").unwrap().path.ends_with("local/real")
+        );
         symlink("local", mnt.path().join("linked-host")).unwrap();
         assert!(mount_source(mnt.path(), Path::new(""), "linked-host", "real").is_ok());
     }

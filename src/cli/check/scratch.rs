@@ -43,7 +43,7 @@ fn look_at(root: &Path, min_free: MinFree) -> Vec<Finding> {
     let at = root.display();
     if let Some(trouble) = paths::usable_root(root) {
         let remedy =
-            format!("mkdir -p {at}; chown root {at}; chmod 755 {at}; or give another --scratch-root");
+            format!("mkdir -p {at}; chown root {at}; chmod 700 {at}; or give another --scratch-root");
         return vec![Finding::bad("scratch root", at, trouble, remedy)];
     }
     let mut found = vec![owner(root)];
@@ -76,7 +76,7 @@ fn owner(root: &Path) -> Finding {
     }
     if mode & 0o022 != 0 {
         let found = format!("others may write there (mode {mode:o})");
-        return Finding::doubtful("scratch root", &at, found, format!("chmod 755 {at}"));
+        return Finding::doubtful("scratch root", &at, found, format!("chmod 700 {at}"));
     }
     Finding::good("scratch root", at, format!("usable (mode {mode:o})"))
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::docker::image;
-use crate::support::{Agent, Bed, Kernel, kernel};
+use crate::support::{Agent, Bed, Kernel, kernel, secs, until};
 
 /// Runs a shell line as an ordinary user of the machine; gives what it printed.
 fn nobody(line: &str) -> String {
@@ -126,6 +126,10 @@ async fn folders_stay_writable_and_those_that_were_given_away_take_root_from_the
     }
     chown(&given, Some(9001), Some(9001)).unwrap();
     let agent = bed.agent(&[]).await;
+    until("a word about the hosts", secs(5), async || {
+        agent.output().contains("run as the agent's user: nfs, roots;").then_some(())
+    })
+    .await;
     for (folders, uid) in [
         (&[][..], 9001),
         (&["roots/a"], 0),
