@@ -78,6 +78,7 @@ impl Agent {
         tracker.spawn(end.clone().run_until_cancelled_owned(reach::advise(published, manager)));
         let (hardening, kernel_uid) = (config.kernels.hardening, config.kernels.uid);
         if hardening && rustix::process::geteuid().is_root() && kernel_uid != 0 {
+            privacy::advise_on_user(kernel_uid);
             let advising = privacy::advise_on_folders(manager_mount, kernel_uid);
             tracker.spawn(end.clone().run_until_cancelled_owned(advising));
         }

@@ -14,7 +14,9 @@ use self::screen::Screen;
 use crate::address::HostPort;
 use crate::agent;
 use crate::agent::config::{Changeable, Config};
+use crate::cluster::EtcdAccess;
 use crate::dev::{Neighbours, Stored};
+use crate::stats::RedisAccess;
 use crate::telemetry::Telemetry;
 use crate::wire::event::HeardEvent;
 use crate::zmtp::Pull;
@@ -60,6 +62,9 @@ impl DevArgs {
         if !self.has("--scratch-root") {
             config.scratch_root = root(home);
         }
+        // The etcd and the Redis that it brings along ask nobody who they are.
+        config.cluster.access = EtcdAccess::default();
+        config.redis = RedisAccess::default();
         if config.kernels.adopt {
             config.kernels.adopt = false;
             config.warnings.push("--adopt has no effect with dev: kernels end with it".to_owned());

@@ -1,5 +1,6 @@
 //! etcd, what the manager says there, and the servers that it names: really spoken to.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -13,6 +14,8 @@ use crate::address::HostPort;
 use crate::agent::config::Config;
 use crate::cluster::{Cluster, ManagerSettings};
 use crate::ids::InstanceId;
+use crate::kernel::account;
+use crate::scratch::folder_hosts;
 use crate::zmtp::{Caps, Connection, KeepAlive, Kind};
 
 /// How long each server may take.
@@ -72,8 +75,21 @@ pub(super) async fn look(config: &Config) -> (Vec<Finding>, Option<Told>) {
         Ok(()) => Finding::good("events", &settings.event_addr, "the manager takes them"),
         Err(text) => Finding::bad("events", &settings.event_addr, text, "start the manager, or correct nodes/manager/event_addr in etcd; without it the manager hears of no kernel's end"),
     });
+    found.extend(folders(settings.volume_mount, config.kernels.uid).await);
     let told = Told { event_addr: settings.event_addr, redis_time: redis.ok().flatten() };
     (found, Some(told))
+}
+
+/// For which virtual folders kernels run as the agent's user.
+async fn folders(mount: PathBuf, uid: u32) -> Option<Finding> {
+    let at = mount.display().to_string();
+    let looking = tokio::task::spawn_blocking(move || folder_hosts(&mount));
+    match timeout(LIMIT, looking).await {
+        Ok(Ok(Ok(hosts))) => Some(Finding::doubtful("folder hosts", at, account::advice(&hosts, uid)?, "docs/protocol.md, section 7")),
+        // Without folders nobody needs another user.
+        Ok(_) => None,
+        Err(_) => Some(Finding::doubtful("folder hosts", at, "their file system does not answer", "look at the mounts")),
+    }
 }
 
 /// Reads etcd as the agent does, and says nothing there.
