@@ -85,10 +85,20 @@ async fn folders(mount: PathBuf, uid: u32) -> Option<Finding> {
     let at = mount.display().to_string();
     let looking = tokio::task::spawn_blocking(move || folder_hosts(&mount));
     match timeout(LIMIT, looking).await {
-        Ok(Ok(Ok(hosts))) => Some(Finding::doubtful("folder hosts", at, account::advice(&hosts, uid)?, "docs/protocol.md, section 7")),
+        Ok(Ok(Ok(hosts))) => Some(Finding::doubtful(
+            "folder hosts",
+            at,
+            account::advice(&hosts, uid)?,
+            "docs/protocol.md, section 7",
+        )),
         // Without folders nobody needs another user.
         Ok(_) => None,
-        Err(_) => Some(Finding::doubtful("folder hosts", at, "their file system does not answer", "look at the mounts")),
+        Err(_) => Some(Finding::doubtful(
+            "folder hosts",
+            at,
+            "their file system does not answer",
+            "look at the mounts",
+        )),
     }
 }
 
