@@ -1,9 +1,13 @@
 //! Addresses of servers: `host:port` as etcd and the command line write them (PROTOCOL section 1), and
 //! `tcp://host:port` as ZeroMQ and the manager do. Pure.
 
+mod network;
+
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
+
+pub use self::network::{BadNetwork, Network};
 
 /// One TCP address whose host may be a name, as in `redis.lan:6379` or `[fd00::5]:6379`.
 ///

@@ -7,8 +7,10 @@
 //! it needs; no part knows this one.
 
 mod board;
+mod callers;
 pub mod config;
 mod drain;
+mod fence;
 mod lock;
 mod machine;
 mod measure;
@@ -34,6 +36,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::board::Board;
+use self::callers::Callers;
 use self::config::{Changeable, Config};
 use self::drain::Drain;
 pub use self::lock::{Holder, LockError};
@@ -99,6 +102,8 @@ pub struct Agent {
     disks: DiskWatch,
     /// What whoever looks is shown.
     shown: Arc<Shown>,
+    /// Who may.
+    callers: Callers,
     /// Where the node's figures go.
     meters: Meters,
     life: Life,
@@ -181,7 +186,9 @@ impl Agent {
         let owner =
             Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
         let name_lock = lock::name(&owner).await?.map(Arc::new);
-        let server = rpc::Server::bind(&format!("*:{}", config.agent_port), parts::rpc_limits(config.rpc))?;
+        let callers = Callers::new(config.trusted_peers.clone());
+        let at = SocketAddr::new(config.rpc_listen, config.agent_port).to_string();
+        let server = rpc::Server::bind(&at, parts::rpc_limits(config.rpc), callers.admission())?;
 
         let drain = Drain::open(&scratch.agent_dir(), board.clone());
         shown.is_named(identity.instance_id.clone(), drain);
@@ -209,6 +216,7 @@ impl Agent {
             board,
             disks,
             shown,
+            callers,
             meters: telemetry.meters(),
             life,
         })

@@ -18,6 +18,7 @@
 //! | [`figures`] | what is counted and measured, for Prometheus: the table of all series | a metric |
 //! | [`zmtp`] | ZeroMQ: its wire protocol over tokio, with limits on all that a peer decides | how a peer is spoken to |
 //! | [`docker`] | the engine, each call with a deadline; knows no kernels | how Docker is asked |
+//! | [`firewall`] | what kernels' containers may not reach, as rules of the packet filter | a service that kernels don't see |
 //! | [`cluster`] | etcd: the manager's settings, our presence, the image catalogue | keys in etcd |
 //! | [`resources`] | CPU map, GPUs; an allocation frees itself | who gets which cores |
 //! | [`stats`] | cgroups and Docker → a sample; the Redis store | a figure in Redis |
@@ -55,6 +56,7 @@ mod dev;
 mod docker;
 mod events;
 mod figures;
+mod firewall;
 mod heartbeat;
 mod identity;
 pub mod ids;
@@ -87,6 +89,6 @@ pub mod rooms {
         )*};
     }
 
-    open! { address agent client cluster dev docker events figures heartbeat identity images kernel nearest patience }
-    open! { resources rpc runner scratch secret stats status tls units zmtp }
+    open! { address agent client cluster dev docker events figures firewall heartbeat identity images kernel nearest }
+    open! { patience resources rpc runner scratch secret stats status tls units zmtp }
 }

@@ -14,14 +14,14 @@ mod shared;
 
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::limits::CallLimits;
 use self::shared::{Identity, Shared};
 use crate::kernel::Kernels;
-use crate::zmtp::{Budget, ListenError, Listener};
+use crate::zmtp::{Admission, Budget, ListenError, Listener};
 
 /// The server, listening.
 pub struct Server {
@@ -30,9 +30,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `host:port`, see [`Listener::bind`]. Callers wait until [`Server::serve`].
-    pub fn bind(address: &str, limits: CallLimits) -> Result<Self, ListenError> {
-        Ok(Self { listener: Listener::bind(address, limits.connections)?, limits })
+    /// Listens on `host:port`, see [`Listener::bind`], for callers that `admission` lets in. They wait until
+    /// [`Server::serve`].
+    pub fn bind(
+        address: &str,
+        limits: CallLimits,
+        admission: watch::Receiver<Admission>,
+    ) -> Result<Self, ListenError> {
+        let listener = Listener::bind(address, limits.connections)?
+            .with_admission(admission)
+            .with_share(limits.connections_of_one);
+        Ok(Self { listener, limits })
     }
 
     /// The port that it listens on.

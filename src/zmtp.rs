@@ -7,6 +7,7 @@
 //! - [`frame`], [`hello`], [`inbox`]: pure; bytes to messages and back, with [`Caps`] on all that a peer decides
 //! - [`connection`]: one connection, past its handshake
 //! - [`redial`]: one that is made again; [`listener`]: many that peers make; [`budget`]: what these hold together
+//! - [`admission`]: pure; from which addresses peers may call
 //! - [`pull`]: a PULL that listens
 //!
 //! What libzmq does with a PING, by its version, and why [`frame::probe`] carries the MORE flag:
@@ -19,6 +20,7 @@
 //! - From 4.3.3 on a peer says in its greeting that it knows PING ([`PeerInfo::minor`]); older ones say the same,
 //!   whether they do or not.
 
+pub mod admission;
 pub mod budget;
 pub mod connection;
 pub mod frame;
@@ -27,7 +29,9 @@ pub mod inbox;
 pub mod listener;
 pub mod pull;
 pub mod redial;
+mod shares;
 
+pub use admission::{Admission, Refused};
 pub use budget::{Budget, Held};
 pub use connection::{Connection, Event, KeepAlive, Trouble};
 pub use hello::{Kind, PeerInfo};

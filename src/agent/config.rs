@@ -1,9 +1,10 @@
 //! Everything that can be set, as each part of the agent takes it. Pure data: the command line makes it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::address::Network;
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
@@ -30,8 +31,14 @@ pub struct Config {
     pub kernel_host: Option<String>,
     /// The port that the manager calls.
     pub agent_port: u16,
+    /// The address of this machine that it is listened on; unspecified for all.
+    pub rpc_listen: IpAddr,
+    /// From which networks it may be called beside the manager's host.
+    pub trusted_peers: Vec<Network>,
     /// The engine.
     pub docker: DockerConfig,
+    /// The network of kernels, where it isn't the agent's own.
+    pub kernel_network: Option<String>,
     /// Holds a directory for each kernel.
     pub scratch_root: PathBuf,
     /// What must be free on the disks for new kernels.

@@ -7,14 +7,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::running::{Parts, Running};
-use super::{Agent, StartError, parts, privacy, reach};
+use super::{Agent, StartError, fence, parts, privacy, reach};
 use crate::address::HostPort;
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::HeartbeatConfig;
 use crate::images::{Images, ImagesConfig};
-use crate::kernel::{FolderChecks, Hardening, Kernels, LastStatistics, Looks, Node, Wants};
+use crate::kernel::{FolderChecks, Hardening, KernelNetwork, Kernels, LastStatistics, Looks, Node, Wants};
 use crate::stats::{Collector, Store};
 
 /// How long the start waits for the first list of images before it goes on without.
@@ -39,6 +39,7 @@ impl Agent {
             notes,
             outputs,
             server,
+            mut callers,
             board,
             mut disks,
             shown,
@@ -64,6 +65,7 @@ impl Agent {
         let kernel_host = config.kernel_host.unwrap_or_else(|| agent_host.clone());
         tracing::info!(instance = %identity.instance_id, host = agent_host, region = identity.region, "this machine");
 
+        let config_etcd = config.cluster.endpoints.clone();
         let cluster = Cluster::start(config.cluster, &identity.instance_id, end, tracker);
         let manager = tokio::select! {
             manager = stop.run_until_cancelled(cluster.wait_for_manager()) => manager,
@@ -75,12 +77,24 @@ impl Agent {
         tracing::info!(manager = manager.manager_id, "paired with the manager");
         let manager_mount = manager.volume_mount;
         let (published, manager) = (agent_host.clone(), manager.event_addr);
+        // Before the first call is taken; after that it is followed.
+        if stop.run_until_cancelled(callers.look(&docker, Some(&manager))).await.is_none() {
+            return Ok(None);
+        }
+        let following = callers.follow(docker.clone(), cluster.settings());
+        tracker.spawn(end.clone().run_until_cancelled_owned(following));
         tracker.spawn(end.clone().run_until_cancelled_owned(reach::advise(published, manager)));
         let (hardening, kernel_uid) = (config.kernels.hardening, config.kernels.uid);
         if hardening && rustix::process::geteuid().is_root() && kernel_uid != 0 {
             privacy::advise_on_user(kernel_uid);
             let advising = privacy::advise_on_folders(manager_mount, kernel_uid);
             tracker.spawn(end.clone().run_until_cancelled_owned(advising));
+        }
+        let network = KernelNetwork::new(&owner, config.kernel_network);
+        let known = cluster.settings().borrow().clone();
+        let mut fence = fence::Keeper::new(docker.clone(), network.clone(), config_etcd, server.port());
+        if stop.run_until_cancelled(fence.look(known.as_ref())).await.is_none() {
+            return Ok(None);
         }
         cluster.set_presence(Presence::Starting);
         waits_for("starting");
@@ -129,6 +143,7 @@ impl Agent {
             docker: docker.clone(),
             hardening: Hardening::of(&info),
             uid: rustix::process::geteuid().as_raw(),
+            network: network.clone(),
             images: images.clone(),
             resources: resources.clone(),
             scratch,
@@ -152,6 +167,8 @@ impl Agent {
             detach,
             events,
             docker,
+            network,
+            fence,
             events_since,
             images: images.list(),
             pulls: images.pulls(),

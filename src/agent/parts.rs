@@ -87,17 +87,6 @@ pub(super) async fn say_what_is_awaited(cluster: &Cluster, say: impl Fn(&str)) -
     }
 }
 
-/// Says once what an operator should know of this machine's Docker.
-pub(super) async fn advise(docker: Docker) {
-    match docker.containers_reach_each_other().await {
-        Ok(true) => tracing::warn!(
-            "kernels reach each other's ports that take code; where users don't trust each other, set \"icc\": false in /etc/docker/daemon.json"
-        ),
-        Ok(false) => {}
-        Err(error) => tracing::debug!(%error, "can't tell whether kernels reach each other"),
-    }
-}
-
 /// Figures from Docker where the cgroup files can't be seen, as in an agent that runs in a container.
 pub(super) fn collector(docker: &Docker) -> CollectorConfig {
     let docker = docker.clone();

@@ -13,14 +13,14 @@ use tokio_util::task::TaskTracker;
 use super::board::Board;
 use super::measure::{self, Sampled};
 use super::site::Shown;
-use super::{Life, StartError, parts};
+use super::{Life, StartError, fence, parts};
 use crate::cluster::{Cluster, Presence};
 use crate::docker::Docker;
 use crate::events::Events;
 use crate::heartbeat::{self, HeartbeatConfig};
 use crate::ids::InstanceId;
 use crate::images::{ImageList, Pulls};
-use crate::kernel::Kernels;
+use crate::kernel::{KernelNetwork, Kernels};
 use crate::resources::{GpuWatch, Resources};
 use crate::rpc;
 use crate::scratch::DiskWatch;
@@ -41,6 +41,10 @@ pub(super) struct Parts {
     pub(super) detach: CancellationToken,
     pub(super) events: Events,
     pub(super) docker: Docker,
+    /// The kernels' network.
+    pub(super) network: KernelNetwork,
+    /// Keeps it shut.
+    pub(super) fence: fence::Keeper,
     /// From when on Docker's events are of interest, in nanoseconds since 1970.
     pub(super) events_since: i64,
     pub(super) images: watch::Receiver<ImageList>,
@@ -79,6 +83,9 @@ pub struct Running {
     /// Lets kernels live on without the agent.
     pub(super) detach: CancellationToken,
     pub(super) events: Events,
+    pub(super) docker: Docker,
+    /// The kernels' network.
+    pub(super) network: KernelNetwork,
     /// Ends the taking of calls.
     pub(super) stop_calls: CancellationToken,
     /// Takes calls.
@@ -112,7 +119,9 @@ impl Running {
         life.background(&broken, async move { k.probe().await });
         let k = kernels.clone();
         life.background(&broken, async move { k.sweep().await });
-        life.background(&broken, parts::advise(parts.docker));
+        life.background(&broken, fence::advise(parts.docker.clone(), parts.network.clone()));
+        let keeping = parts.fence.keep(cluster.settings(), kernels.docker_answers());
+        life.background(&broken, keeping);
         let (k, every) = (kernels.clone(), parts.stats_interval);
         life.background(&broken, async move { k.keep_samples(every).await });
         let board = parts.board;
@@ -175,6 +184,8 @@ impl Running {
             kernel_tasks: parts.kernel_tasks,
             detach: parts.detach,
             events,
+            docker: parts.docker,
+            network: parts.network,
             stop_calls,
             server,
             calls,

@@ -5,15 +5,17 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::running::Running;
-use super::{machine, systemd};
+use super::{fence, machine, systemd};
 use crate::wire::event::{EndReason, Event, StopReason};
 
 /// How long leaving etcd may take.
 const LEAVE: Duration = Duration::from_secs(1);
 /// How long kernels may take to end, when they are to.
 const END_KERNELS: Duration = Duration::from_secs(30);
+/// How long removing the kernels' network may take.
+const REMOVE_NETWORK: Duration = Duration::from_secs(5);
 /// More than all that comes after them takes, the last log lines included.
-const AFTER_KERNELS: Duration = Duration::from_secs(15);
+const AFTER_KERNELS: Duration = Duration::from_secs(20);
 /// How long kernel tasks may take to let go; what is in the middle of an end is finished by the next start.
 const DETACH: Duration = Duration::from_millis(1500);
 /// How long the calls under way may take to be answered.
@@ -26,8 +28,20 @@ const REST: Duration = Duration::from_millis(500);
 impl Running {
     /// Stops everything; `stop_kernels` ends the kernels, too, and so does a machine that is going down.
     pub(super) async fn stop(self, stop_kernels: bool) {
-        let Self { cluster, kernels, kernel_tasks, detach, events, stop_calls, server, calls, life, .. } =
-            self;
+        let Self {
+            cluster,
+            kernels,
+            kernel_tasks,
+            detach,
+            events,
+            stop_calls,
+            server,
+            calls,
+            life,
+            docker,
+            network,
+            ..
+        } = self;
         let (left, machine_goes_down) = tokio::join!(cluster.retract(LEAVE), machine::is_going_down());
         // Kernels don't outlive the machine. Ended now, they are billed and told, and it does not wait for them later.
         let stop_kernels = stop_kernels || machine_goes_down;
@@ -53,6 +67,13 @@ impl Running {
                 );
             } else {
                 tracing::info!(kernels = count, "all kernels are ended");
+                let taken_down = fence::take_down(&docker, &network);
+                if timeout(REMOVE_NETWORK, taken_down).await.is_err() {
+                    tracing::warn!(
+                        network = network.name(),
+                        "Docker did not remove the kernels' network in time"
+                    );
+                }
             }
             StopReason::Shutdown
         } else {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::options::{AgentOpts, ClusterOpts, KernelOpts, ObservingOpts, S3Opts};
+use super::options::{AgentOpts, ClusterOpts, KernelOpts, OWN_NETWORK, ObservingOpts, S3Opts};
 use crate::agent::config::{Changeable, Config, RpcConfig};
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
@@ -39,6 +39,8 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         agent_host_override,
         kernel_host_override,
         agent_port,
+        rpc_listen,
+        trusted_peers,
         instance_id,
         region,
     } = cluster;
@@ -54,7 +56,10 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         agent_host: agent_host_override,
         kernel_host: kernel_host_override,
         agent_port,
+        rpc_listen,
+        trusted_peers,
         docker: DockerConfig::new(kernels.docker_host),
+        kernel_network: Some(kernels.kernel_network).filter(|name| name != OWN_NETWORK),
         scratch_root: kernels.scratch_root,
         min_free: kernels.min_free,
         limits: NodeLimits {

@@ -5,7 +5,7 @@
 #![allow(clippy::doc_markdown)]
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::client_options::{
 use super::dev::DevArgs;
 use super::paths;
 use super::values::{self, duration_in, number_in, wants};
-use crate::address::{self, HostPort};
+use crate::address::{self, HostPort, Network};
 use crate::agent::config::SocketPlace;
 use crate::docker::EngineAddress;
 use crate::ids::InstanceId;
@@ -40,6 +40,9 @@ pub(super) const FILE: &str = "config";
 
 /// The file of settings when nobody names one.
 pub(super) const DEFAULT_FILE: &str = "/etc/backendai-agent/agent.toml";
+
+/// Stands for the agent's own network.
+pub(super) const OWN_NETWORK: &str = "own";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -242,6 +245,14 @@ pub(super) struct ClusterOpts {
     #[arg(long, env = "BACKEND_AGENT_PORT", value_name = "PORT", default_value = "6001")]
     #[arg(value_parser = wants("a port from 1 to 65535", number_in(1..=u16::MAX)))]
     pub(super) agent_port: u16,
+    /// The address of this machine to listen on for the manager; 0.0.0.0 for all
+    #[arg(long, env = "BACKEND_RPC_LISTEN", value_name = "IP", default_value = "0.0.0.0")]
+    #[arg(value_parser = wants("an IP address of this machine, or 0.0.0.0 for all", values::parse::<IpAddr>))]
+    pub(super) rpc_listen: IpAddr,
+    /// Networks from which calls are taken beside the manager's host as etcd names it, separated by commas
+    #[arg(long, env = "BACKEND_TRUSTED_PEERS", value_name = "NETWORK")]
+    #[arg(value_delimiter = ',', value_parser = wants("a network such as 10.0.0.0/24 or an address, several with commas between them", values::parse::<Network>))]
+    pub(super) trusted_peers: Vec<Network>,
     /// This agent's name in the cluster [default: i-HOSTNAME or the cloud's id]
     #[arg(long, env = "BACKEND_INSTANCE_ID", value_name = "ID")]
     #[arg(value_parser = crate::identity::check_instance_id)]
@@ -269,6 +280,10 @@ pub(super) struct KernelOpts {
     /// The Docker engine, unix:// or tcp://
     #[arg(long, env = "DOCKER_HOST", value_name = "URL", default_value = crate::docker::DEFAULT_HOST)]
     pub(super) docker_host: EngineAddress,
+    /// Connect kernels to this Docker network; own is one from which they reach no other kernel and no service of this machine
+    #[arg(long, env = "BACKEND_KERNEL_NETWORK", value_name = "NAME", default_value = OWN_NETWORK)]
+    #[arg(value_parser = wants("own, or the name of a Docker network such as bridge", values::network))]
+    pub(super) kernel_network: String,
     /// End a kernel that was unused for so long; 0 = never [default: what the cluster says, else 600]
     #[arg(long, env = "BACKEND_IDLE_TIMEOUT", value_name = "TIME")]
     #[arg(value_parser = wants("a time such as 600, 10m or 1h; 0 switches it off", values::duration_or_off))]

@@ -79,6 +79,13 @@ pub(super) fn name(text: &str) -> Option<String> {
     (!text.is_empty() && !text.contains(odd)).then(|| text.to_owned())
 }
 
+/// The name of a Docker network that other machines can reach; `host` and `none` are none.
+pub(super) fn network(text: &str) -> Option<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let is_name = text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(is_part);
+    (is_name && !["host", "none", "default"].contains(&text)).then(|| text.to_owned())
+}
+
 /// `host:port`, as a person types it or as etcd has it: `tcp://host:port`.
 pub(super) fn endpoint(text: &str) -> Option<HostPort> {
     text.strip_prefix("tcp://").unwrap_or(text).parse().ok()

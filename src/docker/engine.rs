@@ -92,19 +92,6 @@ impl Docker {
             .await?;
         Ok(found.is_some())
     }
-
-    /// Whether containers on the engine's own network reach each other, as they do unless `icc` is off.
-    pub async fn containers_reach_each_other(&self) -> Result<bool, DockerError> {
-        let step = "look at the network of containers".to_owned();
-        let found = self
-            .connection
-            .call(step, self.deadlines.quick, |engine| async move {
-                missing_is_none(engine.inspect_network("bridge", None).await)
-            })
-            .await?;
-        let options = found.and_then(|network| network.options).unwrap_or_default();
-        Ok(options.get("com.docker.network.bridge.enable_icc").is_some_and(|value| value == "true"))
-    }
 }
 
 /// The GPUs that CDI describes to the engine. Engines tell which since API 1.50; before, they tell the directories of

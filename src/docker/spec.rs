@@ -28,6 +28,8 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     /// TCP ports to publish.
     pub ports: Vec<PublishedPort>,
+    /// The network that it is connected to, by its name; `None` for Docker's own.
+    pub network: Option<String>,
     /// Directories of the host and named volumes. A source directory must exist: Docker makes none.
     pub binds: Vec<Bind>,
     /// The memory limit.
@@ -91,6 +93,7 @@ pub(super) fn body(spec: &ContainerSpec, gpus: &GpuAccess) -> ContainerCreateBod
         // Mounts rather than Binds: a Bind is one text split at colons, so that a folder named `a:/etc` would
         // change its meaning, and a missing source would be made, owned by root, instead of refused.
         mounts: unless_empty(spec.binds.iter().map(mount).collect()),
+        network_mode: spec.network.clone(),
         port_bindings: Some(spec.ports.iter().map(binding).collect()),
         memory: spec.memory.map(|memory| i64::try_from(memory.bytes()).unwrap_or(i64::MAX)),
         memory_swap: spec.memory_swap_bytes,
@@ -223,6 +226,7 @@ mod tests {
             pids_limit: Some(99),
             cpuset_cpus: Some("0,1".into()),
             cpu_quota: Some(CpuQuota { quota_us: 50_000, period_us: 100_000 }),
+            network: Some("kernels".into()),
             gpu_device_ids: vec!["0".into()],
             ..ContainerSpec::default()
         };
@@ -238,6 +242,7 @@ mod tests {
         assert_eq!(host["CpuQuota"], 50_000);
         assert_eq!(host["CpuPeriod"], 100_000);
         assert_eq!(host["Privileged"], false);
+        assert_eq!(host["NetworkMode"], "kernels");
         assert_eq!(host["Mounts"][0]["Source"], "/scratch/a:/etc", "a colon stays part of the path");
         assert_eq!(host["Mounts"][0]["Type"], "bind");
         assert_eq!(host["Mounts"][1]["Type"], "volume");

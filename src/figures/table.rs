@@ -111,6 +111,7 @@ table! {
     RPC_CALLS = Counter "rpc_calls_total" { "method": METHODS, "outcome": OUTCOMES } "Calls of the manager by how they went.";
     RPC_SECONDS = Histogram "rpc_call_duration_seconds" { "method": METHODS } "Time from the receipt of a call to its answer.";
     RPC_DROPPED = Counter "rpc_dropped_messages_total" {} "Messages to the RPC port that were no call.";
+    RPC_NOT_LET_IN = Counter "rpc_refused_callers_total" { "why": &["stranger", "container", "too-many"] } "Callers that were not let in, by their address.";
     RPC_REFUSED = Counter "rpc_refused_connections_total" {} "Connections to the RPC port that were closed because the peer spoke something else.";
 
     KERNELS = Gauge "kernels" { "state": STATES } "Kernels by how far they are.";

@@ -306,6 +306,7 @@ pub(super) async fn specify(
 ) -> Result<ContainerSpec, KernelError> {
     let Granted { limits, memory, held, wall } = granted;
     let samples = plan::wants_samples(&config.lang) && node.docker.volume_exists(plan::SAMPLES).await?;
+    node.network.ensure(&node.docker).await?;
     Ok(plan::spec(&Plan {
         owner: &node.owner,
         kernel,
@@ -325,6 +326,7 @@ pub(super) async fn specify(
         confinement: wall.confinement.clone(),
         debug_kernel: node.config.debug_kernel.as_deref(),
         pids_limit: node.config.pids_limit,
+        network: node.network.name(),
     }))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::network::NetworkError;
 use crate::docker::DockerError;
 use crate::ids::KernelId;
 use crate::images::ImagesError;
@@ -93,6 +94,9 @@ pub enum KernelError {
     /// The scratch directory, an upload or an environment variable.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
+    /// The network of kernels.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A Docker call.
     #[error(transparent)]
     Docker(#[from] DockerError),

@@ -14,6 +14,7 @@ use super::hardening::Hardening;
 use super::labels::Owner;
 use super::last_statistics::LastStatistics;
 use super::looks::Looks;
+use super::network::KernelNetwork;
 use super::notes::Notes;
 use super::wants::Wants;
 use crate::cluster::ManagerSettings;
@@ -90,6 +91,8 @@ pub struct Node {
     pub hardening: Hardening,
     /// The user that the agent runs as.
     pub uid: u32,
+    /// Which of its networks kernels are connected to.
+    pub network: KernelNetwork,
     /// The kernel images.
     pub images: ImagesHandle,
     /// Cores and GPUs.

@@ -60,6 +60,8 @@ pub(super) struct Plan<'p> {
     pub(super) debug_kernel: Option<&'p Path>,
     /// The most processes and threads in the container.
     pub(super) pids_limit: Option<i64>,
+    /// Docker's name of the network that it is connected to.
+    pub(super) network: &'p str,
 }
 
 /// Whether the lang gets the volume of samples.
@@ -85,6 +87,7 @@ pub(super) fn spec(plan: &Plan<'_>) -> ContainerSpec {
         // No swap beyond the limit (section 12, item 11).
         memory_swap_bytes: memory.and_then(|memory| i64::try_from(memory.bytes()).ok()),
         pids_limit: plan.pids_limit,
+        network: Some(plan.network.to_owned()),
         cpuset_cpus: (!plan.cpu_set.is_empty()).then(|| cpuset_text(plan.cpu_set)),
         cpuset_mems: plan.numa_node.map(|node| node.to_string()),
         shm_size: Some(plan.memory.shm),

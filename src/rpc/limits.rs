@@ -9,6 +9,8 @@ const MIB: u64 = 1024 * 1024;
 pub struct CallLimits {
     /// Connections at a time. A manager makes one a call and closes it.
     pub connections: usize,
+    /// Connections at a time from one address.
+    pub connections_of_one: usize,
     /// Calls under way, their answers included.
     pub calls: usize,
     /// The same for one connection.
@@ -28,8 +30,11 @@ impl Default for CallLimits {
     fn default() -> Self {
         // Half of the descriptors stay for kernels, Docker and files.
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let connections = usize::try_from(files / 2).unwrap_or(usize::MAX).clamp(16, 4096);
         Self {
-            connections: usize::try_from(files / 2).unwrap_or(usize::MAX).clamp(16, 4096),
+            connections,
+            // A caller that takes all it can leaves room for the manager and for an operator.
+            connections_of_one: connections * 3 / 4,
             calls: 4096,
             calls_of_one: 1024,
             bytes: 1024 * MIB,

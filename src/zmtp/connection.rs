@@ -12,13 +12,13 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, ToSocketAddrs};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop;
 use tokio::time::timeout;
 
 use super::frame;
 use super::hello::{BadHello, GREETING, Hello, Kind, PeerInfo, ready};
 use super::inbox::{Broken, Caps, Heard, Inbox, Message};
+use super::shares::Place;
 
 /// How long connecting may take, with the handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -110,7 +110,7 @@ pub struct Connection {
     /// How many bytes went either way.
     moved: u64,
     /// The listener's place that it takes.
-    pub(super) place: Option<OwnedSemaphorePermit>,
+    pub(super) place: Option<Place>,
 }
 
 impl Connection {

@@ -1,17 +1,22 @@
-//! A port on which peers call: connections are counted before they are taken, and have a time limit to become ZeroMQ's.
+//! A port on which peers call: connections are counted before they are taken, those from addresses that may not call
+//! are closed unread, and the others have a time limit to become ZeroMQ's.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use super::admission::{Admission, Refused};
 use super::connection::{Connection, HANDSHAKE, KeepAlive, Trouble};
 use super::hello::Kind;
 use super::inbox::Caps;
-use crate::patience::Outage;
+use super::shares::{Place, Share, Shares};
+use crate::figures::{self, table};
+use crate::patience::{Outage, Tally};
 
 /// How many connections wait in the system to be taken.
 const BACKLOG: u32 = 4096;
@@ -22,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// For how long it must have worked before that counts as the end of trouble; while descriptors come and go, some
 /// connections can be taken and others can't.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// Of so many addresses each gets a log line of its own when it is refused; of further ones only the number is told.
+const NAMED: usize = 256;
 
 /// Why a port can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +78,11 @@ pub struct Listener {
     address: SocketAddr,
     /// One permit a connection.
     places: Arc<Semaphore>,
+    /// How many of them each address has.
+    shares: Shares,
+    /// Who may call; `None` for everybody.
+    admission: Option<watch::Receiver<Admission>>,
+    refusals: Refusals,
     /// How long a peer may take for its handshake.
     handshake: Duration,
     /// That connections can't be taken, and when that was seen last.
@@ -83,8 +96,17 @@ pub struct Incoming {
     stream: TcpStream,
     /// Who calls.
     pub from: SocketAddr,
-    place: OwnedSemaphorePermit,
+    place: Place,
     handshake: Duration,
+}
+
+/// Callers that were not let in.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// Of which the log has told.
+    named: HashSet<(IpAddr, &'static str)>,
+    /// All the others.
+    further: Tally,
 }
 
 impl Listener {
@@ -106,6 +128,9 @@ impl Listener {
             tcp,
             address,
             places: Arc::new(Semaphore::new(connections)),
+            shares: Shares::new(connections),
+            admission: None,
+            refusals: Refusals::default(),
             handshake: HANDSHAKE,
             outage: Outage::default(),
             failed_at: None,
@@ -118,6 +143,18 @@ impl Listener {
         Self { handshake, ..self }
     }
 
+    /// Takes calls only from whom `admission` lets in at that moment.
+    #[must_use]
+    pub fn with_admission(self, admission: watch::Receiver<Admission>) -> Self {
+        Self { admission: Some(admission), ..self }
+    }
+
+    /// Has at most so many connections from one address.
+    #[must_use]
+    pub fn with_share(self, connections: usize) -> Self {
+        Self { shares: Shares::new(connections), ..self }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -127,14 +164,21 @@ impl Listener {
     /// The next connection. While there are as many as may be, others wait in the system. May be cancelled.
     pub async fn accept(&mut self) -> Incoming {
         loop {
-            let Ok(place) = self.places.clone().acquire_owned().await else {
+            let Ok(of_all) = self.places.clone().acquire_owned().await else {
                 // Nobody closes the semaphore.
                 return std::future::pending().await;
             };
             match self.tcp.accept().await {
                 Ok((stream, from)) => {
                     self.worked();
-                    return Incoming { stream, from, place, handshake: self.handshake };
+                    match self.admit(&stream, from.ip()) {
+                        Ok(of_one) => {
+                            let place = Place { _of_all: of_all, _of_one: of_one };
+                            return Incoming { stream, from, place, handshake: self.handshake };
+                        }
+                        // Closed without a byte of it read.
+                        Err(why) => self.refusals.note(self.address, from.ip(), why),
+                    }
                 }
                 // The peer gave up before it was taken.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -153,6 +197,15 @@ impl Listener {
         }
     }
 
+    fn admit(&self, stream: &TcpStream, from: IpAddr) -> Result<Share, Refused> {
+        if let Some(admission) = &self.admission {
+            // A connection that is gone already has no address here any more; nobody waits for it.
+            let at = stream.local_addr().map_err(|_| Refused::Stranger)?;
+            admission.borrow().admit(from, at.ip())?;
+        }
+        self.shares.take(from).ok_or(Refused::TooMany)
+    }
+
     fn worked(&mut self) {
         if self.failed_at.is_none_or(|at| at.elapsed() < QUIET) {
             return;
@@ -160,6 +213,26 @@ impl Listener {
         self.failed_at = None;
         if let Some(past) = self.outage.worked(Instant::now()) {
             tracing::info!(address = %self.address, seconds = past.seconds(), failures = past.failures, "connections can be taken again");
+        }
+    }
+}
+
+impl Refusals {
+    fn note(&mut self, address: SocketAddr, from: IpAddr, why: Refused) {
+        let kind = match why {
+            Refused::Container => "container",
+            Refused::Stranger => "stranger",
+            Refused::TooMany => "too-many",
+        };
+        figures::count(&table::RPC_NOT_LET_IN, &[kind]);
+        if self.named.contains(&(from, kind)) {
+            return;
+        }
+        if self.named.len() < NAMED {
+            self.named.insert((from, kind));
+            tracing::warn!(%address, %from, "refused a caller: {why}");
+        } else if let Some(further) = self.further.more() {
+            tracing::warn!(%address, %from, further, "refused a caller: {why}");
         }
     }
 }
@@ -222,6 +295,40 @@ mod tests {
         .await;
         assert_eq!(incoming.unwrap().peer().kind, Kind::Dealer);
         assert_eq!(connected.unwrap().peer().kind, Kind::Router);
+    }
+
+    #[tokio::test]
+    async fn who_may_not_call_is_closed_unread_and_counted() {
+        let trusting = Admission { trusted: vec!["0.0.0.0/0".parse().unwrap()], ..Admission::default() };
+        let (admission, watched) = watch::channel(trusting);
+        let listener = Listener::bind("127.0.0.1:0", 9).unwrap().with_admission(watched).with_share(2);
+        let address = listener.address();
+        let mut listener = listener;
+        let mut taken = Vec::new();
+        let mut callers = Vec::new();
+        for _ in 0..2 {
+            callers.push(TcpStream::connect(address).await.unwrap());
+            taken.push(within(listener.accept()).await);
+        }
+        // One more than one address may have: it hears the end, and the places go to others.
+        let mut third = TcpStream::connect(address).await.unwrap();
+        let mut said = Vec::new();
+        let ended = within(async {
+            tokio::select! {
+                _ = listener.accept() => panic!("taken"),
+                ended = tokio::io::AsyncReadExt::read_to_end(&mut third, &mut said) => ended,
+            }
+        });
+        assert!(ended.await.is_ok_and(|read| read == 0));
+        assert_eq!(listener.refusals.named.len(), 1);
+        taken.clear();
+        callers.push(TcpStream::connect(address).await.unwrap());
+        within(listener.accept()).await;
+        // Loopback is let in whatever else is; what is decided about others is `admission`'s business and tested there.
+        admission.send_replace(Admission::default());
+        callers.push(TcpStream::connect(address).await.unwrap());
+        within(listener.accept()).await;
+        assert_eq!(listener.refusals.named.len(), 1);
     }
 
     #[tokio::test]

@@ -5,3 +5,5 @@
 
 mod container;
 mod files;
+mod neighbours;
+mod strangers;

@@ -5,12 +5,14 @@
 //! | `bed` | one test's world: services, manager, directories, ids; removes what its agents left in Docker |
 //! | `disk` | a small file system that gets full, read-only, or lost |
 //! | `services` | a private etcd and a private Redis that can be killed, paused and started again |
+//! | `machine` | another machine: a network namespace at the other end of a wire |
 //! | `manager` | the PULL socket that collects the agent's events |
 //! | `agent` | a running agent process |
 //! | `rpc` | the manager's RPC client |
 //! | `kernel` | kernels as the manager sees them: create, run to the end, destroy |
 //! | `docker` | the `docker` command, asked for facts |
 //! | `dockerd` | a Docker engine of a test's own, killed and frozen for real |
+//! | `elsewhere` | an address that is not loopback's, to call from |
 //! | `engine` | a socket in front of Docker's that hangs, refuses and fails on request |
 //! | `http` | an agent's pages |
 //! | `vitals` | what an agent costs and how regular its heartbeats are |
@@ -23,9 +25,11 @@ pub(crate) mod bed;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod dockerd;
+pub(crate) mod elsewhere;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod kernel;
+pub(crate) mod machine;
 pub(crate) mod manager;
 pub(crate) mod msgpack;
 pub(crate) mod page;

@@ -273,5 +273,8 @@ async fn the_engine_describes_itself() {
     assert!(["cgroupfs", "systemd", "none"].contains(&info.cgroup_driver.as_str()));
     let told = command(&["network", "inspect", "bridge", "--format", "{{json .Options}}"]).await;
     let is_open = told.contains(r#"enable_icc":"true""#);
-    assert_eq!(docker.containers_reach_each_other().await.unwrap(), is_open);
+    let bridge = docker.network("bridge").await.unwrap().unwrap();
+    assert_eq!(bridge.is_open, is_open);
+    assert!(docker.bridge_subnets().await.unwrap().contains(&bridge.subnets[0]));
+    assert_eq!(docker.network("no-such-network").await.unwrap(), None);
 }

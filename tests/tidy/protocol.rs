@@ -80,7 +80,11 @@ fn citations(text: &str) -> BTreeSet<(u32, Option<u32>)> {
 fn what_comments_cite_of_the_protocol_is_there() {
     let has = protocol();
     assert_eq!(has.keys().copied().collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>(), "docs/protocol.md");
-    assert_eq!(has[&12], (1..=38).collect(), "the items of section 12 of docs/protocol.md");
+    assert!(
+        has[&12].len() >= 40 && has[&12].iter().copied().eq((1..).take(has[&12].len())),
+        "section 12 of docs/protocol.md: items {:?}",
+        has[&12]
+    );
     let mut count = 0;
     for source in all_sources() {
         for (section, item) in citations(&source.text) {

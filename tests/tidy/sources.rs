@@ -13,14 +13,14 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Where its tests begin, or its end.
+    pub(crate) fn code_ends(&self) -> usize {
+        self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len())
+    }
+
     /// Without comments and without what only tests see.
     pub(crate) fn code(&self) -> String {
-        let is_test_file = self.path.contains("test");
-        let end = if is_test_file {
-            0
-        } else {
-            self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len())
-        };
+        let end = if self.path.contains("test") { 0 } else { self.code_ends() };
         let lines = self.text[..end].lines();
         lines.filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     }

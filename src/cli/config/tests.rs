@@ -32,6 +32,7 @@ fn with_nothing_given_the_defaults_are_the_references() {
     assert_eq!(config.cluster.namespace, "local");
     assert_eq!(config.cluster.endpoints, ["127.0.0.1:2379".parse().unwrap()]);
     assert_eq!(config.agent_port, 6001);
+    assert!(config.rpc_listen.is_unspecified() && config.trusted_peers.is_empty());
     assert_eq!(config.scratch_root, Path::new("/var/cache/scratches"));
     assert_eq!(config.docker.address.to_string(), "unix:///var/run/docker.sock");
     assert_eq!(config.changeable.idle_timeout, None, "the cluster may say");
@@ -60,6 +61,36 @@ fn kernels_are_hardened_and_not_root_unless_that_is_said() {
             (&[], (true, 9001)),
             (&["--container-hardening", "off", "--kernel-uid", "0"], (false, 0)),
             (&["--container-hardening=on", "--kernel-uid=1000"], (true, 1000)),
+        ],
+    );
+}
+
+#[test]
+fn kernels_have_a_network_of_their_own_or_a_named_one() {
+    check(
+        |config| config.kernel_network.clone(),
+        &[
+            (&[], None),
+            (&["--kernel-network", "own"], None),
+            (&["--kernel-network", "bridge"], Some("bridge".into())),
+        ],
+    );
+}
+
+#[test]
+fn who_may_call_and_where() {
+    let trusted = |config: &Config| {
+        (
+            config.rpc_listen.to_string(),
+            config.trusted_peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )
+    };
+    let networks = ["10.0.0.0/24", "10.0.1.7/32"].map(str::to_owned).to_vec();
+    check(
+        trusted,
+        &[
+            (&["--trusted-peers", "10.0.0.0/24,10.0.1.7"], ("0.0.0.0".to_owned(), networks)),
+            (&["--rpc-listen", "10.0.0.5"], ("10.0.0.5".to_owned(), Vec::new())),
         ],
     );
 }

@@ -65,6 +65,12 @@ impl Agent {
         self.wait(secs(5)).await
     }
 
+    /// The same for a stop that takes its time.
+    pub(crate) async fn stop_within(&mut self, limit: Duration) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.wait(limit).await
+    }
+
     /// Waits for its end.
     pub(crate) async fn wait(&mut self, limit: Duration) -> ExitStatus {
         self.process.wait(limit).await

@@ -186,7 +186,9 @@ impl Bed {
 
     fn spawn_command(&self, env: &[(&str, &str)], command: &[String]) -> Agent {
         let log = self.dir.path().join(format!("agent-{}.log", new_id()));
-        Agent::new(Process::spawn("the agent", command, env, &log).talkative(), self.rpc())
+        // Docker has addresses for some 30 networks, and any number of tests may run; those about the agent's own ask for it.
+        let env = [&[("BACKEND_KERNEL_NETWORK", "bridge")], env].concat();
+        Agent::new(Process::spawn("the agent", command, &env, &log).talkative(), self.rpc())
     }
 
     /// Waits for an event, however early it came.

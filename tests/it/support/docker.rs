@@ -134,6 +134,47 @@ pub(crate) fn remove_leftovers(namespace: &str, scratch: &Path) {
         let remove: Vec<&str> = ["rm", "-fv"].into_iter().chain(ids.iter().map(String::as_str)).collect();
         lines(&remove);
     }
+    for network in lines(&["network", "ls", "--filter", &label, "--format", "{{.Name}}"]) {
+        remove_network(&network);
+    }
+}
+
+/// Removes an agent's own network, unless a container is on it, and the rules that go with it.
+pub(crate) fn remove_network(name: &str) {
+    if lines(&["network", "rm", name]).is_empty() {
+        return;
+    }
+    let bridge = name.replace("backendai-", "bai-");
+    for rule in [&["-D", "PREROUTING", "-i", &bridge, "-j", &bridge][..], &["-F", &bridge], &["-X", &bridge]]
+    {
+        // The agent may have taken them away itself.
+        let _ = std::process::Command::new("iptables").args(["--wait", "-t", "mangle"]).args(rule).output();
+    }
+}
+
+/// Removes the networks of agents of tests that were killed.
+pub(crate) fn remove_old_networks() {
+    let format = "{{.Name}} {{.Label \"ai.backend.namespace\"}} {{.CreatedAt}}";
+    for line in lines(&["network", "ls", "--filter", &format!("label={NAMESPACE_LABEL}"), "--format", format])
+    {
+        let mut words = line.split(' ');
+        let (Some(name), Some(namespace), Some(day)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        if namespace.starts_with("it-") && !is_recent(day, words.next().unwrap_or_default()) {
+            remove_network(name);
+        }
+    }
+}
+
+/// Whether this time, of a day and a clock as `docker network ls` shows them in UTC or not, is of the last hours: a network
+/// of a test that runs is some seconds old.
+fn is_recent(day: &str, clock: &str) -> bool {
+    let text = format!("{day} {}", clock.split('.').next().unwrap_or_default());
+    let asked = std::process::Command::new("date").args(["-d", &text, "+%s"]).output();
+    let then = asked.ok().and_then(|said| String::from_utf8_lossy(&said.stdout).trim().parse::<u64>().ok());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    then.is_none_or(|then| now.saturating_sub(then) < 2 * 3600)
 }
 
 /// Output lines of a `docker` command that may fail: another test may remove its containers at the same time.

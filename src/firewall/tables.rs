@@ -1,0 +1,140 @@
+//! The packet filter, through Docker's own tool for it.
+
+use std::io;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::rules::Fence;
+
+/// How long one call may take; another program may hold the tables' lock for a while.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Why the rules are not there.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// There is no such program.
+    #[error("could not run {program}; install the package iptables, which Docker needs as well")]
+    NoTool {
+        /// The program.
+        program: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// It said no.
+    #[error(
+        "{program} could not {step}: {text}; the agent needs CAP_NET_ADMIN for that, as root has it, and the kernel modules of iptables"
+    )]
+    Refused {
+        /// The program.
+        program: &'static str,
+        /// What it was to do.
+        step: &'static str,
+        /// Its own words.
+        text: String,
+    },
+    /// It did not end.
+    #[error("{program} did not end within {} s; look for a program that holds the lock of the tables (/run/xtables.lock)", LIMIT.as_secs())]
+    Late {
+        /// The program.
+        program: &'static str,
+    },
+    /// The bridge is nowhere to be seen.
+    #[error(
+        "this agent does not see the bridge {bridge}: it runs in another network namespace than Docker, or on another \
+         machine; run it in the host's network"
+    )]
+    NotHere {
+        /// The bridge.
+        bridge: String,
+    },
+}
+
+/// The packet filter, and what was put there.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// What was put up last, and how the tool shows it.
+    up: Option<(Fence, String)>,
+}
+
+impl Tables {
+    /// Makes the rules be there; whether they were not. May be called as often as one likes.
+    pub async fn put_up(&mut self, fence: &Fence) -> Result<bool, FirewallError> {
+        let bridge = &fence.bridge;
+        if !Path::new("/sys/class/net").join(bridge).exists() {
+            return Err(FirewallError::NotHere { bridge: bridge.clone() });
+        }
+        let is_same = match &self.up {
+            Some((up, as_shown)) if up == fence => shown(bridge).await.as_ref() == Some(as_shown),
+            _ => false,
+        };
+        let leads_there = is_jump_there(bridge).await?;
+        if is_same && leads_there {
+            return Ok(false);
+        }
+        let program = "iptables-restore";
+        let filled = run(program, &["--noflush", "--wait"], fence.chain()).await?;
+        succeeded(program, "fill the chain of kernels", &filled)?;
+        if !leads_there {
+            let jump = iptables(&["-I"], &Fence::jump(bridge)).await?;
+            succeeded("iptables", "lead packets of kernels into their chain", &jump)?;
+        }
+        self.up = shown(bridge).await.map(|shown| (fence.clone(), shown));
+        Ok(true)
+    }
+
+    /// Takes the rules of a bridge away, as far as there are any.
+    pub async fn take_down(bridge: &str) -> Result<(), FirewallError> {
+        while is_jump_there(bridge).await? {
+            let done = iptables(&["-D"], &Fence::jump(bridge)).await?;
+            succeeded("iptables", "take the jump into the chain of kernels away", &done)?;
+        }
+        for what in ["-F", "-X"] {
+            // There may be none.
+            iptables(&[what], &[bridge]).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn is_jump_there(bridge: &str) -> Result<bool, FirewallError> {
+    Ok(iptables(&["-C"], &Fence::jump(bridge)).await?.status.success())
+}
+
+/// The chain as the tool shows it.
+async fn shown(bridge: &str) -> Option<String> {
+    let shown = iptables(&["-S"], &[bridge]).await.ok()?;
+    shown.status.success().then(|| String::from_utf8_lossy(&shown.stdout).into_owned())
+}
+
+async fn iptables(what: &[&str], rest: &[&str]) -> Result<Output, FirewallError> {
+    run("iptables", &[&["--wait", "-t", "mangle"], what, rest].concat(), String::new()).await
+}
+
+async fn run(program: &'static str, args: &[&str], input: String) -> Result<Output, FirewallError> {
+    let failed = |source| FirewallError::NoTool { program, source };
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
+    let ended = async {
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that ends without reading says why itself.
+            let _ = stdin.write_all(input.as_bytes()).await;
+        }
+        child.wait_with_output().await
+    };
+    timeout(LIMIT, ended).await.map_err(|_| FirewallError::Late { program })?.map_err(failed)
+}
+
+fn succeeded(program: &'static str, step: &'static str, output: &Output) -> Result<(), FirewallError> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ").chars().take(300).collect();
+    Err(FirewallError::Refused { program, step, text })
+}
