@@ -11,6 +11,7 @@ mod limits;
 mod methods;
 mod session;
 mod shared;
+mod unread;
 
 use std::sync::{Arc, Mutex};
 
@@ -20,8 +21,12 @@ use tokio_util::task::TaskTracker;
 
 pub use self::limits::CallLimits;
 use self::shared::{Identity, Shared};
+use self::unread::Unread;
 use crate::kernel::Kernels;
 use crate::zmtp::{Admission, Budget, ListenError, Listener};
+
+/// Large calls that are unpacked at a time: each takes its size again meanwhile.
+const UNPACKING: usize = 2;
 
 /// The server, listening.
 pub struct Server {
@@ -58,6 +63,8 @@ impl Server {
             limits,
             calls: Arc::new(Semaphore::new(limits.calls)),
             bytes: Budget::new(limits.bytes),
+            unpacking: Semaphore::new(UNPACKING),
+            unread: Unread::new(limits.answers),
             tracker,
             dropped: Mutex::default(),
             refused: Mutex::default(),

@@ -69,6 +69,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             shm: resources.shm_size,
         },
         kernels: KernelsConfig {
+            creates: kernels.creates,
             create_deadline: match kernels.create_deadline {
                 None => CreateDeadline::AsAsked,
                 Some(given) => limit(given).map_or(CreateDeadline::Never, CreateDeadline::After),

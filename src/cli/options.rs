@@ -288,6 +288,11 @@ pub(super) struct KernelOpts {
     #[arg(long, env = "BACKEND_IDLE_TIMEOUT", value_name = "TIME")]
     #[arg(value_parser = wants("a time such as 600, 10m or 1h; 0 switches it off", values::duration_or_off))]
     pub(super) idle_timeout: Option<Duration>,
+    /// Kernels that are made or undone at a time; more wait for half of the next and are then refused
+    #[arg(long, env = "BACKEND_CREATES", value_name = "N", default_value = "8")]
+    // What dockerd makes within the manager's 3 s on an ordinary machine; more at a time make all of them late.
+    #[arg(value_parser = wants("a number from 1 to 1000", number_in(1..=1000_usize)))]
+    pub(super) creates: usize,
     /// Roll a create back that takes longer; 0 = never [default: as long as its manager waits, 3 or 28 s]
     #[arg(long, env = "BACKEND_CREATE_DEADLINE", value_name = "TIME")]
     #[arg(value_parser = wants("a time such as 3 or 500ms; 0 switches it off", values::duration_or_off))]

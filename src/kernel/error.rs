@@ -121,6 +121,17 @@ pub enum KernelError {
     /// A create took longer than its caller waits.
     #[error("the kernel was not ready within {} s and is being undone", .0.as_secs_f64())]
     Late(Duration),
+    /// Too many were being made for too long.
+    #[error(
+        "the kernel was not begun: {creates} others are being made or undone, and none was done within {} s; try again, on another machine \
+         perhaps", .waited.as_secs_f64()
+    )]
+    Crowded {
+        /// How many may be.
+        creates: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// It was destroyed before it was ready.
     #[error("kernel {0} was destroyed before it was ready")]
     Cancelled(KernelId),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,8 @@ pub(super) struct Deadline {
 
 /// How a kernel comes into a task.
 pub(super) enum Birth {
-    /// The manager asks for it; `None` for no limit.
-    Asked(KernelConfig, Option<Deadline>),
+    /// The manager asks for it; `None` for no limit. With its place among those that are made.
+    Asked(KernelConfig, Option<Deadline>, OwnedSemaphorePermit),
     /// A container of an earlier life of the agent, or of the Python agent.
     Found {
         container: ContainerId,

@@ -56,6 +56,8 @@ impl CreateDeadline {
 pub struct KernelsConfig {
     /// How long a create may take, from the receipt of its request.
     pub create_deadline: CreateDeadline,
+    /// Kernels that are made or undone at a time; further ones wait for a while.
+    pub creates: usize,
     /// Whether the images' limit of one execution ends kernels (section 12, item 27).
     pub enforce_exec_timeout: bool,
     /// Runner code to mount over the images' own.

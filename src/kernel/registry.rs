@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -51,8 +51,12 @@ pub(super) struct Shared {
     pub(super) recovered: watch::Sender<bool>,
     /// Whether Docker answers; heartbeats and readiness go by it.
     pub(super) docker_answers: watch::Sender<bool>,
+    /// One permit a kernel that is being made or undone.
+    pub(super) creates: Arc<Semaphore>,
     /// How often Docker told that a kernel's container is out of memory, for the log.
     pub(super) wants: Mutex<Tally>,
+    /// Creates that found no place; anybody can ask for many.
+    pub(super) crowded: Mutex<Tally>,
 }
 
 #[derive(Default)]
@@ -71,7 +75,9 @@ impl Kernels {
             targets: watch::Sender::default(),
             recovered: watch::Sender::new(false),
             docker_answers: watch::Sender::new(true),
+            creates: Arc::new(Semaphore::new(node.config.creates)),
             wants: Mutex::default(),
+            crowded: Mutex::default(),
         };
         Self { node: Arc::new(node), shared: Arc::new(shared) }
     }

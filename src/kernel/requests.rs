@@ -1,11 +1,11 @@
 //! What the manager asks of kernels, carried out in the asker's own task.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, KernelError};
@@ -72,7 +72,15 @@ impl Kernels {
                 let forgotten = tokio::task::spawn_blocking(move || node.notes.born_again(kernel)).await;
                 forgotten.map_err(|_| KernelError::Thread("forget an earlier end"))?;
             }
-            let (mut handle, is_new) = self.spawn(kernel, Birth::Asked(config.clone(), deadline));
+            let place = self.place(kernel, received, limit, gone).await?;
+            let (mut handle, is_new) = match place {
+                Some(place) => self.spawn(kernel, Birth::Asked(config.clone(), deadline, place)),
+                // There is one of this id.
+                None => match self.handle(kernel) {
+                    Some(handle) => (handle, false),
+                    None => continue,
+                },
+            };
             let was_over = !is_new && matches!(*handle.phase.borrow(), Phase::Ending(..) | Phase::Gone(_));
             if was_over {
                 // An earlier kernel of this id is still going; ours begins when it is gone.
@@ -89,6 +97,37 @@ impl Kernels {
                 }
             };
             return Ok(Created { place: live.place.clone(), unwanted });
+        }
+    }
+
+    /// Waits for a place among the kernels that are made; `None` when there is a kernel of this id. Whoever waits too long is refused
+    /// before anything is made.
+    async fn place(
+        &self,
+        kernel: KernelId,
+        received: Instant,
+        limit: Option<Duration>,
+        gone: &CancellationToken,
+    ) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        if self.handle(kernel).is_some() {
+            return Ok(None);
+        }
+        let creates = self.node.config.creates;
+        // The other half is for the making.
+        let waited = limit.map_or(READY_LIMIT, |limit| limit / 2);
+        tokio::select! {
+            biased;
+            place = self.shared.creates.clone().acquire_owned() => Ok(place.ok()),
+            () = gone.cancelled() => Err(Arc::new(KernelError::Unwanted(kernel))),
+            () = sleep_until(received + waited) => {
+                figures::count(&table::KERNEL_CREATES, &["refused"]);
+                let refusal = KernelError::Crowded { creates, waited };
+                let refused = self.shared.crowded.lock().unwrap_or_else(PoisonError::into_inner).more();
+                if let Some(refused) = refused {
+                    tracing::warn!(%kernel, refused, error = %refusal, "refused to create a kernel");
+                }
+                Err(Arc::new(refusal))
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Instant as StdInstant, SystemTime};
 
 use futures_util::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::container::{self, Made, Seen};
@@ -56,6 +56,8 @@ pub(super) struct Kernel {
     config: KernelConfig,
     /// Until when it must be made; `None` for no limit.
     deadline: Option<Deadline>,
+    /// Its place among the kernels that are made or undone, until it runs or is gone.
+    place: Option<OwnedSemaphorePermit>,
     /// Its cores and GPUs; freed when this is dropped, whatever happens to its files.
     allocation: Option<Allocation>,
     /// Of an earlier life: its container, until that was looked at.
@@ -100,8 +102,9 @@ impl Kernel {
     ) -> Self {
         let life = Life::new(birth.begin(), StdInstant::now());
         let (mut config, mut deadline, mut found, mut sample) = (KernelConfig::default(), None, None, None);
+        let mut place = None;
         match birth {
-            Birth::Asked(wanted, until) => (config, deadline) = (wanted, until),
+            Birth::Asked(wanted, until, held) => (config, deadline, place) = (wanted, until, Some(held)),
             Birth::Found { container, sample: last, .. } => (found, sample) = (Some(container), last),
             Birth::Ended { sample: last, .. } | Birth::Unheard(_, last) => sample = last,
             Birth::Leftover => {
@@ -115,6 +118,7 @@ impl Kernel {
             inbox,
             config,
             deadline,
+            place,
             allocation: None,
             found,
             live: None,
@@ -244,6 +248,7 @@ impl Kernel {
         }
         match result {
             Ok(live) => {
+                self.place = None;
                 tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
                     cpus = cpuset_text(&live.place.cpu_set), seconds = seconds(begun.elapsed()), "created");
                 figures::count(&table::KERNEL_CREATES, &["done"]);

@@ -53,7 +53,7 @@ pub(super) async fn carry_out(
 ) -> Option<Outgoing> {
     let received = Instant::now();
     let mut subject = Subject::default();
-    let (header, method, body, undo) = match unpack(frames).await? {
+    let (header, method, body, undo) = match unpack(shared, frames).await? {
         Ok(call) => {
             let (header, method) = (call.header, call.method.clone());
             subject = Subject::of(&call);
@@ -114,10 +114,15 @@ impl Subject {
 }
 
 /// Unpacks a call; where that fails, with its header if that can be read. `None` when it broke, which the log tells.
-async fn unpack(frames: Vec<Bytes>) -> Option<Result<Call, (Option<RequestHeader>, BadCall)>> {
+async fn unpack(
+    shared: &Shared,
+    frames: Vec<Bytes>,
+) -> Option<Result<Call, (Option<RequestHeader>, BadCall)>> {
     let header = frames.first().and_then(|frame| RequestHeader::decode(frame));
     let is_large = frames.iter().map(Bytes::len).sum::<usize>() > LARGE;
     let unpacked = if is_large {
+        // Nobody closes it.
+        let _turn = shared.unpacking.acquire().await.ok()?;
         tokio::task::spawn_blocking(move || Call::decode(&frames)).await.ok()?
     } else {
         Call::decode(&frames)

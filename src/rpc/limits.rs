@@ -24,6 +24,8 @@ pub struct CallLimits {
     pub call: u64,
     /// Bytes of answers that wait for one connection to take them, before no more is read of it.
     pub answers_of_one: usize,
+    /// The same for all connections, before those that take nothing are closed.
+    pub answers: usize,
 }
 
 impl Default for CallLimits {
@@ -41,6 +43,8 @@ impl Default for CallLimits {
             small: 64 * 1024,
             call: 512 * MIB,
             answers_of_one: 32 * 1024 * 1024,
+            // Some twenty of the largest answers (logs, 10 MiB).
+            answers: 256 * 1024 * 1024,
         }
     }
 }

@@ -11,17 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Outgoing, Places, carry_out};
 use super::shared::{Shared, more};
+use super::unread::{OwnUnread, Pressure};
 use crate::figures::{self, table};
 use crate::zmtp::{Caps, Connection, Event, Held, Incoming, Kind, Message, Trouble};
 
 /// How long a peer may stand still in the middle of a large call, whose bytes others wait for, or of an answer.
 const STALLED: Duration = Duration::from_secs(120);
+
+/// While all unread answers are too many, whoever has some has to take [`PRESSED_BYTES`] in each of these times.
+const PRESSED: Duration = Duration::from_secs(2);
+const PRESSED_BYTES: u64 = 1024 * 1024;
 
 /// How long the last answers may take to leave at a stop.
 const FINISH: Duration = Duration::from_millis(200);
@@ -59,7 +64,11 @@ struct Session {
     ready: mpsc::UnboundedReceiver<Outgoing>,
     /// Answers that wait to be written, and their bytes.
     waiting: VecDeque<Outgoing>,
-    waiting_bytes: usize,
+    unread: OwnUnread,
+    /// Whether all unread answers are too many; while that is so and some are this one's: how far the connection was, and when it
+    /// is looked at.
+    pressure: watch::Receiver<Pressure>,
+    pressed: Option<(u64, Instant)>,
     /// The answer that is being written.
     writing: Option<Outgoing>,
     /// The bytes of the call that is being received.
@@ -86,12 +95,14 @@ impl Session {
         Self {
             connection,
             calls: Arc::new(Semaphore::new(shared.limits.calls_of_one)),
+            unread: OwnUnread::new(shared.unread.clone()),
+            pressure: shared.unread.pressure(),
+            pressed: None,
             shared,
             gone: CancellationToken::new(),
             answers: Some(answers),
             ready,
             waiting: VecDeque::new(),
-            waiting_bytes: 0,
             writing: None,
             held: Held::default(),
             room: None,
@@ -106,9 +117,12 @@ impl Session {
         let _gone = self.gone.clone().drop_guard();
         loop {
             self.write_next();
+            self.look_for_pressure();
             let may_read = self.answers.is_some()
                 && self.room.is_none()
-                && self.waiting_bytes < self.shared.limits.answers_of_one;
+                && self.unread.bytes() < self.shared.limits.answers_of_one
+                && self.pressed.is_none()
+                && *self.pressure.borrow() != Pressure::Full;
             let is_amid = self.writing.is_some() || self.held.bytes() > 0;
             tokio::select! {
                 // Answers first: they make room for calls.
@@ -143,6 +157,15 @@ impl Session {
                     Event::Leaving => self.gone.cancel(),
                     Event::Pong => {}
                 },
+                Ok(()) = self.pressure.changed() => {}
+                () = at(self.pressed.map(|(_, until)| until)) => {
+                    let moved = self.connection.moved();
+                    if self.pressed.is_some_and(|(before, _)| moved - before < PRESSED_BYTES) {
+                        self.tell_that_it_closes();
+                        return Ok(());
+                    }
+                    self.pressed = None;
+                }
                 () = sleep_until(self.stalls_at), if is_amid && self.room.is_none() => {
                     let moved = self.connection.moved();
                     if std::mem::replace(&mut self.moved, moved) == moved {
@@ -151,6 +174,28 @@ impl Session {
                     self.stalls_at = Instant::now() + STALLED;
                 }
             }
+        }
+    }
+
+    /// Begins or ends to look whether the caller takes its answers.
+    fn look_for_pressure(&mut self) {
+        // Few bytes of many callers are within what connections may cost.
+        let has_many = u64::try_from(self.unread.bytes()).is_ok_and(|bytes| bytes > self.shared.limits.small);
+        if *self.pressure.borrow_and_update() == Pressure::None || !has_many {
+            self.pressed = None;
+        } else if self.pressed.is_none() {
+            self.pressed = Some((self.connection.moved(), Instant::now() + PRESSED));
+        }
+    }
+
+    /// Its answers are undone with it.
+    fn tell_that_it_closes(&self) {
+        if let Some(refused) = more(&self.shared.refused) {
+            tracing::warn!(
+                bytes = self.unread.bytes(),
+                refused,
+                "closed the connection of a caller that does not take its answers, while all of them hold too much memory"
+            );
         }
     }
 
@@ -176,7 +221,7 @@ impl Session {
 
     fn is_written(&mut self) {
         if let Some(answer) = self.writing.take() {
-            self.waiting_bytes -= answer.bytes.len();
+            self.unread.remove(answer.bytes.len());
             answer.written();
         }
     }
@@ -218,8 +263,16 @@ impl Session {
     }
 
     fn is_answered(&mut self, answer: Outgoing) {
-        self.waiting_bytes += answer.bytes.len();
+        self.unread.add(answer.bytes.len());
         self.waiting.push_back(answer);
+    }
+}
+
+/// Waits until then; for ever when there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 

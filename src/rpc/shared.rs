@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::limits::CallLimits;
+use super::unread::Unread;
 use crate::kernel::Kernels;
 use crate::patience::Tally;
 use crate::zmtp::Budget;
@@ -19,6 +20,10 @@ pub(super) struct Shared {
     pub(super) calls: Arc<Semaphore>,
     /// The bytes of large calls.
     pub(super) bytes: Budget,
+    /// One permit a large call that is unpacked.
+    pub(super) unpacking: Semaphore,
+    /// Answers that callers have not taken.
+    pub(super) unread: Arc<Unread>,
     /// The calls' tasks.
     pub(super) tracker: TaskTracker,
     /// Frames that are no call.

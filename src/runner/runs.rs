@@ -25,6 +25,10 @@ use crate::ids::RunId;
 use crate::wire::record::Record;
 use crate::wire::reply::{ConsoleItem, RunStatus};
 
+/// How many runs may wait for their turn. The manager queues one at a time for each of a session's users; each that waits costs
+/// a look whenever one ends.
+const MAX_WAITING: usize = 256;
+
 /// How many finished runs nobody came back for are kept; older ones are dropped.
 const MAX_PARKED: usize = 4;
 
@@ -53,6 +57,11 @@ pub enum Refusal {
     /// The run has not begun.
     #[error("run {0} still waits for its turn; its first call has not been answered")]
     Waiting(RunId),
+    /// Too many wait.
+    #[error(
+        "{MAX_WAITING} runs of this kernel wait for their turn already; let some of them end, or interrupt the one that goes on"
+    )]
+    Full,
 }
 
 /// Where a caller stands.
@@ -210,6 +219,7 @@ impl Runs {
             }
         }
         match entry {
+            Entry::New if self.waiting.len() >= MAX_WAITING => Err(Refusal::Full),
             Entry::New => {
                 while let Some(at) = self.parked.iter().position(|p| p.run == *run && p.attached.is_none()) {
                     self.drop_parked(at);

@@ -6,6 +6,7 @@
 //! refuses connections fails a job at once, and one that hangs fails it at its deadline.
 
 mod access;
+mod capped;
 mod error;
 mod writer;
 

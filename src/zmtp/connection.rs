@@ -26,6 +26,9 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How much is looked at a time of what came meanwhile.
 const PIECE: usize = 1024;
 
+/// How many of them are caught up with at once.
+const PIECES: usize = 64;
+
 /// When TCP finds out by itself that a peer's machine is gone.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepAlive {
@@ -214,7 +217,17 @@ impl Connection {
                     Heard::Message(message) => return Ok(Event::Message(message)),
                     Heard::Wants(bytes) => return Ok(Event::Wants(bytes)),
                     Heard::Pong => return Ok(Event::Pong),
-                    Heard::Ping(context) => self.pong = Some(frame::pong(&context)),
+                    Heard::Ping(context) => {
+                        let pong = frame::pong(&context);
+                        if self.out.is_empty() {
+                            self.out = pong;
+                            self.write()?;
+                        } else {
+                            self.pong = Some(pong);
+                        }
+                        // What came is used up before more is read, or many small commands would heap up.
+                        continue;
+                    }
                 }
             }
             if self.out.is_empty()
@@ -237,10 +250,7 @@ impl Connection {
             };
             let is = self.stream.ready(interest).await?;
             if is.is_writable() && !self.out.is_empty() {
-                self.moved += moved(self.stream.try_write(&self.out))?.map_or(0, |n| {
-                    self.out.advance(n);
-                    n as u64
-                });
+                self.write()?;
             }
             if reading && is.is_readable() {
                 match moved(self.stream.try_read_buf(self.inbox.buffer()))? {
@@ -251,6 +261,15 @@ impl Connection {
                 return Ok(Event::Leaving);
             }
         }
+    }
+
+    /// Writes as much as the system takes now.
+    fn write(&mut self) -> io::Result<()> {
+        self.moved += moved(self.stream.try_write(&self.out))?.map_or(0, |n| {
+            self.out.advance(n);
+            n as u64
+        });
+        Ok(())
     }
 
     /// The next message.
@@ -277,9 +296,10 @@ impl Connection {
     }
 
     /// Takes what came meanwhile, without waiting: most of all whether the peer has closed the connection, or what is
-    /// put next would be lost. For a peer that has nothing to say but commands.
+    /// put next would be lost. For a peer that has nothing to say but commands; of one that says more than that without a pause
+    /// only so much is taken, since this keeps its thread.
     pub fn catch_up(&mut self) -> Result<(), Trouble> {
-        loop {
+        for _ in 0..PIECES {
             while let Some(heard) = self.inbox.take()? {
                 match heard {
                     Heard::Ping(context) => self.pong = Some(frame::pong(&context)),
@@ -297,6 +317,7 @@ impl Connection {
                 Err(error) => return Err(io::Error::from(error).into()),
             }
         }
+        Ok(())
     }
 
     /// Writes what was put and closes the connection so that the peer gets all of it: bytes that nobody has read

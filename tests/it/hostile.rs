@@ -5,5 +5,7 @@
 
 mod container;
 mod files;
+mod floods;
 mod neighbours;
+mod runners;
 mod strangers;

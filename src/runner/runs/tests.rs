@@ -80,6 +80,22 @@ fn a_finished_run_gives_way_but_keeps_its_last_answer() {
 }
 
 #[test]
+fn so_many_wait_and_no_more_but_the_going_run_is_gone_on_with() {
+    let mut runs = Runs::default();
+    let first = begin(&mut runs, "r");
+    let waiting: Vec<Ticket> =
+        (0..MAX_WAITING).map(|n| runs.enter(&id(&format!("w{n}")), Entry::New, now()).unwrap()).collect();
+    let refused = runs.enter(&id("one-more"), Entry::New, now()).unwrap_err();
+    assert!(refused == Refusal::Full && refused.to_string().starts_with("256 runs"), "{refused}");
+    runs.take_all(first);
+    assert!(
+        runs.enter(&id("r"), Entry::GoOn, now()).is_ok() && runs.enter(&id("r"), Entry::New, now()).is_ok()
+    );
+    runs.leave(waiting[0]);
+    assert!(runs.enter(&id("one-more"), Entry::New, now()).is_ok());
+}
+
+#[test]
 fn a_caller_that_goes_away_frees_its_place() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r1");

@@ -5,11 +5,16 @@ use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
     TlsCertificates,
 };
+use tokio::net::TcpStream;
 
+use super::capped::Capped;
 use super::error::StoreError;
 use crate::address::HostPort;
 use crate::secret::Secret;
 use crate::tls::TlsFiles;
+
+/// The most bytes that Redis answers to one pipeline: two short words a kernel, errors included.
+const LARGEST_ANSWER: usize = 1024 * 1024;
 
 /// Who the agent is at Redis. The default is nobody, over connections that everybody on the way can read.
 #[derive(Debug, Clone, Default)]
@@ -34,20 +39,43 @@ impl RedisAccess {
             Some("NOAUTH") => StoreError::Password { address: address.clone(), source },
             _ => StoreError::Connect { address: address.clone(), source },
         };
-        let client = self.client(address, certificates).map_err(failed)?;
         let limits = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let mut connection =
-            client.get_multiplexed_async_connection_with_config(&limits).await.map_err(failed)?;
+        let mut connection = match certificates {
+            Some(certificates) => {
+                let client = self.client(address, certificates).map_err(failed)?;
+                client.get_multiplexed_async_connection_with_config(&limits).await.map_err(failed)?
+            }
+            None => self.connect_openly(address, limits).await.map_err(failed)?,
+        };
         redis::cmd("PING").exec_async(&mut connection).await.map_err(failed)?;
         Ok(connection)
     }
 
-    fn client(
+    /// Over a connection that everybody on the way can read, and that ends when the other side floods it.
+    async fn connect_openly(
         &self,
-        address: &HostPort,
-        certificates: Option<TlsCertificates>,
-    ) -> redis::RedisResult<Client> {
+        HostPort { host, port }: &HostPort,
+        limits: AsyncConnectionConfig,
+    ) -> redis::RedisResult<MultiplexedConnection> {
+        let stream = TcpStream::connect((host.as_str(), *port)).await?;
+        stream.set_nodelay(true)?;
+        let stream = Capped::new(stream, LARGEST_ANSWER);
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&self.settings(), stream, limits).await?;
+        // Ends when the connection is dropped or breaks.
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+
+    /// For connections that a certificate vouches for.
+    fn client(&self, address: &HostPort, certificates: TlsCertificates) -> redis::RedisResult<Client> {
         let HostPort { host, port } = address.clone();
+        let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
+        let info = address.into_connection_info()?.set_redis_settings(self.settings());
+        Client::build_with_tls(info, certificates)
+    }
+
+    fn settings(&self) -> RedisConnectionInfo {
         let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(user) = &self.user {
             settings = settings.set_username(user);
@@ -55,16 +83,7 @@ impl RedisAccess {
         if let Some(password) = &self.password {
             settings = settings.set_password(password.expose());
         }
-        let info = |address: ConnectionAddr| {
-            Ok::<_, redis::RedisError>(address.into_connection_info()?.set_redis_settings(settings))
-        };
-        match certificates {
-            Some(certificates) => {
-                let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
-                Client::build_with_tls(info(address)?, certificates)
-            }
-            None => Client::open(info(ConnectionAddr::Tcp(host, port))?),
-        }
+        settings
     }
 }
 

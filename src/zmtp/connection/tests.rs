@@ -183,3 +183,43 @@ async fn what_is_not_allowed_is_not_read() {
     assert!(matches!(within(router.next(true)).await, Ok(Event::Wants(4000))));
     assert!(router.is_amid());
 }
+
+/// A command costs its sender a few bytes and the reader a turn; each turn reads more than that.
+#[tokio::test]
+async fn commands_without_end_heap_nothing_up() {
+    let (mut connection, mut peer) = raw(Kind::Pull, Kind::Push).await;
+    let ping = [&b"\x04\x0e\x04PING\0\0"[..], b"context"].concat();
+    let flood = ping.repeat(4096);
+    let floods = async {
+        for _ in 0..256 {
+            if peer.write_all(&flood).await.is_err() {
+                return;
+            }
+        }
+    };
+    let reads = async {
+        let error = connection.recv().await.unwrap_err();
+        panic!("there is no message: {error}")
+    };
+    within(async {
+        tokio::select! {
+            () = floods => {}
+            () = reads => {}
+        }
+    })
+    .await;
+    let held = connection.inbox.buffer().len();
+    assert!(held < 1 << 18, "{held} bytes wait");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn catching_up_with_a_peer_that_never_pauses_has_an_end() {
+    let (mut connection, mut peer) = raw(Kind::Push, Kind::Pull).await;
+    let flood = b"\x04\x07\x04PING\0\0".repeat(4096);
+    let flooding = tokio::spawn(async move { while peer.write_all(&flood).await.is_ok() {} });
+    for _ in 0..100 {
+        within(async { connection.catch_up() }).await.unwrap();
+    }
+    drop(connection);
+    within(flooding).await.unwrap();
+}

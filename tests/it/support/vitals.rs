@@ -47,6 +47,24 @@ pub(crate) async fn gauges(port: u16) -> Option<impl Fn(&str) -> f64> {
     })
 }
 
+/// The longest that another caller waits for a `ping` while `attack` goes on.
+pub(crate) async fn longest_wait(agent: &Agent, attack: impl Future<Output = ()>) -> Duration {
+    let mut longest = Duration::ZERO;
+    let others = async {
+        loop {
+            let began = Instant::now();
+            assert_eq!(agent.call("ping", serde_json::json!(["there"])).await.unwrap(), "there");
+            longest = longest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = attack => {}
+        () = others => {}
+    }
+    longest
+}
+
 /// Time that the agent computed.
 fn processor_seconds(agent: &Agent) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
