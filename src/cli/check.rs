@@ -50,7 +50,7 @@ async fn look(config: Config) -> Vec<Finding> {
         async { manager.clone().await.0 }.boxed(),
         async { address::look(&config, manager.clone().await.1).await }.boxed(),
         async { ports::look(&config) }.boxed(),
-        firewall::look(&docker).boxed(),
+        firewall::look(&docker, config.kernel_network.as_deref()).boxed(),
         async { clock::look(manager.clone().await.1.and_then(|told| told.redis_time)) }.boxed(),
     ];
     join_all(topics).await.into_iter().flatten().collect()

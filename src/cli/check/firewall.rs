@@ -14,20 +14,8 @@ const UFW: &str = "/etc/ufw/ufw.conf";
 /// `firewalld` has this while it runs.
 const FIREWALLD: &str = "/run/firewalld";
 
-pub(super) async fn look(docker: &Docker) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if let Ok(reach) = docker.containers_reach_each_other().await {
-        found.push(if reach {
-            Finding::doubtful(
-                "kernels' network",
-                "",
-                "kernels reach each other's ports that take code",
-                "where users don't trust each other, set \"icc\": false in /etc/docker/daemon.json",
-            )
-        } else {
-            Finding::good("kernels' network", "", "kernels don't reach each other")
-        });
-    }
+pub(super) async fn look(docker: &Docker, network: Option<&str>) -> Vec<Finding> {
+    let mut found = vec![kernels_network(docker, network).await];
     if fs::read_to_string(FORWARD).is_ok_and(|text| text.trim() == "0") {
         found.push(Finding::doubtful(
             "forwarding",
@@ -47,6 +35,42 @@ pub(super) async fn look(docker: &Docker) -> Vec<Finding> {
         None => Finding::good("firewall", "", "neither ufw nor firewalld is on"),
     });
     found
+}
+
+/// What kernels reach of each other and of this machine.
+async fn kernels_network(docker: &Docker, network: Option<&str>) -> Finding {
+    let what = "kernels' network";
+    let Some(name) = network else {
+        let has_tool = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|dir| dir.join("iptables-restore").exists())
+        });
+        return if has_tool {
+            Finding::good(what, "", "the agent's own, shut off from this machine")
+        } else {
+            Finding::doubtful(
+                what,
+                "",
+                "the agent's own, but nothing shuts this machine and the cluster's services off from it",
+                "install the package iptables",
+            )
+        };
+    };
+    match docker.network(name).await {
+        Ok(Some(found)) if found.is_open => Finding::doubtful(
+            what,
+            name,
+            "kernels reach each other's ports that take code, and this machine's services",
+            "leave --kernel-network out: they get a network of their own",
+        ),
+        Ok(Some(_)) => Finding::good(what, name, "kernels don't reach each other"),
+        Ok(None) => Finding::bad(
+            what,
+            name,
+            "Docker has no network of that name",
+            "make it, or leave --kernel-network out",
+        ),
+        Err(error) => Finding::doubtful(what, name, error.to_string(), "see what is said of Docker"),
+    }
 }
 
 /// Which firewall is on, if one of the common ones is.

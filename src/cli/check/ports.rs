@@ -1,7 +1,7 @@
 //! Whether the ports that the agent listens on can be had.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 
 use super::finding::Finding;
 use crate::agent::config::Config;
@@ -10,7 +10,7 @@ use crate::agent::config::Config;
 const OUTGOING: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 pub(super) fn look(config: &Config) -> Vec<Finding> {
-    let rpc = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.agent_port));
+    let rpc = SocketAddr::from((config.rpc_listen, config.agent_port));
     let mut found = vec![listens(
         "RPC port",
         &config.agent_port.to_string(),
