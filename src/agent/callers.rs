@@ -72,7 +72,9 @@ impl Callers {
             };
             let differs = new != *admission;
             if new.callers != admission.callers {
-                tracing::info!(manager = ?manager.map(|m| &m.host), callers = ?new.callers, "the manager may call from here");
+                let addresses = new.callers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+                let manager = manager.map_or("", |manager| &manager.host);
+                tracing::info!(manager, addresses, "the manager may call from here");
             }
             *admission = new;
             differs

@@ -21,6 +21,7 @@ const ROOMS: [&str; 29] = [
     "docker",
     "events",
     "figures",
+    "firewall",
     "heartbeat",
     "identity",
     "ids",

@@ -150,6 +150,9 @@ impl Event {
     }
 }
 
+/// The largest list of images that is unpacked, in bytes; one image takes some hundred.
+const LARGEST_LIST: u64 = 16 * 1024 * 1024;
+
 /// An event as the manager's side reads it: for client commands that listen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeardEvent {
@@ -229,6 +232,11 @@ pub fn pack_images<'a>(images: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
 
 /// The image list of a heartbeat, for client commands that listen.
 pub fn unpack_images(bytes: &[u8]) -> Result<Value, ImagesError> {
+    let given = snap::raw::decompress_len(bytes)? as u64;
+    if given > LARGEST_LIST {
+        // A few bytes can announce 4 GiB, which the library would take at once.
+        Err(snap::Error::TooBig { given, max: LARGEST_LIST })?;
+    }
     Ok(value::unpack(&snap::raw::Decoder::new().decompress_vec(bytes)?)?)
 }
 
