@@ -10,7 +10,7 @@ use crate::nearest::nearest;
 const OURS: &str = "backendai_agent";
 
 /// The rooms, which are its modules.
-const ROOMS: [&str; 29] = [
+const ROOMS: [&str; 30] = [
     "address",
     "agent",
     "cli",
