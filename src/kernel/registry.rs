@@ -1,6 +1,6 @@
 //! The registry of kernels: a handle for each, whose task it starts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::error::{Failure, KernelError};
 use super::inbox::{Birth, Cuts, Inbox, Restart};
 use super::life::{self, Begin, Stage};
 use super::node::Node;
@@ -64,7 +65,13 @@ struct Registry {
     handles: HashMap<KernelId, Handle>,
     /// All kernels are to end, and the recovery has not found all of them yet: it ends what it finds.
     standing: Option<EndReason>,
+    /// Kernels that were killed for their memory lately, and what requests about them are told: whoever follows a run asks
+    /// again after the kernel is gone, and should hear why.
+    out_of_memory: VecDeque<(KernelId, Failure)>,
 }
+
+/// How many kernels that were killed for their memory are remembered.
+const REMEMBERED: usize = 64;
 
 impl Kernels {
     /// An empty registry; [`Kernels::recover`] fills it.
@@ -254,6 +261,12 @@ impl Kernels {
         {
             let mut registry = self.registry();
             registry.handles.remove(&kernel);
+            if let Phase::Gone(Outcome::Ended(_, why)) = &*phase.borrow()
+                && matches!(**why, KernelError::OutOfMemory { .. })
+            {
+                registry.out_of_memory.truncate(REMEMBERED - 1);
+                registry.out_of_memory.push_front((kernel, why.clone()));
+            }
             if let Some(birth) = reborn {
                 self.insert(&mut registry, kernel, birth);
             }
@@ -293,6 +306,13 @@ impl Kernels {
             Begin::Ended { reason, restarting } => Birth::Ended { reason, sample, restarting },
             Begin::Asked | Begin::Leftover | Begin::Unheard(_) => Birth::Leftover,
         })
+    }
+
+    /// What is told of a kernel that is not here.
+    pub(super) fn not_here(&self, kernel: KernelId) -> Failure {
+        let registry = self.registry();
+        let known = registry.out_of_memory.iter().find(|(id, _)| *id == kernel);
+        known.map_or_else(|| Arc::new(KernelError::NotRunning(kernel)), |(_, why)| why.clone())
     }
 
     /// Publishes whom statistics are taken of.

@@ -322,7 +322,7 @@ impl Kernels {
             return Ok(handle);
         }
         self.await_recovery().await?;
-        self.handle(kernel).ok_or_else(|| Arc::new(KernelError::NotRunning(kernel)))
+        self.handle(kernel).ok_or_else(|| self.not_here(kernel))
     }
 
     async fn await_recovery(&self) -> Result<(), Failure> {

@@ -148,8 +148,9 @@ async fn a_run_that_cares_for_nothing_can_be_left_and_followed() {
     let bed = Bed::start().await;
     let agent = bed.agent(&[]).await;
     let kernel = agent.create_python().await.warm().await;
-    let code = "import time\nend = time.time() + 8\nwhile time.time() < end:\n\
-                \x20   try: time.sleep(0.1)\n    except KeyboardInterrupt: pass\nprint('done')";
+    let code = "import time\nend = time.time() + 8\nwhile True:\n    try:\n\
+                \x20       while time.time() < end: time.sleep(0.1)\n        break\n\
+                \x20   except KeyboardInterrupt: pass\nprint('done')";
     let at = address(&agent);
     let mut exec = Running::start(&["exec", &kernel.id, code, "--agent", &at]);
     let run = run_id(&exec.note("[run ").await);
