@@ -50,7 +50,7 @@ async fn calls_that_fit_no_run_are_refused_and_do_no_harm() {
         (2, "r", "no-such-mode"),
         (2, "r", ""),
         (0, "r", "query"),
-        (4, "r", "query"),
+        (5, "r", "query"),
         (-1, "r", "query"),
     ];
     for (api, run, mode) in calls {
