@@ -73,14 +73,27 @@ pub(super) fn is_kernel_image(reference: &str) -> bool {
 }
 
 /// The references that a name and tag may have, the engine's own way of writing first.
-pub(super) fn references(name_tag: &str) -> [String; 3] {
+pub(super) fn references(name_tag: &str) -> Vec<String> {
     let reference = lang::reference(name_tag);
-    FRONTS.map(|front| format!("{front}{reference}"))
+    // A name that begins with a registry is written in one way only; Docker refuses another front as no name.
+    let registry = reference.split_once('/').map_or("", |(registry, _)| registry);
+    let has_registry = registry == "localhost" || registry.contains(['.', ':']);
+    let fronts = if has_registry { &FRONTS[..1] } else { &FRONTS[..] };
+    fronts.iter().map(|front| format!("{front}{reference}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_with_a_registry_is_looked_up_as_it_is() {
+        assert_eq!(references("r.example:5000/team/tiny:1"), ["r.example:5000/team/kernel-tiny:1"]);
+        assert_eq!(
+            references("tiny:1"),
+            ["lablup/kernel-tiny:1", "docker.io/lablup/kernel-tiny:1", "localhost/lablup/kernel-tiny:1"]
+        );
+    }
 
     fn image(id: &str, tags: &[&str]) -> ImageSummary {
         ImageSummary {

@@ -93,7 +93,10 @@ impl Kernels {
             Phase::Ending(reason, _) => (State::Ending(*reason), None, None),
             Phase::Gone(_) => (State::Undoing, None, None),
             Phase::Running(live) => {
-                let (activity, queue) = (live.runner.activity().borrow().clone(), live.runner.queue());
+                // One after the other: the runner publishes its activity with its queue locked, so whoever looks at the
+                // activity must not wait for the queue.
+                let activity = live.runner.activity().borrow().clone();
+                let queue = live.runner.queue();
                 let running = RunningKernel {
                     image: live.config.lang.clone(),
                     container: live.place.container.clone(),

@@ -61,7 +61,7 @@ async fn services_that_an_image_declares_are_published_and_survive_the_agent() {
     let bed = Bed::start().await;
     let mut agent = bed.agent(&[]).await;
     let labels =
-        ["ai.backend.service-ports=jupyter:http:8080,shell:pty:7681", "ai.backend.features=batch query"];
+        ["ai.backend.service-ports=jupyter:http:8080,shell:pty:7681", "ai.backend.features=\"batch query\""];
     let image = TestImage::labelled(&labels).await;
     let config = configs(image.lang())[1].clone();
     let id = new_id();
@@ -94,7 +94,10 @@ async fn a_cluster_s_prefix_stands_between_a_folder_host_and_its_folders() {
     config["mounts"] = json!([["data", "local", "0a1b"]]);
     let created = agent.call("create_kernel", json!([new_id(), config])).await.expect("create");
     let container = created["container_id"].as_str().unwrap();
-    assert_eq!(docker(&["exec", container, "/bin/cat", "/home/work/data/file"]).await, "of the folder");
+    assert_eq!(
+        docker(&["exec", container, "/bin/sh", "-c", "cat /home/work/data/file"]).await,
+        "of the folder"
+    );
 }
 
 #[tokio::test]
