@@ -155,8 +155,7 @@ pub(super) async fn advise(docker: Docker, network: KernelNetwork) {
     match docker.network(&name).await {
         Ok(Some(found)) if found.is_open => tracing::warn!(
             network = name,
-            "kernels reach each other's ports that take code, and this machine's services; without --kernel-network they \
-             get a network of their own"
+            "kernels reach each other's ports that take code, and this machine's services; without --kernel-network they don't"
         ),
         Ok(Some(_)) => tracing::warn!(
             network = name,

@@ -148,12 +148,14 @@ async fn a_run_that_cares_for_nothing_can_be_left_and_followed() {
     let bed = Bed::start().await;
     let agent = bed.agent(&[]).await;
     let kernel = agent.create_python().await.warm().await;
-    let code = "import time\nend = time.time() + 8\nwhile True:\n    try:\n\
+    let code = "import time\nend, begun = time.time() + 8, False\nwhile True:\n    try:\n\
+                \x20       if not begun: begun = True; print('begun', flush=True)\n\
                 \x20       while time.time() < end: time.sleep(0.1)\n        break\n\
                 \x20   except KeyboardInterrupt: pass\nprint('done')";
     let at = address(&agent);
     let mut exec = Running::start(&["exec", &kernel.id, code, "--agent", &at]);
     let run = run_id(&exec.note("[run ").await);
+    assert_eq!(exec.output().await, "begun");
     exec.interrupt();
     exec.note("^C again").await;
     exec.interrupt();
