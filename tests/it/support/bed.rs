@@ -23,6 +23,8 @@ pub(crate) struct Bed {
     pub(crate) namespace: String,
     /// The agent's instance id.
     pub(crate) instance: String,
+    /// The agent's program, and words that come before its arguments.
+    pub(crate) program: String,
     agent_port: Port,
     /// Holds everything on disk; removed last.
     dir: TempDir,
@@ -49,6 +51,8 @@ impl Bed {
             manager: Manager::start(),
             namespace: format!("it-{unique}"),
             instance: format!("i-it-{unique}"),
+            program: std::env::var("BACKENDAI_TEST_AGENT_CMD")
+                .unwrap_or_else(|_| env!("CARGO_BIN_EXE_backendai-agent").to_owned()),
             agent_port: Port::lease(),
             dir,
         };
@@ -177,10 +181,8 @@ impl Bed {
     }
 
     fn spawn(&self, env: &[(&str, &str)], args: &[String]) -> Agent {
-        let program = std::env::var("BACKENDAI_TEST_AGENT_CMD")
-            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_backendai-agent").to_owned());
         let command: Vec<String> =
-            program.split_whitespace().map(str::to_owned).chain(args.iter().cloned()).collect();
+            self.program.split_whitespace().map(str::to_owned).chain(args.iter().cloned()).collect();
         self.spawn_command(env, &command)
     }
 

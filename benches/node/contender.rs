@@ -1,0 +1,107 @@
+//! The agents that are compared, and what the system says of their processes.
+
+use std::time::Duration;
+
+use crate::support::{Agent, Bed, secs};
+
+/// Clock ticks a second in `/proc/PID/stat`; the same on every Linux.
+const TICKS: f64 = 100.0;
+
+/// One agent's program.
+pub(crate) struct Contender {
+    /// What the table calls it.
+    pub(crate) name: String,
+    command: String,
+}
+
+/// What an agent's processes have used so far.
+pub(crate) struct Usage {
+    /// Processor time, in seconds.
+    pub(crate) processor: f64,
+    /// Proportional memory, in MiB.
+    pub(crate) pss: f64,
+    /// The most resident memory of the main process, in MiB.
+    pub(crate) peak: f64,
+    /// Threads of all processes.
+    pub(crate) threads: f64,
+}
+
+impl Contender {
+    /// The binary of this build, then those of `BENCH_AGAINST`.
+    pub(crate) fn all() -> Vec<Self> {
+        let ours =
+            Self { name: "ours".to_owned(), command: env!("CARGO_BIN_EXE_backendai-agent").to_owned() };
+        let against = std::env::var("BENCH_AGAINST").unwrap_or_default();
+        let others = against.split(';').filter(|pair| !pair.trim().is_empty()).map(|pair| {
+            let (name, command) = pair.split_once('=').expect("BENCH_AGAINST holds name=command");
+            Self { name: name.trim().to_owned(), command: command.trim().to_owned() }
+        });
+        std::iter::once(ours).chain(others).collect()
+    }
+
+    /// A bed of its own.
+    pub(crate) async fn bed(&self) -> Bed {
+        let mut bed = Bed::start().await;
+        bed.program.clone_from(&self.command);
+        bed
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn spawn(&self, bed: &Bed) -> Agent {
+        if !self.command.ends_with("server") {
+            return bed.spawn_agent(&[]);
+        }
+        let args = [
+            ("--namespace", bed.namespace.clone()),
+            ("--etcd-addr", format!("127.0.0.1:{}", bed.etcd.port())),
+            ("--agent-port", bed.rpc().address().port().to_string()),
+            ("--scratch-root", bed.scratch().display().to_string()),
+            ("--agent-host-override", "127.0.0.1".to_owned()),
+            ("--kernel-host-override", "127.0.0.1".to_owned()),
+        ];
+        let args: Vec<String> = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+        bed.spawn_agent_as(&args)
+    }
+
+    /// Starts it and waits until it serves.
+    pub(crate) async fn serving(&self, bed: &Bed) -> Agent {
+        let agent = self.spawn(bed);
+        bed.wait_event("instance_started", |_| true, secs(30)).await;
+        agent
+    }
+}
+
+impl Usage {
+    /// Of an agent and its children.
+    pub(crate) fn of(agent: &Agent) -> Self {
+        let mut usage = Self { processor: 0.0, pss: 0.0, peak: 0.0, threads: 0.0 };
+        for pid in family(agent.pid()) {
+            let read =
+                |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let stat = read("stat");
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            let ticks = |at: usize| fields.get(at).map_or(0.0, |field| field.parse().unwrap());
+            usage.processor += (ticks(11) + ticks(12)) / TICKS;
+            usage.pss += kib(&read("smaps_rollup"), "Pss:") / 1024.0;
+            usage.threads += kib(&read("status"), "Threads:");
+            usage.peak = f64::max(usage.peak, kib(&read("status"), "VmHWM:") / 1024.0);
+        }
+        usage
+    }
+}
+
+/// Processor time of an agent since `before`.
+pub(crate) fn processor_since(before: &Usage, agent: &Agent) -> Duration {
+    Duration::from_secs_f64((Usage::of(agent).processor - before.processor).max(0.0))
+}
+
+fn kib(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn family(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().map(|child| child.parse().unwrap());
+    std::iter::once(pid).chain(children.flat_map(family)).collect()
+}

@@ -1,0 +1,73 @@
+//! Figures of several contenders, and the table of their medians.
+
+use std::time::Duration;
+
+/// Everything that was measured and is not printed yet.
+pub(crate) struct Figures {
+    contenders: Vec<String>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    what: String,
+    unit: &'static str,
+    /// Samples of each contender.
+    samples: Vec<Vec<f64>>,
+}
+
+/// Takes what one contender's turn finds.
+pub(crate) struct Report<'a> {
+    figures: &'a mut Figures,
+    contender: usize,
+}
+
+impl Figures {
+    /// Of contenders with these names; the first is the one that the others are compared with.
+    pub(crate) fn of(contenders: Vec<String>) -> Self {
+        Self { contenders, rows: Vec::new() }
+    }
+
+    /// One contender's turn.
+    pub(crate) fn turn(&mut self, contender: usize) -> Report<'_> {
+        Report { figures: self, contender }
+    }
+
+    /// Prints medians, each with its ratio to the first contender's, and forgets them.
+    pub(crate) fn print(&mut self) {
+        for row in self.rows.drain(..) {
+            let medians: Vec<f64> = row.samples.iter().map(|samples| median(samples)).collect();
+            let cells = self.contenders.iter().zip(&medians).filter(|(_, median)| !median.is_nan());
+            let cells = cells.map(|(name, median)| {
+                let ratio = median / medians[0];
+                let ratio = if ratio.is_finite() { format!(" ({ratio:.2})") } else { String::new() };
+                format!("{name} {median:.3}{ratio}")
+            });
+            println!("{:<48} {:>7}  {}", row.what, row.unit, cells.collect::<Vec<_>>().join("  "));
+        }
+    }
+}
+
+impl Report<'_> {
+    /// One sample.
+    pub(crate) fn add(&mut self, what: &str, unit: &'static str, value: f64) {
+        let contenders = self.figures.contenders.len();
+        let rows = &mut self.figures.rows;
+        let at = rows.iter().position(|row| row.what == what).unwrap_or_else(|| {
+            rows.push(Row { what: what.to_owned(), unit, samples: vec![Vec::new(); contenders] });
+            rows.len() - 1
+        });
+        rows[at].samples[self.contender].push(value);
+    }
+
+    /// One sample of a duration, in milliseconds.
+    pub(crate) fn took(&mut self, what: &str, took: Duration) {
+        self.add(what, "ms", took.as_secs_f64() * 1e3);
+    }
+}
+
+/// Not a number when there are none.
+pub(crate) fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,36 @@
+//! An agent's start, and what it costs while nothing happens.
+
+use std::time::{Duration, Instant};
+
+use crate::contender::{Contender, Usage, processor_since};
+use crate::figures::Report;
+use crate::support::secs;
+
+/// From exec to the first heartbeat and to the first event that says that it serves; then the stop.
+pub(crate) async fn start(contender: &Contender, report: &mut Report<'_>) {
+    let bed = contender.bed().await;
+    let begun = Instant::now();
+    let mut agent = contender.spawn(&bed);
+    bed.wait_event("instance_heartbeat", |_| true, secs(30)).await;
+    report.took("start: to the first heartbeat", begun.elapsed());
+    bed.wait_event("instance_started", |_| true, secs(30)).await;
+    report.took("start: to instance_started", begun.elapsed());
+    let begun = Instant::now();
+    agent.stop().await;
+    report.took("stop", begun.elapsed());
+}
+
+/// Memory after a while, and processor time while nothing happens.
+pub(crate) async fn idle(contender: &Contender, report: &mut Report<'_>) {
+    const WHILE: Duration = secs(20);
+    let bed = contender.bed().await;
+    let agent = contender.serving(&bed).await;
+    tokio::time::sleep(secs(5)).await;
+    let before = Usage::of(&agent);
+    tokio::time::sleep(WHILE).await;
+    let spent = processor_since(&before, &agent);
+    report.add("idle: processor", "% core", 100.0 * spent.as_secs_f64() / WHILE.as_secs_f64());
+    let after = Usage::of(&agent);
+    report.add("idle: memory (PSS)", "MiB", after.pss);
+    report.add("idle: threads", "", after.threads);
+}

@@ -1,0 +1,74 @@
+//! A kernel's life beside the same life without an agent: made, first answer, warm answers, ended.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::contender::Contender;
+use crate::figures::{Report, median};
+use crate::raw::{RawKernel, model};
+use crate::support::{Agent, Kernel, new_id};
+
+const LIVES: usize = 4;
+const WARM: usize = 100;
+const AT_ONCE: usize = 10;
+
+pub(crate) async fn kernels(contender: &Contender, report: &mut Report<'_>) {
+    let bed = contender.bed().await;
+    let agent = contender.serving(&bed).await;
+    let first = agent.create_python().await;
+    let like = model(first.container()).await;
+    for _ in 0..LIVES {
+        let (raw, created) = RawKernel::like(&like).await;
+        report.took("create: raw Docker", created);
+        let (mut runner, answered) = raw.runner().await;
+        report.took("first answer: raw runner, after its create", answered);
+        let mut trips = Vec::new();
+        for _ in 0..WARM {
+            let begun = Instant::now();
+            runner.run("1+1").await;
+            trips.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        report.add("1+1, warm: raw runner", "ms", median(&trips));
+        report.took("destroy: raw Docker", raw.remove().await);
+
+        let begun = Instant::now();
+        let kernel = agent.create_python().await;
+        report.took("create", begun.elapsed());
+        let begun = Instant::now();
+        kernel.run("1+1").await;
+        report.took("first answer, after the create's", begun.elapsed());
+        report.add("1+1, warm", "ms", warm(&kernel).await);
+        let begun = Instant::now();
+        kernel.destroy().await;
+        report.took("destroy", begun.elapsed());
+    }
+    first.destroy().await;
+    let mut took = together(&agent, AT_ONCE).await;
+    took.sort_by(f64::total_cmp);
+    report.add("create, 10 at once: median", "ms", median(&took));
+    report.add("create, 10 at once: slowest", "ms", took.pop().unwrap());
+}
+
+async fn warm(kernel: &Kernel) -> f64 {
+    let mut trips = Vec::new();
+    for _ in 0..WARM {
+        let begun = Instant::now();
+        let answer = kernel.execute(&new_id(), "query", "1+1", json!({})).await.unwrap();
+        trips.push(begun.elapsed().as_secs_f64() * 1e3);
+        assert_eq!(answer["status"], "finished");
+    }
+    median(&trips)
+}
+
+/// How long each of several creates at once takes, in milliseconds: kernels that only sleep.
+async fn together(agent: &Agent, count: usize) -> Vec<f64> {
+    let lives = (0..count).map(|_| async {
+        let begun = Instant::now();
+        let kernel = agent.create_tiny().await;
+        let took = begun.elapsed().as_secs_f64() * 1e3;
+        kernel.destroy().await;
+        took
+    });
+    futures_util::future::join_all(lives).await
+}

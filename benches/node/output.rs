@@ -1,0 +1,73 @@
+//! Large things through the agent: an upload, and the output of a program that prints without end.
+
+use std::time::Instant;
+
+use rmpv::Value;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::contender::{Contender, Usage, processor_since};
+use crate::figures::Report;
+use crate::raw::{RawKernel, model};
+use crate::support::{new_id, secs};
+
+const UPLOAD: usize = 100 * 1024 * 1024;
+/// Of lines of 1,000 bytes; some 100 MB.
+const LINES: usize = 100_000;
+
+pub(crate) async fn output(contender: &Contender, report: &mut Report<'_>) {
+    let bed = contender.bed().await;
+    let agent = contender.serving(&bed).await;
+    let kernel = agent.create_python().await.warm().await;
+
+    let peak = Usage::of(&agent).peak;
+    report.took("upload of 100 MiB: received and written without an agent", raw_upload(bed.outside()).await);
+    let data = Value::Array(vec![kernel.id.as_str().into(), "big".into(), Value::Binary(vec![7; UPLOAD])]);
+    let begun = Instant::now();
+    agent.rpc().call_with("upload_file", data, Value::Map(Vec::new()), secs(60)).await.expect("upload");
+    report.took("upload of 100 MiB", begun.elapsed());
+    report.add("upload of 100 MiB: peak over idle", "MiB", Usage::of(&agent).peak - peak);
+
+    let code = format!("line = 'x' * 999\nfor _ in range({LINES}): print(line)");
+    let (raw, _) = RawKernel::like(&model(kernel.container()).await).await;
+    let (mut runner, _) = raw.runner().await;
+    let begun = Instant::now();
+    let bytes = runner.run(&code).await;
+    report.add("output: raw runner", "MB/s", bytes as f64 / 1e6 / begun.elapsed().as_secs_f64());
+    raw.remove().await;
+
+    let (before, begun, run) = (Usage::of(&agent), Instant::now(), new_id());
+    let mut answer = kernel.execute(&run, "query", &code, json!({})).await.unwrap();
+    let mut bytes = 0;
+    loop {
+        let items = answer["console"].as_array().unwrap();
+        bytes += items.iter().map(|item| item[1].as_str().map_or(0, str::len)).sum::<usize>();
+        if answer["status"] == "finished" {
+            break;
+        }
+        answer = kernel.execute(&run, "continue", "", json!({})).await.unwrap();
+    }
+    let megabytes = bytes as f64 / 1e6;
+    report.add("output", "MB/s", megabytes / begun.elapsed().as_secs_f64());
+    let spent = processor_since(&before, &agent);
+    report.add("output: agent's processor", "ms/MB", spent.as_secs_f64() * 1e3 / megabytes);
+    report.add("output: agent's peak", "MiB", Usage::of(&agent).peak);
+    kernel.destroy().await;
+}
+
+/// The same bytes over loopback into a file.
+async fn raw_upload(dir: &std::path::Path) -> std::time::Duration {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let begun = Instant::now();
+    let sender = tokio::spawn(async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&vec![7; UPLOAD]).await.unwrap();
+    });
+    let mut stream = listener.accept().await.unwrap().0;
+    let mut data = Vec::new();
+    stream.read_to_end(&mut data).await.unwrap();
+    tokio::fs::write(dir.join("raw-upload"), data).await.unwrap();
+    sender.await.unwrap();
+    begun.elapsed()
+}
