@@ -81,7 +81,7 @@ pub struct Turn(oneshot::Sender<Handed>);
 /// What became of an event that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It has arrived at the manager.
+    /// The event has arrived at the manager.
     Arrived,
     /// The connection broke: it did not arrive, and its place waits for another turn.
     Stays,
@@ -233,13 +233,13 @@ struct Server {
 enum Front {
     /// The lane is empty, as far as it was looked at.
     None,
-    /// It can go.
+    /// The event can go.
     Event(Event),
-    /// Its sender has not asked for the turn.
+    /// The event's sender has not asked for the turn.
     Place(mpsc::Receiver<Ask>),
-    /// Its sender has the turn, over the connection that there is now.
+    /// The event's sender has the turn, over the connection that there is now.
     Turn(mpsc::Receiver<Ask>, oneshot::Receiver<Handed>),
-    /// Its sender has handed the event over.
+    /// The event's sender has handed the event over.
     Handed(mpsc::Receiver<Ask>, Event, UnderWay),
 }
 
@@ -351,7 +351,7 @@ impl Server {
                     delivered = &mut delivery => delivered,
                     () = changed(&mut address) => {
                         has_moved = true;
-                        // It may just have been read where the manager was; told at both places it would be told twice.
+                        // The event may just have been read where the manager was; sent to both places it would be told twice.
                         match timeout(MOVE_LIMIT, delivery).await {
                             Ok(delivered) => delivered,
                             Err(_) => return,

@@ -1,6 +1,6 @@
 //! The beat that keeps the agent alive in the manager's eyes (PROTOCOL section 4, section 12 items 5 and 24).
 //!
-//! It owes nothing to anyone: it reads snapshots that others publish, and never calls Docker, a disk or etcd.
+//! A heartbeat waits for nobody: it is made of snapshots that others publish, without a call of Docker, a disk or etcd.
 
 use std::time::Duration;
 

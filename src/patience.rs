@@ -79,7 +79,7 @@ impl Outage {
         is_first
     }
 
-    /// It works; what is over now, and to be told, if there was an outage.
+    /// The attempt succeeded. The outage that is over now, to be told, if there was one.
     #[must_use = "the end of an outage is to be told"]
     pub fn worked(&mut self, now: impl Into<Instant>) -> Option<Past> {
         let Self { since, failures } = std::mem::take(self);

@@ -14,15 +14,15 @@ use crate::units::Memory;
 pub enum ContainerState {
     /// Never started.
     Created,
-    /// Its process runs.
+    /// The container's process runs.
     Running,
-    /// Its processes are frozen.
+    /// The container's processes are frozen.
     Paused,
     /// Docker starts it again.
     Restarting,
     /// Docker is removing it.
     Removing,
-    /// Its process ended.
+    /// The container's process ended.
     Exited,
     /// Docker could not remove all of it.
     Dead,
@@ -74,17 +74,17 @@ pub struct MountedAt {
 /// Everything the agent wants to know about one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// Its name, without the slash that Docker puts in front.
+    /// The container's name, without the slash that Docker puts in front.
     pub name: String,
     /// The image's reference as given when it was created.
     pub image: String,
-    /// Its labels, the image's included.
+    /// The container's labels, the image's included.
     pub labels: BTreeMap<String, String>,
-    /// Its state.
+    /// The container's state.
     pub state: ContainerState,
-    /// Its first process, as the host numbers it; `None` unless it is alive.
+    /// The container's first process, as the host numbers it; `None` unless that is alive.
     pub pid: Option<u32>,
     /// What its process ended with; `None` while it is alive and before it was started.
     pub exit_code: Option<i64>,
@@ -94,13 +94,13 @@ pub struct Container {
     pub ports: Vec<PortBinding>,
     /// All its mounts.
     pub mounts: Vec<MountedAt>,
-    /// Its memory limit; `None` for no limit.
+    /// The memory limit; `None` for no limit.
     pub memory: Option<Memory>,
     /// The cores it may use, `0,1`; empty for all.
     pub cpuset_cpus: String,
     /// The GPUs that were requested for it, by index or UUID.
     pub gpu_device_ids: Vec<String>,
-    /// Its address on the first Docker network that gave it one.
+    /// The container's address on the first Docker network that gave it one.
     pub ip: Option<IpAddr>,
     /// Whether it has a terminal.
     pub tty: bool,
@@ -109,13 +109,13 @@ pub struct Container {
 /// One line of the list of containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSummary {
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// Its name, without the slash that Docker puts in front.
+    /// The container's name, without the slash that Docker puts in front.
     pub name: String,
-    /// Its labels, the image's included.
+    /// The container's labels, the image's included.
     pub labels: BTreeMap<String, String>,
-    /// Its state.
+    /// The container's state.
     pub state: ContainerState,
     /// When it was created, in seconds since 1970.
     pub created: i64,

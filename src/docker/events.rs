@@ -37,7 +37,7 @@ pub enum DockerEventKind {
         id: ContainerId,
         /// `create`, `start`, `die`, `oom`, `kill`, `stop`, `destroy`, `rename`, `pause` or `unpause`.
         action: String,
-        /// Its name at that moment.
+        /// The container's name at that moment.
         name: String,
         /// With `die`: what its process ended with.
         exit_code: Option<i64>,
@@ -46,7 +46,7 @@ pub enum DockerEventKind {
     },
     /// To an image.
     Image {
-        /// Its id, or the reference that was pulled.
+        /// The image's id, or the reference that was pulled.
         id: String,
         /// `pull`, `load`, `tag` or `untag`.
         action: String,

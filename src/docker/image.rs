@@ -17,20 +17,20 @@ use crate::secret::Secret;
 /// One line of the list of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSummary {
-    /// Its id, `sha256:…`.
+    /// The image's id, `sha256:…`.
     pub id: String,
-    /// Its references, `lablup/kernel-python:latest`; empty for an image that lost its name.
+    /// The image's references, `lablup/kernel-python:latest`; empty for an image that lost its name.
     pub tags: Vec<String>,
-    /// Its labels; some engines leave them out of lists.
+    /// The image's labels; some engines leave them out of lists.
     pub labels: BTreeMap<String, String>,
 }
 
 /// What an image declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Its id, `sha256:…`.
+    /// The image's id, `sha256:…`.
     pub id: String,
-    /// Its labels.
+    /// The image's labels.
     pub labels: BTreeMap<String, String>,
 }
 

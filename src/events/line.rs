@@ -37,7 +37,7 @@ pub(super) struct Line {
 /// Whether the peer knows PING.
 enum Pings {
     Known,
-    /// It has not answered one yet, which went over a connection of its own: the PING stands there as half a message.
+    /// The peer has not answered a PING yet, which went over a connection of its own and stands there as half a message.
     Asked(Box<Connection>),
     /// The connection on which it was asked has ended.
     Unknown,

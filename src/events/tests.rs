@@ -151,7 +151,7 @@ async fn an_event_that_was_written_and_not_read_stays_and_goes_in_its_next_turn(
     assert_eq!(hear(&mut pull).await.args[0], behind.to_string().into());
 }
 
-/// Its sender notes that it leaves: there must be a connection then, and none before.
+/// The sender notes that its event leaves: there must be a connection then, and none before.
 #[tokio::test]
 async fn a_turn_needs_a_connection_and_ends_with_it() {
     let bed = Bed::new();

@@ -24,7 +24,7 @@ pub enum BadInstanceId {
     /// Nobody means such a text as a name.
     #[error("the instance id has {length} bytes; give a name of at most {LONGEST_ID}")]
     Long {
-        /// Its length in bytes.
+        /// The length of the id in bytes.
         length: usize,
     },
 }

@@ -14,9 +14,9 @@ const HUGE: usize = 100_000_000;
 pub(super) enum Reply {
     /// 200 with this body.
     Body(Vec<u8>),
-    /// This status, with a body that would do.
+    /// An answer with this status, and a body that would do.
     Status(u16),
-    /// These bytes, which are no HTTP.
+    /// An answer of these bytes, which are no HTTP.
     Raw(&'static [u8]),
     /// Nothing, with the connection left open.
     Hang,

@@ -21,7 +21,7 @@ pub struct CpuMap {
 pub struct CpuShare {
     /// Ascending, each once.
     cpus: Vec<u32>,
-    /// Their node, if they all lie on one.
+    /// The node of the cores, if they all lie on one.
     node: Option<u32>,
 }
 

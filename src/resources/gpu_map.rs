@@ -19,7 +19,7 @@ pub struct Gpu {
     pub name: String,
     /// The NUMA node that it is attached to; `None` if the machine does not tell.
     pub node: Option<u32>,
-    /// Its own memory.
+    /// The device's own memory.
     pub memory: Memory,
 }
 
@@ -53,7 +53,7 @@ impl FromStr for GpuList {
 /// fractions share; nothing but the manager's own sums keeps kernels from being given more than there is.
 #[derive(Debug)]
 pub struct GpuMap {
-    /// Those that answer, by number.
+    /// The devices that answer, by number.
     devices: BTreeMap<u32, Gpu>,
     /// What is handed out, by number; devices that are gone are counted like the others.
     loads: BTreeMap<u32, Load>,

@@ -45,11 +45,11 @@ pub struct GpuReading {
 /// How a device does. Some devices don't tell all of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GpuFigures {
-    /// Its own memory in use.
+    /// The device's own memory in use.
     pub memory_used: Memory,
     /// The part of the last second or so in which it computed.
     pub busy_percent: Option<u32>,
-    /// Its temperature.
+    /// The device's temperature.
     pub celsius: Option<u32>,
     /// What it consumes.
     pub milliwatts: Option<u32>,
@@ -61,10 +61,10 @@ pub enum DriverError {
     /// There is none; this machine has no GPUs.
     #[error("there is no driver: {0}")]
     Absent(String),
-    /// It is there and failed.
+    /// The driver is there and failed.
     #[error("the driver failed: {0}")]
     Failed(String),
-    /// It does not answer.
+    /// The driver does not answer.
     #[error("the driver does not answer within {} s", LIMIT.as_secs())]
     Hangs,
 }

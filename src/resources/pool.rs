@@ -66,9 +66,9 @@ pub struct Request {
 /// What a kernel that was found running has.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Held<'k> {
-    /// Its cores.
+    /// The kernel's cores.
     pub cpus: &'k [u32],
-    /// Its devices by number, in the order in which they were answered.
+    /// The kernel's devices by number, in the order in which they were answered.
     pub gpus: &'k [u32],
     /// The same devices' names as Docker was asked for them; may be shorter or empty.
     pub gpu_uuids: &'k [String],
@@ -207,7 +207,7 @@ impl Allocation {
         self.cpu.cpus()
     }
 
-    /// Their NUMA node: `CpusetMems` in Docker. `None` for claimed cores that are unknown here or on several nodes.
+    /// The NUMA node of the cores: `CpusetMems` in Docker. `None` for claimed cores that are unknown here or on several nodes.
     #[must_use]
     pub fn numa_node(&self) -> Option<u32> {
         self.cpu.node()

@@ -9,7 +9,7 @@ use super::cpuset::{CoreList, ranges_text};
 pub struct NumaNode {
     /// The kernel's number of the node, which Docker takes as `CpusetMems`; numbers may have gaps.
     pub id: u32,
-    /// Its usable cores, ascending, at least one.
+    /// The node's usable cores, ascending, at least one.
     pub cpus: Vec<u32>,
 }
 

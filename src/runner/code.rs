@@ -32,9 +32,9 @@ pub enum Code {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
-    /// It waits for a connection to the runner: nothing of it has left. `None` for code that is too large to be kept.
+    /// The code waits for a connection to the runner: nothing of it has left. `None` for code that is too large to be kept.
     Kept(Option<Arc<Code>>),
-    /// It is being sent: nobody knows whether the runner has it.
+    /// The code is being sent: nobody knows whether the runner has it.
     Leaving,
     /// The runner has it.
     #[default]

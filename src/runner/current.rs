@@ -28,7 +28,7 @@ pub(super) struct RunOutput {
     pub(super) attached: Option<Ticket>,
     /// What was not collected.
     pub(super) output: Output,
-    /// Its number on the disk.
+    /// The number under which the disk holds the output.
     pub(super) number: u64,
 }
 
@@ -39,13 +39,13 @@ pub(super) struct Current {
     pub(super) out: RunOutput,
     /// Since when it has begun; `None` until its caller has handed its code over.
     pub(super) since: Option<Instant>,
-    /// Its code, from when its caller has it until it has left.
+    /// The run's code, from when the caller has it until it has left.
     code: Option<Arc<Code>>,
     /// How far that is.
     way: Way,
     /// When the code had left, as far as this life of the agent knows: from then on it runs.
     left_at: Option<Instant>,
-    /// It waits for input: nothing runs.
+    /// The run waits for input: nothing runs.
     pub(super) wants_input: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) enum Handing {
 
 /// When a run can be interrupted.
 pub(super) enum Interruptible {
-    /// Its code has not left: it needs no interrupt to be ended.
+    /// The run's code has not left: no interrupt is needed to end the run.
     NotSent,
     /// From then on.
     From(Instant),
@@ -94,7 +94,7 @@ impl RunOutput {
         self.output.unwritten.is_on_disk().then(|| (self.number, self.run.clone()))
     }
 
-    /// It is to be kept on the disk no longer. Where the disk holds it, if it does.
+    /// The output is to be kept on the disk no longer. Where the disk holds it, if it does.
     pub(super) fn unkeep(&mut self) -> Option<Place> {
         let place = self.place();
         self.output.unwritten = Unwritten::default();
@@ -127,13 +127,13 @@ impl Current {
         }
     }
 
-    /// Its code waits again, as it did when the agent before ended.
+    /// The run's code waits again, as it did when the agent before ended.
     pub(super) fn code_kept(&mut self, code: Arc<Code>) {
         (self.way, self.left_at) = (Way::kept(&code), None);
         self.code = Some(code);
     }
 
-    /// Its caller has the code; it may leave at once if the runner was reached.
+    /// The run's caller has the code, which may leave at once if the runner was reached.
     pub(super) fn prepare(&mut self, code: Code, can_leave: bool) {
         let code = Arc::new(code);
         self.way = if can_leave { Way::Leaving } else { Way::kept(&code) };

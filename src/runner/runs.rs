@@ -69,9 +69,9 @@ pub enum Refusal {
 pub enum Turn {
     /// Others are before it.
     Wait,
-    /// Its run begins: send the code.
+    /// The caller's run begins: send the code.
     Start,
-    /// Its run goes on already.
+    /// The caller's run goes on already.
     Resume,
     /// The kernel is being restarted or destroyed: answer nil.
     Cut,
@@ -160,7 +160,7 @@ impl Runs {
         }
         let Some(run) = going.run else { return runs };
         if runs.current.is_none() && runs.parked.iter().any(|parked| parked.run == run) {
-            // Its end was on the disk already, and not yet in the memory.
+            // The run's end was on the disk already, and not yet in the memory.
             return runs;
         }
         let number = runs.kept.next_number();
@@ -401,7 +401,7 @@ impl Runs {
                 out.attached = None;
                 Taken::Answer(items, status.unwrap_or(RunStatus::Continued))
             }
-            // Its code was never sent.
+            // The caller's code was never sent.
             _ if self.course == Course::Left => Taken::Cut,
             // Another caller of the same run came and collects now.
             _ => Taken::Answer(Vec::new(), RunStatus::Continued),

@@ -222,7 +222,7 @@ async fn a_second_run_waits_for_the_end_of_the_first() {
     fake.send(record("stdout", "of r1")).await;
     fake.send(finished()).await;
     assert_eq!(collected(first).await, (vec![out("of r1")], done()));
-    // Its code came after the end of the first, or the next command would not be there yet when r1 ended.
+    // The second run's code came after the end of the first, or the next command would not be there yet when r1 ended.
     fake.expect("code", "code of r2").await;
     fake.send(record("stdout", "of r2")).await;
     fake.send(finished()).await;

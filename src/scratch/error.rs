@@ -128,7 +128,7 @@ pub enum ScratchError {
         /// The name as given.
         name: String,
     },
-    /// It is a FIFO, a socket, a device, a link or a directory.
+    /// The file is a FIFO, a socket, a device, a link or a directory.
     #[error("{name:?} is not a regular file")]
     NotRegular {
         /// The name as given.

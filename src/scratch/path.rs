@@ -7,7 +7,7 @@ const MAX_NAME: usize = 255;
 
 /// A path below some directory: at least one part, and no part is empty, `.`, `..` or holds `/` or NUL.
 ///
-/// It says nothing about links: whoever opens it must not follow them out.
+/// The path says nothing about links: whoever opens it must not follow them out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RelativePath {
     /// Every directory on the way, outermost first.
@@ -19,9 +19,9 @@ pub(super) struct RelativePath {
 /// Why a text is no [`RelativePath`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PathFault {
-    /// It is absolute or holds `..`.
+    /// The path is absolute or holds `..`.
     Escape,
-    /// It can't be a file's name; the reason, for people.
+    /// The path can't be a file's name; the reason, for people.
     Bad(&'static str),
 }
 

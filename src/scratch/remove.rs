@@ -27,7 +27,7 @@ pub(super) struct Removal {
     pub(super) failed: u64,
     /// The first of these failures: the entry's name and what the system said.
     pub(super) first: Option<(String, io::Error)>,
-    /// It was told to stop before the end.
+    /// The removal was told to stop before the end.
     pub(super) stopped: bool,
 }
 
@@ -161,7 +161,7 @@ mod tests {
         symlink(outside.path(), tree.join("a/b/link")).unwrap();
         symlink(outside.path().join("kept"), tree.join("a/b/filelink")).unwrap();
         mknodat(CWD, tree.join("fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
-        // These two hold up only an agent that is not root.
+        // The two modes below hold up only an agent that is not root.
         fs::set_permissions(tree.join("a/b"), PermissionsExt::from_mode(0o555)).unwrap();
         fs::set_permissions(tree.join("a"), PermissionsExt::from_mode(0o000)).unwrap();
         let removal = remove(trash.path(), c"tree");

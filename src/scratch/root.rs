@@ -221,7 +221,7 @@ impl ScratchRoot {
             Ok(made) => made,
             Err(_) => match work.await {
                 Err(source) => Err(ScratchError::BrokenOff { source }),
-                // It always answers.
+                // The blocking task always answers.
                 Ok(()) => Err(ScratchError::Create { kernel, source: io::ErrorKind::Interrupted.into() }),
             },
         }

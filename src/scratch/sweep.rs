@@ -1,6 +1,6 @@
 //! The task that empties the trash.
 //!
-//! It owns: the list of what could not be deleted. Channels: a `Notify` that says that something was discarded,
+//! The sweeper owns the list of what could not be deleted. Channels: a `Notify` that says that something was discarded,
 //! and its cancellation token. One tree at a time, on one blocking thread: a delete may take its time, and nobody
 //! waits for it (PROTOCOL section 12, item 5; freed cores never wait for files, item 23). What fails (an
 //! immutable file, a mount) is tried again after 1 s, 2 s, 4 s … at most [`LONGEST_WAIT`].

@@ -32,11 +32,11 @@ const DOCKER_AT_ONCE: usize = 50;
 pub struct Target {
     /// The kernel, under whose id the statistics are stored.
     pub kernel: KernelId,
-    /// Its container.
+    /// The kernel's container.
     pub container: ContainerId,
     /// The container's first process, as the host numbers it.
     pub pid: u32,
-    /// Its scratch directory on the host.
+    /// The kernel's scratch directory on the host.
     pub scratch: PathBuf,
 }
 
@@ -86,7 +86,7 @@ pub enum CollectError {
          the host's /proc and /sys/fs/cgroup"
     )]
     Gone {
-        /// Its short id.
+        /// The container's short id.
         container: String,
     },
     /// The kernel's files did not answer.
@@ -98,7 +98,7 @@ pub enum CollectError {
     /// Docker could not say.
     #[error("asking Docker for the figures of container {container} failed")]
     Docker {
-        /// Its short id.
+        /// The container's short id.
         container: String,
         /// What Docker said.
         #[source]
@@ -107,7 +107,7 @@ pub enum CollectError {
     /// Docker did not answer.
     #[error("Docker did not give the figures of container {container} within {limit:?}")]
     DockerSlow {
-        /// Its short id.
+        /// The container's short id.
         container: String,
         /// The limit.
         limit: Duration,

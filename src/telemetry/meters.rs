@@ -106,15 +106,15 @@ pub struct GpuGauges {
     pub uuid: String,
     /// Kernels that have a part of it.
     pub kernels: u32,
-    /// Its memory.
+    /// The memory of the device.
     pub memory_bytes: u64,
-    /// Its memory in use.
+    /// The memory of the device that is in use.
     pub memory_used_bytes: u64,
     /// The part of the time in which it computes.
     pub busy_percent: Option<u32>,
-    /// Its temperature.
+    /// The temperature of the device.
     pub celsius: Option<u32>,
-    /// Its power.
+    /// The power that the device draws.
     pub watts: Option<f64>,
 }
 

@@ -61,9 +61,9 @@ pub struct Answer {
 pub struct RemoteError {
     /// The exception's Python path.
     pub name: String,
-    /// Its arguments.
+    /// The exception's arguments.
     pub args: Vec<Value>,
-    /// Its `repr()`, which the manager shows for names it does not know.
+    /// The exception's `repr()`, which the manager shows for names it does not know.
     pub repr: String,
 }
 

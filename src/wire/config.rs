@@ -30,11 +30,11 @@ pub struct KernelConfig {
 /// One virtual folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its name below `/home/work`.
+    /// The folder's name below `/home/work`.
     pub name: String,
     /// The host directory below the volume mount that holds it.
     pub host: String,
-    /// Its directory there.
+    /// The folder's directory there.
     pub id: String,
 }
 

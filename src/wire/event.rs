@@ -27,7 +27,7 @@ pub struct Heartbeat {
     pub ip: String,
     /// Where it stands, e.g. `amazon/ap-northeast-2`.
     pub region: String,
-    /// Its RPC endpoint, `tcp://host:port`.
+    /// The agent's RPC endpoint, `tcp://host:port`.
     pub addr: String,
     /// Memory of the machine in MiB.
     pub mem_slots: u64,
@@ -42,7 +42,7 @@ pub struct Heartbeat {
 /// Why the agent stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Its kernels were ended; the manager ends the sessions.
+    /// The agent's kernels were ended; the manager ends the sessions.
     Shutdown,
     /// Kernels stay, the agent comes back: the manager keeps the sessions.
     AgentRestart,
@@ -53,7 +53,7 @@ pub enum StopReason {
 pub enum EndReason {
     /// `destroy_kernel`.
     UserRequested,
-    /// Its container ended by itself or was removed behind our back.
+    /// The kernel's container ended by itself or was removed behind our back.
     SelfTerminated,
     /// Nobody used it for the idle timeout.
     IdleTimeout,
@@ -160,7 +160,7 @@ pub struct HeardEvent {
     pub name: String,
     /// Which agent says so.
     pub instance: InstanceId,
-    /// Its arguments.
+    /// The event's arguments.
     pub args: Vec<Value>,
 }
 

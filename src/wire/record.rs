@@ -94,7 +94,7 @@ impl Record {
             b"log" => Ok(Self::Log(text(data))),
             b"media" => media(data),
             b"completion" => parsed(data).map(Self::Completion).ok_or(BadRecord::Json("completion")),
-            // These end a wait: with broken JSON they still do.
+            // The kinds below end a wait: with broken JSON they still do.
             b"waiting-input" => {
                 let options = parsed(data).filter(Json::is_object);
                 Ok(Self::WaitingInput(options.unwrap_or_else(|| Json::Object(serde_json::Map::new()))))

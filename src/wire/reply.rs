@@ -117,7 +117,7 @@ pub type ExitCode = Option<i64>;
 /// A file that the run made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultFile {
-    /// Its path relative to `.output`.
+    /// The file's path relative to `.output`.
     pub name: String,
     /// Where to fetch it, or `#dummy-upload`.
     pub url: String,

@@ -58,16 +58,16 @@ pub enum Trouble {
     /// Connecting and the handshake took too long.
     #[error("not ready within {} s", .0.as_secs_f64())]
     Late(Duration),
-    /// It broke.
+    /// The connection broke.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     /// The peer closed it.
     #[error("the other side closed the connection")]
     Closed,
-    /// It is no socket for this one.
+    /// The peer is no socket for this one.
     #[error(transparent)]
     Hello(#[from] BadHello),
-    /// It broke the rules later.
+    /// The peer broke the rules later.
     #[error(transparent)]
     Broken(#[from] Broken),
 }
@@ -335,7 +335,7 @@ impl Connection {
                 read(&mut self.stream, &mut unread).await?;
             }
         };
-        // Its end is always an error: at best that the peer has closed its side, too.
+        // The end of what is read is always an error: at best that the peer has closed its side, too.
         let _: Result<Result<(), Trouble>, _> = timeout(limit, finishing).await;
     }
 }

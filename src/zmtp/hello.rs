@@ -28,7 +28,7 @@ pub enum Kind {
 impl Kind {
     const ALL: [Self; 5] = [Self::Push, Self::Pull, Self::Dealer, Self::Router, Self::Req];
 
-    /// Its name on the wire.
+    /// The kind's name on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -71,10 +71,10 @@ pub enum BadHello {
     /// Older than libzmq 4.
     #[error("it speaks ZMTP {0}; version 3 (libzmq 4) or newer is needed")]
     TooOld(&'static str),
-    /// It wants another mechanism, such as CURVE.
+    /// The peer wants another mechanism, such as CURVE.
     #[error("it wants the security mechanism {0:?}, this agent has NULL only")]
     Mechanism(String),
-    /// It is another kind of socket.
+    /// The peer is another kind of socket.
     #[error("it is a {found:?} socket, not {wanted}")]
     Socket {
         /// What it says it is.
@@ -82,7 +82,7 @@ pub enum BadHello {
         /// What it should be.
         wanted: &'static str,
     },
-    /// It refused the connection.
+    /// The peer refused the connection.
     #[error("it refused the connection: {0:?}")]
     Refused(String),
     /// No READY, or one that can't be read.

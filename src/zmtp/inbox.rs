@@ -65,7 +65,7 @@ pub enum Broken {
     /// A message over the limit.
     #[error("it sent a message of more than {0} bytes")]
     Size(u64),
-    /// It gave the connection up.
+    /// The peer gave the connection up.
     #[error("it refused to go on: {0:?}")]
     Refused(String),
 }
@@ -73,20 +73,20 @@ pub enum Broken {
 /// What a peer says after its handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// It sent a message.
+    /// The peer sent a message.
     Message(Message),
     /// The message in the making has as many bytes as are allowed, and wants so many; more come with the allowance.
     Wants(u64),
-    /// It wants a PONG with this context.
+    /// The peer wants a PONG with this context.
     Ping(Bytes),
-    /// It has read everything up to our last PING.
+    /// The peer has read everything up to our last PING.
     Pong,
 }
 
 /// A message, or what is kept of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
-    /// Its frames, never none; [`Caps`] say which are cut.
+    /// The message's frames, never none; [`Caps`] say which are cut.
     pub frames: Vec<Bytes>,
     /// How many bytes of the second frame came and were not kept.
     pub cut: usize,

@@ -190,7 +190,7 @@ async fn a_message_without_end_costs_its_connection_and_no_memory() {
         // What the two sockets' buffers took.
         assert!(sent < 32 * MIB, "{sent} bytes");
     }
-    // It is no worse for it.
+    // The intake works on.
     let (next, _stream) = tokio::join!(frames(&mut intake), async {
         let mut stream = raw.greet().await;
         stream.write_all(b"\x01\x06stdout\0\x02ok").await.unwrap();

@@ -32,7 +32,7 @@ fn begin(runs: &mut Runs, run: &str) -> Ticket {
     ticket
 }
 
-/// Its caller begins a run, and the runner's task sends the code.
+/// The caller begins its run, and the runner's task sends the code.
 fn start(runs: &mut Runs, ticket: Ticket) {
     let code = Code::Query("code".to_owned());
     runs.reached();
@@ -458,7 +458,7 @@ fn a_run_that_is_on_the_disk_and_not_in_the_memory_is_over() {
         let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
         assert_eq!(matches!(runs.take(back), Taken::Answer(_, RunStatus::Finished(None))), over);
     }
-    // Its end was on the disk before the memory heard of it.
+    // The run's end was on the disk before the memory heard of it.
     let left = LeftOutput { number: 3, run: id("r"), records: vec![out("x"), done()] };
     let mut runs = Runs::taken_over(Some(going("r")), vec![left], now());
     assert!(runs.doubt().is_none() && runs.activity().run.is_none());

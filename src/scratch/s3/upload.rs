@@ -26,16 +26,16 @@ const ABORT_LIMIT: Duration = Duration::from_secs(30);
 /// Why a file did not become an object.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
-    /// It can't be opened, or is no regular file any more.
+    /// The file can't be opened, or is no regular file any more.
     #[error(transparent)]
     Open(#[from] ScratchError),
-    /// It can't be read.
+    /// The file can't be read.
     #[error("reading the file failed: {0}")]
     Read(#[source] io::Error),
-    /// It has grown over the limit since it was listed.
+    /// The file has grown over the limit since it was listed.
     #[error("the file has grown over {MAX_FILE_BYTES} bytes")]
     Grown,
-    /// Its name can't be part of a key.
+    /// The file's name can't be part of a key.
     #[error("the name can't be part of an object's key: {0}")]
     Key(#[from] object_store::path::Error),
     /// The server refused, or can't be reached.
