@@ -104,6 +104,6 @@ async fn it_asks_for_the_time_that_the_ends_of_kernels_take() {
     systemd.hears("STATUS=serving").await;
     let kernel = agent.create_tiny().await;
     assert!(agent.stop().await.success());
-    systemd.hears("EXTEND_TIMEOUT_USEC=45000000").await;
+    systemd.hears("EXTEND_TIMEOUT_USEC=50000000").await;
     docker::gone(&kernel.id).await;
 }
