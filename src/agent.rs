@@ -113,7 +113,7 @@ pub struct Agent {
 struct Life {
     /// Ends whatever has no order of its own; cancelled at the end of the stop, or when a start is given up.
     end: CancellationToken,
-    /// Those tasks.
+    /// The tasks that end by it.
     tracker: TaskTracker,
     /// Keep other agents out, to the last moment.
     _locks: (Option<File>, Option<Arc<UnixListener>>),

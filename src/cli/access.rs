@@ -29,7 +29,7 @@ pub(super) struct AccessOpts {
     #[arg(long, env = "BACKEND_ETCD_USER", value_name = "NAME")]
     #[arg(value_parser = wants("a text on one line", values::text))]
     pub(super) etcd_user: Option<String>,
-    /// Its password
+    /// The password of that user
     #[arg(long, env = "BACKEND_ETCD_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     #[arg(value_parser = wants("a text on one line", values::secret))]
     pub(super) etcd_password: Option<Secret>,
@@ -43,7 +43,7 @@ pub(super) struct AccessOpts {
     #[arg(long, env = "BACKEND_ETCD_CERT", value_name = "FILE", value_parser = pem)]
     #[arg(requires_all = ["etcd_key", "etcd_ca"])]
     pub(super) etcd_cert: Option<PathBuf>,
-    /// Its key
+    /// The key of that certificate
     #[arg(long, env = "BACKEND_ETCD_KEY", value_name = "FILE", value_parser = pem, requires = "etcd_cert")]
     pub(super) etcd_key: Option<PathBuf>,
     /// This agent's user at Redis (6 or newer)
@@ -64,7 +64,7 @@ pub(super) struct AccessOpts {
     #[arg(long, env = "BACKEND_REDIS_CERT", value_name = "FILE", value_parser = pem)]
     #[arg(requires_all = ["redis_key", "redis_ca"])]
     pub(super) redis_cert: Option<PathBuf>,
-    /// Its key
+    /// The key of that certificate
     #[arg(long, env = "BACKEND_REDIS_KEY", value_name = "FILE", value_parser = pem, requires = "redis_cert")]
     pub(super) redis_key: Option<PathBuf>,
     /// A file with the AWS key, for --aws-access-key-id

@@ -50,7 +50,7 @@ pub enum ImagesError {
     /// It is not here, and on its way for longer than the create waits.
     #[error("the image {} is still being pulled to this machine; try again later", lang::reference(.0))]
     OnItsWay(String),
-    /// It is here, and what it declares makes no sense.
+    /// The image is here, and what it declares makes no sense.
     #[error("the image of {lang:?} is broken: {source}; correct the image")]
     Broken {
         /// The language, `python:3.6-debian`.

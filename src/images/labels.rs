@@ -53,7 +53,7 @@ pub struct ImageLabels {
 pub struct BadLabel {
     /// The label's name.
     name: String,
-    /// Its value, cut to a length that fits a log line.
+    /// The value of the label, cut to a length that fits a log line.
     value: String,
     /// What it should be.
     wanted: &'static str,

@@ -54,7 +54,7 @@ pub(super) struct Failures {
 /// What comes of a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Noted {
-    /// It is the first of this image, and to be told.
+    /// The failure is the first of this image, and to be told.
     pub(super) is_first: bool,
     /// How long the image has to wait.
     pub(super) wait: Duration,

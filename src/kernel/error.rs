@@ -23,7 +23,7 @@ pub enum KernelError {
     /// This agent runs no such kernel.
     #[error("kernel {0} is not running on this agent (it may have ended)")]
     NotRunning(KernelId),
-    /// It is being ended, or has just ended.
+    /// The kernel is being ended, or has just ended.
     #[error("kernel {kernel} is being ended or has just ended ({reason})")]
     Ending {
         /// The kernel.
@@ -48,7 +48,7 @@ pub enum KernelError {
         #[source]
         source: Box<KernelError>,
     },
-    /// It is being made, looked at or restarted for too long.
+    /// The kernel is being made, looked at or restarted for too long.
     #[error("kernel {kernel} was not ready within {} s; it is being made, taken back or restarted", .limit.as_secs())]
     NotReady {
         /// The kernel.
@@ -132,7 +132,7 @@ pub enum KernelError {
         /// How long was waited.
         waited: Duration,
     },
-    /// It was destroyed before it was ready.
+    /// The kernel was destroyed before it was ready.
     #[error("kernel {0} was destroyed before it was ready")]
     Cancelled(KernelId),
     /// The agent stops before a restart has begun.

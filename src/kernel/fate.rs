@@ -24,7 +24,7 @@ pub(super) struct Candidate {
 pub(super) enum Fate {
     /// Look at its container: take the kernel back if that runs, else end it with the reason that Docker knows.
     TakeBack(ContainerId),
-    /// Its end had begun, or it died meanwhile: end it, and tell.
+    /// The kernel's end had begun, or the kernel died meanwhile: end it, and tell.
     End(EndReason),
     /// Nobody knows of it, or its end was told: remove what there is, tell nothing.
     Undo,

@@ -1,6 +1,6 @@
 //! The virtual folders of a kernel, looked up on the host without getting stuck there.
 //!
-//! They may lie on a network file system that does not answer. A look-up then never ends, and neither does its
+//! Folders may lie on a network file system that does not answer. A look-up then never ends, and neither does its
 //! thread, so no folder host gets more than a few of them: everything else needs threads too.
 
 use std::collections::HashMap;

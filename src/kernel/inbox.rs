@@ -30,7 +30,7 @@ pub(super) enum Birth {
     /// A container of an earlier life of the agent, or of the Python agent.
     Found {
         container: ContainerId,
-        /// Its last statistics, if it turns out to be dead.
+        /// The kernel's last statistics, if it turns out to be dead.
         sample: Option<Sample>,
         /// An earlier life was restarting it.
         restarting: bool,

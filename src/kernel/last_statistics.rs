@@ -32,7 +32,7 @@ struct Waiting {
 }
 
 impl LastStatistics {
-    /// They go to this Redis.
+    /// The statistics go to this Redis.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store, waiting: Mutex::default() }

@@ -89,7 +89,7 @@ impl Kernels {
     }
 }
 
-/// Those of which there is neither a kernel nor a container.
+/// The directories of which there is neither a kernel nor a container.
 fn nobodys(
     old: BTreeSet<KernelId>,
     containers: &[ContainerSummary],

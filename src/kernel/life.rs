@@ -46,17 +46,17 @@ pub(super) enum Step {
     Make,
     /// Look at the container of an earlier life, and take it back.
     Look,
-    /// It runs: serve it until something happens.
+    /// The kernel runs: serve it until something happens.
     Serve,
     /// Somebody says that its container has ended: look.
     Check,
-    /// It runs and can't be worked with: leave it alone until something happens.
+    /// The kernel runs and can't be worked with: leave it alone until something happens.
     LeaveAlone,
     /// A restart is wanted: get ready all that it needs, while the kernel runs on. Whatever is refused is refused here.
     Prepare,
-    /// Take its container away and start the new one.
+    /// Take the container away and start the new one.
     Remake,
-    /// Note its end, before anything is done about it.
+    /// Note the kernel's end, before anything is done about it.
     Note(EndReason),
     /// Statistics into Redis; containers, cores and files away.
     Clear {
@@ -78,15 +78,15 @@ pub(super) enum Step {
 /// What ended a step, or happened during it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
-    /// Its container runs, whether made, made anew or taken back.
+    /// The container runs, whether made, made anew or taken back.
     Ready(ContainerId),
     /// There is no such container, and will be none; or there is no way to a new one.
     Failed,
     /// The container of an earlier life runs, but can't be worked with.
     Odd(ContainerId),
-    /// Its container has ended.
+    /// The container has ended.
     Dead,
-    /// It has not, as far as can be told.
+    /// The container has not ended, as far as can be told.
     NotDead,
     /// Somebody says that this container has ended.
     Death(ContainerId),
@@ -94,7 +94,7 @@ pub(super) enum Input {
     ProcessEnded,
     /// The end is wanted.
     Terminate(EndReason),
-    /// It was not used for too long, or its run takes too long, or Docker never noticed its end.
+    /// The kernel was not used for too long, or its run takes too long, or Docker never noticed its end.
     TimeUp(EndReason),
     /// Whoever asked for it has left without an answer, and knows of no kernel.
     AskerLeft,
@@ -109,21 +109,21 @@ pub(super) enum Input {
 /// How far a kernel is, for everybody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It is being made.
+    /// The kernel is being made.
     Creating,
     /// The container of an earlier life is being looked at.
     Looking,
-    /// It runs.
+    /// The kernel runs.
     Running,
     /// Between two containers.
     Restarting,
-    /// Its container runs, and can't be worked with.
+    /// The container runs, and can't be worked with.
     LeftAlone,
-    /// It is being ended.
+    /// The kernel is being ended.
     Ending(EndReason),
-    /// It is being undone.
+    /// The kernel is being undone.
     Undoing,
-    /// It is over, and its event is queued.
+    /// The kernel is over, and its event is queued.
     Ended(EndReason),
 }
 
@@ -314,7 +314,7 @@ impl Life {
 
     /// Whether the manager may hear of the end, or when.
     ///
-    /// It ignores the end of a kernel whose create it has not committed, or whose status is still RESTARTING (its
+    /// The manager ignores the end of a kernel whose create it has not committed, or whose status is still RESTARTING (its
     /// `kernel_terminated` handler), and a session would keep a dead kernel for ever. So an end waits until the manager has
     /// written down the last answer about the kernel, unless the manager has asked for the end since.
     fn may_tell(&self, now: Instant) -> Step {
@@ -364,7 +364,7 @@ pub(super) fn reborn(stage: Stage) -> Option<Begin> {
         Stage::Looking | Stage::Running | Stage::LeftAlone => Some(Begin::Found { restarting: false }),
         Stage::Restarting => Some(Begin::Ended { reason: EndReason::SelfTerminated, restarting: true }),
         Stage::Ending(reason) => Some(Begin::Ended { reason, restarting: false }),
-        // Its telling goes on.
+        // The telling of the end goes on.
         Stage::Ended(_) => None,
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Live {
     pub(super) exec_timeout: Option<Duration>,
     /// The connection to its runner.
     pub(super) runner: Runner,
-    /// Its files.
+    /// The kernel's files.
     pub(super) scratch: Scratch,
     /// What its user sees of them, and of folders.
     pub(super) tree: Arc<Tree>,

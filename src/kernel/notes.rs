@@ -318,7 +318,7 @@ impl Notes {
         self.write_ending(kernel, ending.clone(), true)
     }
 
-    /// Its event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
+    /// The end's event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
     /// agent, and syncing takes a hundred times as long.
     pub fn under_way(&self, kernel: KernelId, mut ending: Ending, is_under_way: bool) -> io::Result<()> {
         ending.left_at = is_under_way.then(unix_now);
@@ -332,7 +332,7 @@ impl Notes {
         self.write_ending(kernel, ending, false)
     }
 
-    /// Its event has arrived.
+    /// The end's event has arrived.
     pub fn told(&self, kernel: KernelId, mut ending: Ending) -> io::Result<()> {
         let now = unix_now();
         {

@@ -11,20 +11,20 @@ use crate::wire::sample::Sample;
 /// How far a kernel is.
 #[derive(Clone)]
 pub(super) enum Phase {
-    /// It is being made.
+    /// The kernel is being made.
     Creating,
     /// The agent has just started, and looks at this container of it.
     Looking(ContainerId),
-    /// It runs.
+    /// The kernel runs.
     Running(Arc<Live>),
     /// Between two containers.
     Restarting,
-    /// Its container runs, but an agent that started found it odd and can't work with it: until its end is wanted
+    /// The container runs, but an agent that started found it odd and can't work with it: until its end is wanted
     /// or noticed (section 12, item 20).
     LeftAlone(ContainerId, Failure),
-    /// It is being ended, why, and what requests about it are told.
+    /// The kernel is being ended, why, and what requests about it are told.
     Ending(EndReason, Failure),
-    /// It is over; files may still be going.
+    /// The kernel is over; files may still be going.
     Gone(Outcome),
 }
 
@@ -42,8 +42,8 @@ impl Phase {
 /// How it came to be over.
 #[derive(Clone)]
 pub(super) enum Outcome {
-    /// It was never ready.
+    /// The kernel was never ready.
     Failed(Failure),
-    /// It ended; its last statistics, and what requests about it are told.
+    /// The kernel ended; its last statistics, and what requests about it are told.
     Ended(Option<Sample>, Failure),
 }

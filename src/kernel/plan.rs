@@ -38,11 +38,11 @@ pub(super) struct Plan<'p> {
     pub(super) memory: MemoryGrant,
     /// The cores it got.
     pub(super) cpu_set: &'p [u32],
-    /// Their NUMA node.
+    /// The NUMA node of the cores.
     pub(super) numa_node: Option<u32>,
     /// The GPUs it got.
     pub(super) gpu_set: &'p [u32],
-    /// Their names for Docker.
+    /// The GPUs' names for Docker.
     pub(super) gpu_uuids: &'p [String],
     /// The scratch directory.
     pub(super) scratch: &'p Path,

@@ -181,7 +181,7 @@ impl Kernels {
         let standing = registry.standing;
         if let Some((handle, reason)) = self.spawn_in(&mut registry, kernel, birth).zip(standing) {
             tracing::info!(%kernel, %reason, "all kernels were to end before this one was found");
-            // Its task has just begun.
+            // The kernel's task has just begun.
             let _ = handle.terminate.send(reason);
         }
     }
@@ -282,7 +282,7 @@ impl Kernels {
     /// What becomes of a kernel whose task panicked in this phase.
     fn rebirth(&self, kernel: KernelId, phase: &Phase) -> Option<Birth> {
         if let Phase::Running(live) = phase {
-            // Its connection would take output away from the next one.
+            // The runner's connection would take output away from the next one.
             live.runner.let_go();
         }
         let stage = match phase {
@@ -293,7 +293,7 @@ impl Kernels {
             Phase::LeftAlone(..) => Stage::LeftAlone,
             Phase::Ending(reason, _) => Stage::Ending(*reason),
             Phase::Gone(Outcome::Failed(_)) => Stage::Undoing,
-            // Its telling goes on.
+            // The telling of the end goes on.
             Phase::Gone(Outcome::Ended(..)) => return None,
         };
         let looked_at = match phase {

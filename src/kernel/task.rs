@@ -58,7 +58,7 @@ pub(super) struct Kernel {
     deadline: Option<Deadline>,
     /// Its place among the kernels that are made or undone, until it runs or is gone.
     place: Option<OwnedSemaphorePermit>,
-    /// Its cores and GPUs; freed when this is dropped, whatever happens to its files.
+    /// The kernel's cores and GPUs; freed when this is dropped, whatever happens to its files.
     allocation: Option<Allocation>,
     /// Of an earlier life: its container, until that was looked at.
     found: Option<ContainerId>,
@@ -72,15 +72,15 @@ pub(super) struct Kernel {
     prepared: Option<(Prepared, RestartAnswer)>,
     /// Why it can't be used, as far as that is known better than that it ends.
     failure: Option<Failure>,
-    /// Its last statistics.
+    /// The kernel's last statistics.
     sample: Option<Sample>,
     /// Since when it is being restarted.
     restarting_since: Option<StdInstant>,
     /// Since when it is being ended.
     ending_since: Option<StdInstant>,
-    /// Its end, once that is in the journal.
+    /// The kernel's end, once that is in the journal.
     telling: Option<Telling>,
-    /// Its event, once that has a place in the queue.
+    /// The event of the end, once that has a place in the queue.
     queued: Option<QueuedTelling>,
     /// Writes what the agent remembers of it on disk.
     pen: Pen,

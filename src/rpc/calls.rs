@@ -35,7 +35,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// It is on its way.
+    /// The answer is on its way.
     pub(super) fn written(self) {
         if let Some(undo) = self.undo {
             undo.disarm();

@@ -62,7 +62,7 @@ impl std::fmt::Debug for Environ {
 pub enum NotedPhase {
     /// The manager has not been answered: after a crash all of it is undone, and nothing is reported.
     Creating,
-    /// It runs.
+    /// The kernel runs.
     Running,
     /// Between two containers.
     Restarting,
@@ -99,7 +99,7 @@ pub struct Ending {
     pub kernel: String,
     /// Why, as on the wire.
     pub reason: String,
-    /// Its last statistics, if any were taken.
+    /// The kernel's last statistics, if any were taken.
     pub sample: Option<Sample>,
     /// When its event began to leave for the manager, in seconds since 1970; `None` while it waits. Found by the next life
     /// without `told_at`, it is open whether the event arrived.
@@ -198,7 +198,7 @@ impl Ending {
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) told: Told,
-    /// Its entry as it was begun.
+    /// The entry as it was begun.
     pub(super) ending: Ending,
     /// When its event began to leave, while that is under way.
     pub(super) under_way: Option<u64>,
@@ -234,7 +234,7 @@ pub(super) enum Told {
     },
     /// An earlier life was killed at the moment of telling, in seconds since 1970.
     Perhaps(u64),
-    /// It was told, in seconds since 1970.
+    /// The end was told, in seconds since 1970.
     At(u64),
 }
 

@@ -72,7 +72,7 @@ fn write_beside(temporary: &Path, bytes: &[u8], durable: bool) -> io::Result<()>
 
 /// What both kinds of files have in common.
 pub(super) trait NoteFile: DeserializeOwned {
-    /// Its version, the kernel that it speaks of, and whose it is, which is taken out of it.
+    /// The version of the note, the kernel that the note speaks of, and whose the note is, which is taken out of it.
     fn head(&mut self) -> (u32, &str, Option<String>);
 }
 

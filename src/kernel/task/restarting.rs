@@ -14,7 +14,6 @@ use crate::kernel::notes::NotedPhase;
 use crate::kernel::remaking;
 use crate::patience::seconds;
 use crate::runner::{GoingRun, RunMemory, Runs};
-use crate::wire::config::KernelConfig;
 use crate::wire::event::Event;
 
 /// How long getting it ready may take; enough is left of what the manager waits to carry it out.
@@ -32,14 +31,7 @@ impl Kernel {
         // What an end that a crash brings on has to wait for.
         self.pen.restart_asked(true);
         self.pen.note(NotedPhase::Running, self.last_use).await;
-        // Image, limits and cores are the kernel's own: no manager changes them, and some send them rounded or empty.
-        let wanted = KernelConfig {
-            lang: self.config.lang.clone(),
-            limits: self.config.limits,
-            cpu_set: self.config.cpu_set.clone(),
-            gpu_set: self.config.gpu_set.clone(),
-            ..config.apply(&self.config)
-        };
+        let wanted = config.apply(&self.config);
         let Self { node, id, allocation, inbox, .. } = self;
         let prepared = tokio::select! {
             biased;
@@ -77,6 +69,7 @@ impl Kernel {
             }
         }
     }
+
     /// Carries out what is ready. It races the termination; whoever wants the kernel gone wins.
     pub(super) async fn remake(&mut self) -> Input {
         let (Some(old), Some((prepared, answer))) = (self.live.take(), self.prepared.take()) else {
