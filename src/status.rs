@@ -62,6 +62,14 @@ pub struct Node {
     pub memory: u64,
     /// Bytes of all limits together.
     pub memory_given: u64,
+    /// Tasks of the whole machine that ran or waited, on average over the last minute.
+    pub load: f64,
+    /// Bytes of the machine's memory.
+    pub host_memory: u64,
+    /// Bytes of it that new processes can have.
+    pub host_memory_available: u64,
+    /// When the machine was started.
+    pub booted: f64,
     /// GPUs that can be given, and kernels that have a part of each: `[[0, 1]]`.
     pub gpus: Vec<(u32, u32)>,
     /// Kernel images that the manager is told of.

@@ -8,7 +8,7 @@ use crate::conditions::Conditions;
 use crate::events::Events;
 use crate::images::{ImageList, Pulls};
 use crate::kernel::{Kernels, Overview, RunningKernel, State};
-use crate::resources::{GpuReading, InUse, Resources};
+use crate::resources::{GpuReading, Host, InUse, Resources};
 use crate::telemetry::{GpuGauges, KernelGauges, KernelStates, KernelUse, Meters, NodeGauges};
 use crate::wire::sample::Sample;
 
@@ -62,6 +62,7 @@ fn node(of: &Sampled, kernels: &[Overview], used: &InUse) -> NodeGauges {
     let totals = of.resources.totals();
     let states = states(kernels);
     let running = || kernels.iter().filter_map(|kernel| kernel.running.as_ref());
+    let host = Host::read();
     NodeGauges {
         kernels: states,
         runs: running().filter(|kernel| kernel.run.is_some()).count() as u64,
@@ -69,6 +70,9 @@ fn node(of: &Sampled, kernels: &[Overview], used: &InUse) -> NodeGauges {
         cpu_shares: used.cpus.values().map(|n| u64::from(*n)).sum(),
         memory_bytes: totals.memory.bytes(),
         memory_given_bytes: running().map(|kernel| kernel.memory_limit.bytes()).sum(),
+        host_load: host.load,
+        host_memory_bytes: host.memory.bytes(),
+        host_memory_available_bytes: host.memory_available.bytes(),
         gpus: totals.gpus as u64,
         gpus_used: used.gpus.len() as u64,
         events_waiting: *of.events.waiting().borrow() as u64,

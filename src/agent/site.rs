@@ -15,6 +15,7 @@ use super::measure::Sampled;
 use crate::conditions::Conditions;
 use crate::ids::InstanceId;
 use crate::kernel::{Overview, State};
+use crate::resources::Host;
 use crate::status::{self, Condition, Kernel, LogLine, Node, Run, Status, Used};
 use crate::telemetry::{Asked, Recent, Reply, Site, Warning};
 use crate::wire::event::{EndReason, HeardEvent};
@@ -195,11 +196,16 @@ fn node(of: &Sampled) -> Node {
     let (totals, used) = (of.resources.totals(), of.resources.in_use());
     let gpus = of.gpus.as_ref().map(|readings| readings.borrow().clone()).unwrap_or_default();
     let kernels = of.kernels.overview();
+    let host = Host::read();
     let beat = of.events.last_beat_age().and_then(|age| SystemTime::now().checked_sub(age));
     Node {
         cores: of.resources.cores(),
         memory: totals.memory.bytes(),
         memory_given: kernels.iter().filter_map(|k| Some(k.running.as_ref()?.memory_limit.bytes())).sum(),
+        load: host.load,
+        host_memory: host.memory.bytes(),
+        host_memory_available: host.memory_available.bytes(),
+        booted: unix(host.booted),
         gpus: gpus
             .iter()
             .map(|reading| (reading.gpu.index, used.gpus.get(&reading.gpu.index).copied().unwrap_or(0)))

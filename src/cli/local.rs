@@ -149,6 +149,14 @@ fn node(status: &Status) -> String {
             status.kernels.len(),
             node.images
         );
+        let _ = writeln!(
+            text,
+            "machine: load {:.2}, {} of {} memory available, up {}",
+            node.load,
+            bytes(node.host_memory_available),
+            bytes(node.host_memory),
+            span(status.now - node.booted)
+        );
         let _ = writeln!(text, "{} events wait for the manager; last heartbeat {beat}", node.events_waiting);
         for (image, here, all) in &node.pulls {
             let _ = writeln!(text, "pulling {image}: {} of {}", bytes(*here), bytes(*all));

@@ -130,6 +130,9 @@ table! {
     CPU_SHARES = Gauge "cpu_shares" {} "Cores given to kernels, each counted once per kernel that has it: above the cores that there are when overbooked.";
     MEMORY_BYTES = Gauge "memory_bytes" {} "Memory that can be given to kernels.";
     MEMORY_GIVEN = Gauge "memory_given_bytes" {} "Memory limits of all kernels together.";
+    HOST_LOAD = Gauge "host_load1" {} "Tasks of the whole machine that ran or waited, on average over the last minute.";
+    HOST_MEMORY = Gauge "host_memory_bytes" {} "Memory of the machine.";
+    HOST_AVAILABLE = Gauge "host_memory_available_bytes" {} "What of the machine's memory new processes can have without swapping.";
     GPUS = Gauge "gpus" {} "GPUs that can be given to kernels.";
     GPUS_USED = Gauge "gpus_used" {} "GPUs given to kernels.";
     SCRATCH_BYTES = Gauge "scratch_size_bytes" {} "Size of the file system of the scratch directories; absent while it does not answer.";

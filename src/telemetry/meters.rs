@@ -41,6 +41,12 @@ pub struct NodeGauges {
     pub memory_bytes: u64,
     /// Memory limits of all kernels together, in bytes.
     pub memory_given_bytes: u64,
+    /// Tasks of the whole machine that ran or waited, on average over the last minute.
+    pub host_load: f64,
+    /// The memory of the machine, in bytes.
+    pub host_memory_bytes: u64,
+    /// What of it new processes can have, in bytes.
+    pub host_memory_available_bytes: u64,
     /// Events that wait for the manager.
     pub events_waiting: u64,
     /// Endings that are not finished: reported, removed and cleaned up.
@@ -77,7 +83,7 @@ impl KernelStates {
 }
 
 impl NodeGauges {
-    fn list(&self) -> [Gauge; 12] {
+    fn list(&self) -> [Gauge; 15] {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let beat = self.last_heartbeat_age.map(|age| since_1970.saturating_sub(age).as_secs_f64());
         [
@@ -86,6 +92,13 @@ impl NodeGauges {
             Gauge(&table::CPU_SHARES, "cpu_shares", exact(self.cpu_shares)),
             Gauge(&table::MEMORY_BYTES, "memory_bytes", exact(self.memory_bytes)),
             Gauge(&table::MEMORY_GIVEN, "memory_given_bytes", exact(self.memory_given_bytes)),
+            Gauge(&table::HOST_LOAD, "host_load1", Some(self.host_load)),
+            Gauge(&table::HOST_MEMORY, "host_memory_bytes", exact(self.host_memory_bytes)),
+            Gauge(
+                &table::HOST_AVAILABLE,
+                "host_memory_available_bytes",
+                exact(self.host_memory_available_bytes),
+            ),
             Gauge(&table::GPUS, "gpus", exact(self.gpus)),
             Gauge(&table::GPUS_USED, "gpus_used", exact(self.gpus_used)),
             Gauge(&table::EVENTS_WAITING, "events_waiting", exact(self.events_waiting)),

@@ -55,6 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("etcd_client", &["cluster", "dev"]),
     ("tonic", &["dev"]),
     ("nvml_wrapper", &["resources"]),
+    ("sysinfo", &["resources"]),
     ("redis", &["stats"]),
     ("cap_std", &["scratch"]),
     ("object_store", &["scratch"]),
