@@ -1,7 +1,11 @@
 //! The list of kernel images as this machine's engine has them, and updates from a registry (Debian's
 //! `docker-registry`) on loopback, which Docker speaks to without TLS.
 
+mod registry;
+
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backendai_agent::rooms::cluster::RegistryLogin;
@@ -11,17 +15,19 @@ use backendai_agent::rooms::images::{
 use backendai_agent::rooms::secret::Secret;
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::docker::{TestName, real};
 use super::support::docker::{TestImage, docker, inspect};
-use super::support::ports::Port;
-use super::support::process::Process;
 use super::support::until;
+use registry::{Gate, Registry, Way, run};
 
-const LIMIT: Duration = Duration::from_secs(20);
+/// Docker waits for 5 s after a layer that was cut off.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Half of the layer that a newer image has over the older one, in bytes. The layer can't be compressed.
+const HALF: u64 = 2 << 20;
 
 /// The two tasks, ended with the test.
 struct Running {
@@ -64,84 +70,30 @@ fn quickly(source: Source, wanted: watch::Receiver<Vec<WantedImage>>) -> ImagesC
     }
 }
 
-/// A registry process; its data stay when it is killed.
-struct Registry {
-    port: Port,
-    dir: TempDir,
-    process: Option<Process>,
-}
-
-impl Registry {
-    async fn start(password: Option<&str>) -> Self {
-        let (port, dir) = (Port::lease(), TempDir::new().unwrap());
-        let at = |name: &str| dir.path().join(name).display().to_string();
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:{}'}}\n",
-            at("data"),
-            port.number()
-        );
-        if let Some(password) = password {
-            let line = run("htpasswd", &["-nbB", "-C", "4", "me", password]);
-            std::fs::write(dir.path().join("users"), line).unwrap();
-            let users = at("users");
-            config.extend(["auth: {htpasswd: {realm: it, path: ", &users, "}}\n"]);
-        }
-        std::fs::write(dir.path().join("config.yml"), config).unwrap();
-        let mut registry = Self { port, dir, process: None };
-        registry.restart().await;
-        registry
-    }
-
-    async fn restart(&mut self) {
-        let config = self.dir.path().join("config.yml").display().to_string();
-        let command = ["docker-registry", "serve", &config].map(str::to_owned);
-        self.process = Some(Process::spawn("the registry", &command, &[], &self.dir.path().join("log")));
-        let address = self.address();
-        until("a registry that listens", LIMIT, async || tokio::net::TcpStream::connect(&address).await.ok())
-            .await;
-    }
-
-    fn kill(&mut self) {
-        self.process = None;
-    }
-
-    fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
-    }
-
-    /// Pushes the image under its own name, and takes the registry's name away from it here.
-    async fn has(&self, image: &TestImage, docker_config: Option<&Path>) {
-        let name = format!("{}/{}", self.address(), image.reference());
-        docker(&["tag", &image.reference(), &name]).await;
-        let config = docker_config.map(|path| path.display().to_string());
-        let login: Vec<&str> = config.iter().flat_map(|path| ["--config", path.as_str()]).collect();
-        docker(&[&login[..], &["push", "-q", &name]].concat()).await;
-        docker(&["rmi", &name]).await;
-    }
-
-    fn source(&self, docker_config: Option<&Path>) -> Source {
-        Source { address: Some(self.address()), docker_config: docker_config.map(Path::to_owned) }
-    }
-}
-
-fn run(program: &str, args: &[&str]) -> String {
-    let ended = std::process::Command::new(program).args(args).output().unwrap();
-    assert!(ended.status.success(), "{program}: {ended:?}");
-    String::from_utf8(ended.stdout).unwrap()
-}
-
 /// An image in two versions: the newer one is in the registry only, the older one here. With their ids.
 async fn old_and_new(registry: &Registry, docker_config: Option<&Path>) -> (TestImage, String, String) {
     let image = TestImage::labelled(&["io.sorna.timeout=10"]).await;
     let old = inspect(&image.reference()).await["Id"].as_str().unwrap().to_owned();
     let keep = format!("{}-kept", image.reference().replace("kernel-", "it-"));
     docker(&["tag", &image.reference(), &keep]).await;
-    let new = image.become_labelled(&["io.sorna.timeout=20"]).await;
+    let new = become_heavy(&image, "io.sorna.timeout=20").await;
     registry.has(&image, docker_config).await;
     docker(&["tag", &keep, &image.reference()]).await;
-    docker(&["rmi", &keep]).await;
+    // By its id the newer image would still be here, with its layers.
+    docker(&["rmi", &keep, &new]).await;
     (image, old, new)
+}
+
+/// Makes another image of the same name with a label and a layer of twice [`HALF`]; gives its id.
+async fn become_heavy(image: &TestImage, label: &str) -> String {
+    let layer = tempfile::NamedTempFile::new().unwrap();
+    let bytes: Vec<u8> = (0..2 * HALF).map(|_| rand::random()).collect();
+    std::fs::write(layer.path(), bytes).unwrap();
+    let base = docker(&["create", &image.reference()]).await;
+    docker(&["cp", &layer.path().display().to_string(), &format!("{base}:/layer")]).await;
+    let id = docker(&["commit", "--change", &format!("LABEL {label}"), &base, &image.reference()]).await;
+    docker(&["rm", &base]).await;
+    id
 }
 
 fn want(image: &TestImage, id: &str) -> WantedImage {
@@ -241,24 +193,75 @@ async fn a_registry_with_a_password_is_opened_by_docker_s_own_file() {
     with.stop().await;
 }
 
+/// Docker goes on with the layer where it was cut off, so that the agent's pull survives a registry that comes back.
 #[tokio::test]
-async fn a_registry_that_dies_in_the_middle_is_tried_again() {
-    let mut registry = Registry::start(None).await;
+async fn a_registry_that_dies_in_the_middle_of_a_layer_costs_no_byte_twice() {
+    let registry = Registry::start(None).await;
     let (image, old, new) = old_and_new(&registry, None).await;
-    // Stands still: the pull begins and hangs, then its end is cut off.
-    registry.process.as_ref().unwrap().pause().await;
+    let gate = Gate::before(&registry, Way::CutAfter(HALF)).await;
     let (_catalogue, wanted) = watch::channel(vec![want(&image, &new)]);
-    let config =
-        ImagesConfig { stall_limit: Duration::from_secs(2), ..quickly(registry.source(None), wanted) };
+    let running = Running::start(quickly(gate.source(), wanted));
+    gate.is_shut().await;
+    assert_eq!(running.images.list().borrow().id_of(image.lang()), Some(&*old), "half of an image is none");
+    gate.becomes(Way::Open);
+    running.shows(image.lang(), &new).await;
+    let all = gate.passed();
+    assert!((2 * HALF..3 * HALF).contains(&all), "{all} bytes of a layer of {}", 2 * HALF);
+    running.stop().await;
+}
+
+/// A registry that keeps the connection and says nothing more is left after the limit, and tried again.
+#[tokio::test]
+async fn a_registry_that_stands_still_in_the_middle_of_a_layer_is_left_and_tried_again() {
+    let registry = Registry::start(None).await;
+    let (image, old, new) = old_and_new(&registry, None).await;
+    let gate = Gate::before(&registry, Way::HoldAfter(HALF)).await;
+    let (_catalogue, wanted) = watch::channel(vec![want(&image, &new)]);
+    let config = ImagesConfig { stall_limit: Duration::from_secs(2), ..quickly(gate.source(), wanted) };
     let running = Running::start(config);
-    running.shows(image.lang(), &old).await;
-    registry.kill();
-    let waiting: JoinHandle<()> = tokio::spawn(tokio::time::sleep(Duration::from_secs(3)));
-    waiting.await.unwrap();
-    assert_eq!(running.images.list().borrow().id_of(image.lang()), Some(&*old));
-    registry.restart().await;
+    gate.is_shut().await;
+    let mut pulls = running.images.pulls();
+    let seen = async |is_there: bool| {
+        let mut pulls = pulls.clone();
+        let change = pulls.wait_for(|pulls| pulls.contains_key(image.lang()) == is_there);
+        tokio::time::timeout(LIMIT, change).await.expect("the pull begins, and is left").unwrap();
+    };
+    seen(true).await;
+    seen(false).await;
+    pulls.mark_unchanged();
+    assert_eq!(running.images.list().borrow().id_of(image.lang()), Some(&*old), "half of an image is none");
+    gate.becomes(Way::Open);
     running.shows(image.lang(), &new).await;
     running.stop().await;
+}
+
+/// Two images come at a time; what is over waits for its turn.
+#[tokio::test]
+async fn two_images_are_pulled_at_a_time() {
+    let registry = Registry::start(None).await;
+    let mut images = Vec::new();
+    for _ in 0..3 {
+        images.push(old_and_new(&registry, None).await);
+    }
+    let gate = Gate::before(&registry, Way::HoldAfter(HALF)).await;
+    let (_catalogue, wanted) =
+        watch::channel(images.iter().map(|(image, _, new)| want(image, new)).collect());
+    let running = Running::start(quickly(gate.source(), wanted));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (mut pulls, seen) = (running.images.pulls(), Arc::clone(&most));
+    let watching = tokio::spawn(async move {
+        while pulls.changed().await.is_ok() {
+            seen.fetch_max(pulls.borrow_and_update().len(), Ordering::SeqCst);
+        }
+    });
+    gate.is_shut().await;
+    gate.becomes(Way::Open);
+    for (image, _, new) in &images {
+        running.shows(image.lang(), new).await;
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 2);
+    running.stop().await;
+    watching.abort();
 }
 
 /// The registry's login comes from the cluster; an image that is gone is pulled once for all who wait.
