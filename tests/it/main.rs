@@ -24,6 +24,7 @@ mod dev;
 mod documents;
 mod execute;
 mod figures;
+mod gpus;
 mod harness;
 mod hostile;
 mod kernels;

@@ -20,6 +20,8 @@ pub(crate) struct Dockerd {
     dir: PathBuf,
     bridge: String,
     live_restore: bool,
+    /// Where it looks for programs before the usual places.
+    programs: Option<PathBuf>,
     /// Makes its bridge's name and addresses its own.
     number: Port,
     process: Option<Process>,
@@ -30,13 +32,30 @@ pub(crate) struct Dockerd {
 impl Dockerd {
     /// An engine with all of its files below `dir`, which holds these kernel images (names without `lablup/kernel-`).
     pub(crate) async fn start(dir: &Path, live_restore: bool, images: &[String]) -> Self {
+        Self::start_with(dir, live_restore, None, images).await
+    }
+
+    /// The same, with programs of the test's own.
+    pub(crate) async fn with_programs(dir: &Path, programs: &Path, images: &[String]) -> Self {
+        Self::start_with(dir, false, Some(programs), images).await
+    }
+
+    async fn start_with(dir: &Path, live_restore: bool, programs: Option<&Path>, images: &[String]) -> Self {
         let number = Port::lease();
         // At most 15 characters, as the kernel wants it.
         let bridge = format!("bai-it-{}", number.number());
         let dir = dir.join("dockerd");
         std::fs::create_dir_all(&dir).unwrap();
         let containerd = spawn_containerd(&dir);
-        let mut engine = Self { dir, bridge, live_restore, number, process: None, containerd };
+        let mut engine = Self {
+            dir,
+            bridge,
+            live_restore,
+            programs: programs.map(Path::to_owned),
+            number,
+            process: None,
+            containerd,
+        };
         engine.make_bridge();
         engine.restart().await;
         for name in images {
@@ -99,7 +118,10 @@ impl Dockerd {
             line += " --live-restore";
         }
         let command: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        Process::spawn("dockerd", &command, &[], &self.dir.join("dockerd.log"))
+        let usual = std::env::var("PATH").unwrap();
+        let path = self.programs.as_ref().map(|own| format!("{}:{usual}", own.display()));
+        let env: Vec<(&str, &str)> = path.iter().map(|path| ("PATH", path.as_str())).collect();
+        Process::spawn("dockerd", &command, &env, &self.dir.join("dockerd.log"))
     }
 
     /// Runs `docker` against this engine and gives its output.
