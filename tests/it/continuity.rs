@@ -1,17 +1,17 @@
 //! Runs over stops of the agent (PROTOCOL section 12, item 21): after any stop a kernel runs the run that its user follows,
-//! or is free for the next, and nothing that the agent had read is lost by a stop in order.
+//! or is free for the next, and nothing that the agent had read is lost by a stop in order. [`table`] has every kind of stop
+//! against every moment of a kernel's life, [`moments`] the milliseconds around a run's begin and end.
 
 use std::time::Duration;
 
-use rand::RngExt;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use serde_json::{Value as Json, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::support::docker::docker;
-use crate::support::msgpack::{from_json, to_json};
 use crate::support::{Agent, Bed, Kernel, secs, until};
+
+mod moments;
+mod table;
 
 /// How an agent's life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,82 +87,6 @@ async fn code_that_had_not_left_at_a_kill_runs_once_under_the_next_agent() {
 #[tokio::test]
 async fn code_that_had_not_left_at_a_stop_runs_once_under_the_next_agent() {
     code_waits_for_the_next_agent(End::Stop).await;
-}
-
-/// Whether leaving something out of `whole` makes `part`.
-fn is_part(part: &str, whole: &str) -> bool {
-    let mut rest = whole.chars();
-    part.chars().all(|wanted| rest.any(|found| found == wanted))
-}
-
-/// The agent's end falls into the milliseconds around a run's begin and end.
-async fn no_moment_wedges_a_kernel(how: End) {
-    let rounds = std::env::var("BACKENDAI_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
-    let seed =
-        std::env::var("BACKENDAI_TEST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or_else(rand::random);
-    println!("BACKENDAI_TEST_SEED={seed} BACKENDAI_TEST_KILLS={rounds}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
-    let kernel = agent.create_python().await.warm().await;
-    let (mut unknown, mut unsure, mut cut) = (0, 0, 0);
-    for round in 0..rounds {
-        let run = format!("run-{round}");
-        let code = format!("open('/home/work/log', 'a').write('{round} ')\nprint('round', {round})");
-        let wait = Duration::from_micros(random.random_range(0..12_000));
-        let mut line = agent.rpc().connect().await;
-        let args = from_json(&json!([2, kernel.id, run, "query", code, {}]));
-        line.request("execute", &args, &from_json(&json!({}))).await;
-        tokio::time::sleep(wait).await;
-        end(&mut agent, how).await;
-        // What the agent had answered is in this end of the connection.
-        let before = line.last_words(secs(1)).await.map(|answer| to_json(&answer.result.expect("no error")));
-        agent = bed.agent(&[]).await;
-        let begun = Instant::now();
-        let after = follow(&kernel, &run, secs(20)).await;
-        let ended_before = before.as_ref().is_some_and(|answer| answer["status"] == "finished");
-        let answers = before.iter().filter_map(|answer| answer["console"].as_array()).flatten();
-        let mut console: Vec<Json> = answers.cloned().collect();
-        if !ended_before && let Some((more, _)) = &after {
-            console.extend(more.iter().cloned());
-        }
-        let next = timeout(secs(20), kernel.run("print(open('/home/work/log').read().split())")).await;
-        let log =
-            next.unwrap_or_else(|_| panic!("round {round}, after {wait:?}: the kernel is wedged")).stdout();
-        let times = log.matches(&format!("'{round}'")).count();
-        assert!(times <= 1, "round {round}, after {wait:?}: it ran {times} times: {log}");
-        if ended_before || after.is_some() {
-            let (stdout, whole) = (text(&console, "stdout"), format!("round {round}\n"));
-            let is_unsure = text(&console, "stderr").contains("restarted");
-            // What was read in the last moment before a kill may be missing; a stop loses nothing.
-            let is_allowed = match how {
-                End::Kill => is_unsure || is_part(&stdout, &whole),
-                End::Stop => is_unsure,
-            };
-            let is_whole = times == 1 && stdout == whole;
-            assert!(is_whole || is_allowed, "round {round}, after {wait:?}: {console:?}, ran {times} times");
-            assert!(is_unsure || times == 1, "round {round}, after {wait:?}: it never ran: {console:?}");
-            (unsure, cut) = (unsure + u32::from(is_unsure), cut + u32::from(!is_whole && !is_unsure));
-        } else {
-            assert_eq!(times, 0, "round {round}, after {wait:?}: it ran, and nobody knows");
-            unknown += 1;
-        }
-        assert!(begun.elapsed() < secs(15), "round {round}, after {wait:?}: {:?}", begun.elapsed());
-    }
-    println!(
-        "{rounds} rounds: {unknown} never begun, {unsure} of which the agent says that it is not sure, {cut} with output cut"
-    );
-    assert_eq!(kernel.run("print('free')").await.stdout(), "free\n");
-}
-
-#[tokio::test]
-async fn no_moment_of_a_kill_wedges_a_kernel() {
-    no_moment_wedges_a_kernel(End::Kill).await;
-}
-
-#[tokio::test]
-async fn no_moment_of_a_stop_wedges_a_kernel() {
-    no_moment_wedges_a_kernel(End::Stop).await;
 }
 
 /// The end of a run was on its way when the agent died: the next agent finds out that the run is over.

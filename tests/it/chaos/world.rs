@@ -14,6 +14,8 @@ use crate::support::ports::Port;
 use crate::support::vitals::gauges;
 use crate::support::{Agent, Bed, Kernel, RemoteError, kernel, new_id, secs, until};
 
+/// How long a call may take: many kernels on a busy machine, and lateness is not what this is about.
+const PATIENCE: Duration = secs(60);
 /// The most kernels at a time.
 const MOST: usize = 6;
 /// Descriptors that the agent may have open at the end beyond those of its start: connections that idle.
@@ -69,8 +71,7 @@ fn config() -> Json {
 async fn start(bed: &Bed, engine: &Dockerd, metrics: &Port) -> Agent {
     let (docker, metrics) = (engine.host(), format!("127.0.0.1:{}", metrics.number()));
     let places = ["--docker-host", &docker, "--metrics-addr", &metrics];
-    // Many kernels on a busy machine: lateness is not what this is about.
-    let pace = ["--create-deadline", "9", "--reconcile-interval", "2", "--stats-interval", "1"];
+    let pace = ["--create-deadline", "50", "--reconcile-interval", "2", "--stats-interval", "1"];
     bed.agent(&[&places[..], &pace].concat()).await
 }
 
@@ -125,6 +126,10 @@ impl World {
         format!("{} kernels{away}", self.alive.len())
     }
 
+    async fn call(&self, method: &str, args: Json) -> Result<Json, RemoteError> {
+        self.agent.rpc().call(method, args, PATIENCE).await
+    }
+
     fn take(&mut self, target: usize) -> Option<Alive> {
         (!self.alive.is_empty()).then(|| self.alive.swap_remove(target % self.alive.len()))
     }
@@ -133,9 +138,10 @@ impl World {
         if self.alive.len() >= MOST {
             return;
         }
-        let created = self.agent.create_with(config()).await;
-        self.all.insert(created.id.clone());
-        self.alive.push(Alive { container: created.container().to_owned(), id: created.id });
+        let id = new_id();
+        self.all.insert(id.clone());
+        let created = self.call("create_kernel", json!([id, config()])).await.expect("create_kernel");
+        self.alive.push(Alive { container: created["container_id"].as_str().unwrap().to_owned(), id });
     }
 
     /// One more run of the session; what it knows shows that none was lost, and none was done twice.
@@ -150,7 +156,7 @@ impl World {
     pub(super) async fn begin(&mut self, words: usize) {
         self.finish().await;
         let mut going = Going::new(words);
-        let answer = self.agent.rpc().call("execute", going.begin(&self.session), secs(20)).await;
+        let answer = self.call("execute", going.begin(&self.session)).await;
         if going.take(&answer.expect("execute")) {
             going.has_ended_once(&self.session).await;
         } else {
@@ -192,13 +198,13 @@ impl World {
     pub(super) async fn create_and_destroy(&mut self, millis: u64) {
         let id = new_id();
         self.all.insert(id.clone());
-        let created = self.agent.call("create_kernel", json!([id, config()]));
+        let created = self.call("create_kernel", json!([id, config()]));
         let destroyed = async {
             // A destroy before the create would be about another kernel of the same id.
             let note = self.bed.scratch().join(".agent/kernels").join(format!("{id}.json"));
             until("the kernel's note", secs(9), async || note.exists().then_some(())).await;
             tokio::time::sleep(Duration::from_millis(millis)).await;
-            self.agent.call("destroy_kernel", json!([id])).await
+            self.call("destroy_kernel", json!([id])).await
         };
         // The create works or not, depending on who was first.
         let (_, destroyed) = tokio::join!(created, destroyed);
@@ -207,20 +213,20 @@ impl World {
 
     pub(super) async fn destroy(&mut self, target: usize) {
         let Some(doomed) = self.take(target) else { return };
-        self.agent.call("destroy_kernel", json!([doomed.id])).await.expect("destroy_kernel");
+        self.call("destroy_kernel", json!([doomed.id])).await.expect("destroy_kernel");
     }
 
     pub(super) async fn restart(&mut self, target: usize) {
         let Some(mut kernel) = self.take(target) else { return };
-        let answer = self.agent.call("restart_kernel", json!([kernel.id, {}])).await.expect("restart_kernel");
+        let answer = self.call("restart_kernel", json!([kernel.id, {}])).await.expect("restart_kernel");
         answer["container_id"].as_str().unwrap().clone_into(&mut kernel.container);
         self.alive.push(kernel);
     }
 
     pub(super) async fn restart_and_destroy(&mut self, target: usize) {
         let Some(kernel) = self.take(target) else { return };
-        let restarted = self.agent.call("restart_kernel", json!([kernel.id, {}]));
-        let destroyed = self.agent.call("destroy_kernel", json!([kernel.id]));
+        let restarted = self.call("restart_kernel", json!([kernel.id, {}]));
+        let destroyed = self.call("destroy_kernel", json!([kernel.id]));
         // Whoever comes first; the destroy always works.
         let (_, destroyed) = tokio::join!(restarted, destroyed);
         destroyed.expect("destroy_kernel");
@@ -297,7 +303,7 @@ impl World {
                 engine.kill();
                 engine.restart().await;
             };
-            tokio::join!(agent.rpc().call(method, args, secs(40)), outage).0
+            tokio::join!(agent.rpc().call(method, args, PATIENCE), outage).0
         };
         self.believe(request, id, answer);
     }
@@ -309,7 +315,7 @@ impl World {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             self.engine.resume();
         };
-        let answer = tokio::join!(self.agent.rpc().call(method, args, secs(40)), outage).0;
+        let answer = tokio::join!(self.call(method, args), outage).0;
         self.believe(request, id, answer);
     }
 
@@ -381,7 +387,7 @@ impl World {
         let mut alive: Vec<&str> = self.alive.iter().map(|kernel| kernel.id.as_str()).collect();
         alive.push(&self.session.id);
         for id in self.all.iter().filter(|id| !alive.contains(&id.as_str()) && self.ends(id) == 0) {
-            self.agent.call("destroy_kernel", json!([id])).await.expect("destroy_kernel");
+            self.call("destroy_kernel", json!([id])).await.expect("destroy_kernel");
             self.bed.wait_end(id, secs(10)).await;
         }
     }
@@ -403,14 +409,14 @@ impl World {
         self.alive.push(session);
         for kernel in std::mem::take(&mut self.alive) {
             assert_eq!(self.ends(&kernel.id), 0, "the end of {} was told while it ran", kernel.id);
-            let last = self.agent.call("destroy_kernel", json!([kernel.id])).await.expect("destroy_kernel");
+            let last = self.call("destroy_kernel", json!([kernel.id])).await.expect("destroy_kernel");
             assert!(last.is_object(), "no statistics of {}", kernel.id);
             let end = self.bed.wait_end(&kernel.id, secs(10)).await;
             assert_eq!(end.args[1], "user-requested");
         }
         // A second destroy soon after an end is not told again.
         for id in self.all.difference(&self.raced).filter(|id| self.ended_just_now(id)) {
-            self.agent.call("destroy_kernel", json!([id])).await.expect("destroy_kernel");
+            self.call("destroy_kernel", json!([id])).await.expect("destroy_kernel");
         }
         self.nothing_is_left().await;
         self.bed.ends(&self.agent, "").await;

@@ -56,6 +56,22 @@ impl TestImage {
         image
     }
 
+    /// The Python image, whose kernels' runners begin to listen only after so many seconds.
+    pub(crate) async fn late_python(seconds: u32) -> Self {
+        let image = Self { lang: format!("python-{}:late", &super::new_id()[..8]) };
+        let python = format!("lablup/kernel-{}", image::python());
+        let config = inspect(&python).await["Config"].clone();
+        let of = |key: &str| config[key].as_array().cloned().unwrap_or_default();
+        let entry = ["/bin/sh", "-c", &format!("sleep {seconds}; exec \"$@\""), "late"].map(Json::from);
+        let words: Vec<Json> = entry.into_iter().chain(of("Entrypoint")).collect();
+        let base = docker(&["create", &python]).await;
+        let entry = format!("ENTRYPOINT {}", Json::from(words));
+        let command = format!("CMD {}", Json::from(of("Cmd")));
+        docker(&["commit", "--change", &entry, "--change", &command, &base, &image.reference()]).await;
+        docker(&["rm", &base]).await;
+        image
+    }
+
     /// Makes another image of the same name, as a pull of a newer one does; gives its id.
     pub(crate) async fn become_labelled(&self, labels: &[&str]) -> String {
         let base = docker(&["create", &format!("lablup/kernel-{}", image::tiny())]).await;
