@@ -201,12 +201,16 @@ pub(super) mod tests {
     use futures_util::FutureExt;
 
     use super::super::runs::Runs;
+    use super::super::spill::Change;
     use super::*;
 
     /// A memory that takes everything, or refuses.
     #[derive(Default)]
     pub(crate) struct Fake {
         pub(crate) kept: Mutex<Vec<GoingRun>>,
+        pub(crate) spilled: Mutex<Vec<Change>>,
+        /// Whether what is spilled never gets there.
+        pub(crate) hangs: std::sync::atomic::AtomicBool,
         pub(crate) is_full: std::sync::atomic::AtomicBool,
     }
 
@@ -220,7 +224,11 @@ pub(super) mod tests {
             async move { kept }.boxed()
         }
 
-        fn spill(&self, _: Vec<Spilled>) -> BoxFuture<'static, io::Result<()>> {
+        fn spill(&self, output: Vec<Spilled>) -> BoxFuture<'static, io::Result<()>> {
+            if self.hangs.load(std::sync::atomic::Ordering::Relaxed) {
+                return std::future::pending().boxed();
+            }
+            self.spilled.lock().unwrap().extend(output.into_iter().map(|spilled| spilled.change));
             async { Ok(()) }.boxed()
         }
     }

@@ -117,6 +117,22 @@ impl Output {
         (items, stop)
     }
 
+    /// Takes back what [`Self::take`] gave and nobody was answered.
+    pub fn give_back(&mut self, items: Vec<ConsoleItem>, stop: Option<RunStatus>) {
+        let pieces = items.into_iter().map(Piece::Item).chain(stop.map(Piece::Stop)).collect::<Vec<_>>();
+        for piece in pieces.into_iter().rev() {
+            match (piece, self.pieces.front_mut()) {
+                (Piece::Item(ConsoleItem::Stdout(text)), Some(Piece::Item(ConsoleItem::Stdout(next))))
+                | (Piece::Item(ConsoleItem::Stderr(text)), Some(Piece::Item(ConsoleItem::Stderr(next)))) => {
+                    next.insert_str(0, &text);
+                }
+                (piece, _) => self.pieces.push_front(piece),
+            }
+        }
+        self.bytes = self.pieces.iter().map(cost).sum();
+        self.unwritten.collected(self.pieces.iter().filter_map(record).collect());
+    }
+
     /// Whether a whole answer waits here.
     #[must_use]
     pub fn holds_stop(&self) -> bool {
@@ -286,6 +302,24 @@ mod tests {
         );
         assert_eq!(output.take(), (vec![], Some(RunStatus::BuildFinished(Some(0)))));
         assert_eq!(output.take(), (vec![ConsoleItem::Stdout("b".into())], None));
+    }
+
+    #[test]
+    fn what_is_given_back_is_as_if_it_had_not_been_taken() {
+        let mut output = Output::default();
+        output.push(out("a"));
+        output.push(Record::WaitingInput(serde_json::json!({})));
+        let before = output.bytes();
+        let (items, stop) = output.take();
+        output.give_back(items, stop);
+        assert_eq!(output.bytes(), before);
+        output.push(err("b"));
+        let (items, stop) = output.take();
+        assert_eq!(items, [ConsoleItem::Stdout("a".into())]);
+        assert_eq!(output.take().0, [ConsoleItem::Stderr("b".into())]);
+        output.push(out("c"));
+        output.give_back(items, stop.filter(|_| false));
+        assert_eq!(output.take().0, [ConsoleItem::Stdout("ac".into())], "neighbours are joined");
     }
 
     #[test]

@@ -454,6 +454,14 @@ impl Runs {
         }
     }
 
+    /// Takes back an answer that was taken, of a run that has not ended by it, and that nobody was given.
+    pub(super) fn give_back(&mut self, run: &RunId, items: Vec<ConsoleItem>, status: RunStatus) {
+        let stop = (status != RunStatus::Continued).then_some(status);
+        if let Some(out) = outputs(&mut self.parked, self.current.as_mut()).find(|out| out.run == *run) {
+            out.output.give_back(items, stop);
+        }
+    }
+
     /// The caller goes, answered or not.
     pub fn leave(&mut self, ticket: Ticket) {
         self.waiting.retain(|(t, _)| *t != ticket);

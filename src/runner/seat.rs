@@ -84,7 +84,7 @@ impl Seat {
     }
 
     /// Collects output until the run says something that ends an answer, the buffer is full, or `limit` is over. The end
-    /// of a run is kept before it is answered.
+    /// of a run is kept before it is answered, and all other output is on the disk no more.
     pub async fn collect(&self, limit: Duration) -> Answer {
         let deadline = tokio::time::Instant::now() + limit;
         let shared = &self.shared;
@@ -98,10 +98,8 @@ impl Seat {
                 if has_end {
                     self.remembered.kept().await;
                 }
-                return match shared.change(|runs| runs.take(self.ticket)) {
-                    Taken::Answer(items, status) => Some((items, status)),
-                    Taken::Cut | Taken::Nothing => None,
-                };
+                let taken = shared.change(|runs| runs.take(self.ticket));
+                return self.hand_over(taken).await;
             }
             let is_over = match timeout_at(deadline, changed.changed()).await {
                 Ok(Ok(())) => false,
@@ -109,11 +107,37 @@ impl Seat {
                 Err(_) => true,
             };
             if is_over {
-                return match shared.change(|runs| runs.take_all(self.ticket)) {
-                    Taken::Answer(items, status) => Some((items, status)),
-                    Taken::Cut | Taken::Nothing => None,
-                };
+                let taken = shared.change(|runs| runs.take_all(self.ticket));
+                return self.hand_over(taken).await;
             }
+        }
+    }
+
+    /// What was taken, once the disk holds it no more: after a kill of the agent it would be answered twice. The run's end is
+    /// the exception, which its caller may ask for again.
+    async fn hand_over(&self, taken: Taken) -> Answer {
+        let Taken::Answer(items, status) = taken else { return None };
+        let mut held = Held { seat: self, answer: Some((items, status)) };
+        let is_end = matches!(held.answer, Some((_, RunStatus::Finished(_))));
+        // In its own statement: the queue is locked for its length.
+        let has_to_spill = !is_end && self.shared.runs().has_to_spill();
+        if has_to_spill {
+            self.remembered.kept().await;
+        }
+        held.answer.take()
+    }
+}
+
+/// An answer that is not given yet. Its caller may leave meanwhile; then it is the run's again.
+struct Held<'s> {
+    seat: &'s Seat,
+    answer: Answer,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some((items, status)) = self.answer.take() {
+            self.seat.shared.change(|runs| runs.give_back(&self.seat.run, items, status));
         }
     }
 }

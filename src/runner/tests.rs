@@ -24,8 +24,9 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("timed out")
 }
 
-fn memory() -> Memory {
-    (Arc::new(memory::tests::Fake::default()), Some(GoingRun::default()))
+/// A disk that takes everything.
+fn disk() -> Arc<memory::tests::Fake> {
+    Arc::default()
 }
 
 /// The container's side.
@@ -48,13 +49,23 @@ fn completion(found: &str) -> Multipart {
 
 impl Fake {
     async fn start() -> (Runner, Self) {
+        Self::start_with(disk()).await
+    }
+
+    async fn start_with(disk: Arc<memory::tests::Fake>) -> (Runner, Self) {
         let input = Pull::bind("127.0.0.1:0").unwrap();
         let mut output = PushSocket::new();
         let bound = within(output.bind("tcp://127.0.0.1:0")).await.unwrap().to_string();
         let port = bound.rsplit(':').next().unwrap().parse().unwrap();
         let at = RunnerAddr { host: Ipv4Addr::LOCALHOST.into(), input: input.local_port(), output: port };
         let tracker = TaskTracker::new();
-        let runner = Runner::connect(KernelId::random(), at, Runs::default(), memory(), &tracker);
+        let runner = Runner::connect(
+            KernelId::random(),
+            at,
+            Runs::default(),
+            (disk, Some(GoingRun::default())),
+            &tracker,
+        );
         (runner, Self { input, output })
     }
 
@@ -508,6 +519,43 @@ async fn completions_and_interrupts_pass_while_nobody_collects_and_no_output_is_
     }
     assert_eq!(total, 2 * HALF);
     within(printer).await.unwrap();
+}
+
+/// A kill of the agent right after an answer must not have the next one answer the same again.
+#[tokio::test]
+async fn what_is_answered_has_left_the_disk_before_and_stays_with_the_run_if_its_caller_left() {
+    let disk = disk();
+    let (runner, mut fake) = Fake::start_with(disk.clone()).await;
+    drop(begin(&runner, "r").await);
+    let spilled = |wanted: fn(&[Change]) -> bool| {
+        let disk = disk.clone();
+        within(async move {
+            while !wanted(&disk.spilled.lock().unwrap()) {
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for text in ["first", "second"] {
+        fake.send(record("stdout", text)).await;
+        spilled(|all| matches!(all.last(), Some(Change::Append(_)))).await;
+        let (items, status) = go_on(&runner, "r").collect(Duration::ZERO).await.unwrap();
+        assert_eq!((items, status), (vec![ConsoleItem::Stdout(text.to_owned())], RunStatus::Continued));
+        assert_eq!(disk.spilled.lock().unwrap().last(), Some(&Change::Remove));
+    }
+    fake.send(record("stdout", "third")).await;
+    spilled(|all| matches!(all.last(), Some(Change::Append(_)))).await;
+    disk.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
+    {
+        let seat = go_on(&runner, "r");
+        let mut collecting = std::pin::pin!(seat.collect(Duration::ZERO));
+        let until_taken = until(&runner, |runs| runs.current_bytes() == 0);
+        tokio::select! {
+            answer = &mut collecting => panic!("answered: {answer:?}"),
+            () = until_taken => {}
+        }
+    }
+    let (items, _) = within(go_on(&runner, "r").collect(Duration::ZERO)).await.unwrap();
+    assert_eq!(items, [ConsoleItem::Stdout("third".to_owned())]);
 }
 
 #[tokio::test]

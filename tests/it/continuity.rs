@@ -170,6 +170,30 @@ async fn output_that_nobody_fetched_outlives_a_stop_whole() {
     assert_eq!(text(&console, "stderr"), "");
 }
 
+/// What was answered is not answered again by the next agent, even if the kill comes right behind the answer.
+#[tokio::test]
+async fn output_that_was_answered_is_not_answered_again_after_a_kill() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let code = "import sys, time\nfor i in range(300):\n  sys.stdout.write(f'{i} ')\n  time.sleep(0.02)";
+    let mut first = kernel.execute("r", "query", code, json!({})).await.unwrap();
+    let mut console = first["console"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    for _ in 0..2 {
+        end(&mut agent, End::Kill).await;
+        agent = bed.agent(&[]).await;
+        let mut more = kernel.execute("r", "continue", "", json!({})).await.unwrap();
+        console.extend(more["console"].as_array_mut().map(std::mem::take).unwrap_or_default());
+    }
+    console.extend(follow(&kernel, "r", secs(20)).await.map(|(more, _)| more).unwrap_or_default());
+    let stdout = text(&console, "stdout");
+    let numbers: Vec<u32> =
+        stdout.split_whitespace().map(|word| word.parse().expect("a whole word")).collect();
+    assert!(numbers.is_sorted_by(|before, after| before < after), "{stdout}");
+    // Each kill may cost what was read in the 20 ms before it.
+    assert!(numbers.len() >= 290, "{stdout}");
+}
+
 /// What was read less than a moment before a kill may not be on the disk yet; everything before is.
 #[tokio::test]
 async fn output_that_nobody_fetched_outlives_a_kill() {

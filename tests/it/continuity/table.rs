@@ -57,8 +57,8 @@ async fn row(bed: &Bed, agent: &mut Agent, how: End, moment: Moment) -> Kernel {
             // What was read within 20 ms before a kill may be lost, and here one line comes each 500 ms.
             let stdout = text(&console, "stdout");
             let lines: Vec<&str> = stdout.lines().collect();
-            let least = if how == End::Kill { 7 } else { 8 };
-            assert!(lines.len() >= least && lines.iter().all(|line| whole.contains(line)), "{console:?}");
+            let expected = if how == End::Kill { 7 } else { 8 };
+            assert!(lines.len() >= expected && lines.iter().all(|line| whole.contains(line)), "{console:?}");
             assert_eq!((last["exitCode"].as_i64(), text(&console, "stderr").as_str()), (Some(0), ""));
         }
         Moment::FirstSecond => {
