@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
 use super::labels;
 use super::node::RETRIES;
@@ -26,6 +26,8 @@ use crate::patience::{Outage, seconds};
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// What one may take. Two that hang make a Docker that does not answer, within 8 s.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// How long keeping statistics may take before the disk is looked at.
+const SLOW_WRITE: Duration = Duration::from_secs(3);
 /// A container that is older and does not run waits for no restart: the manager gives one up after 30 s.
 const LEFT_OVER_SECS: i64 = 60;
 
@@ -181,7 +183,8 @@ impl Kernels {
         }
     }
 
-    /// Keeps the kernels' last statistics on disk for ever, one file for all.
+    /// Keeps the kernels' last statistics on disk for ever, one file for all. The one write that comes whether or not
+    /// anything happens, so that it also notices a disk that hangs.
     pub async fn keep_samples(&self, every: Duration) {
         // The recovery reads what this replaces. The sender lives as long as the registry.
         let _ = self.recovered().wait_for(|done| *done).await;
@@ -198,7 +201,14 @@ impl Kernels {
             let fresh = |k| Some((k, self.node.collector.last_seen(k)?));
             kept.extend(known.iter().copied().filter_map(fresh));
             let (node, samples) = (self.node.clone(), kept.clone().into_iter().collect::<Vec<_>>());
-            let written = tokio::task::spawn_blocking(move || node.notes.keep_samples(&samples)).await;
+            let mut writing = tokio::task::spawn_blocking(move || node.notes.keep_samples(&samples));
+            let written = if let Ok(written) = timeout(SLOW_WRITE, &mut writing).await {
+                written
+            } else {
+                self.node.scratch.doubt();
+                // Not one more thread for a disk that hangs.
+                writing.await
+            };
             let Ok(written) = written else { continue };
             if written.is_err() {
                 self.node.scratch.doubt();
@@ -219,7 +229,7 @@ impl Kernels {
         let mut pulse = Pulse::default();
         loop {
             let now = ticks.tick().await;
-            let answer = tokio::time::timeout(PROBE_LIMIT, self.node.docker.ping()).await;
+            let answer = timeout(PROBE_LIMIT, self.node.docker.ping()).await;
             match pulse.probed(matches!(answer, Ok(Ok(()))), now.into()) {
                 None => {}
                 Some(Change::Lost) => {

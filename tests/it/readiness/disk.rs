@@ -1,4 +1,4 @@
-//! A scratch disk that is full, without inodes, read-only or gone, at the start and while kernels run: the agent serves, offers no
+//! A scratch disk that is full, without inodes, read-only, gone or hangs, at the start and while kernels run: the agent serves, offers no
 //! slots and says why, ends what it is asked to end, tells each end once, and takes sessions again when the disk does.
 
 use std::time::SystemTime;
@@ -183,6 +183,30 @@ async fn it_becomes_read_only_while_kernels_run() {
 #[tokio::test]
 async fn it_is_taken_away_while_kernels_run() {
     spoiled_while_it_runs(AWAY).await;
+}
+
+/// Nothing else is written to it: the agent notices by itself, loses nobody, and goes on when the disk does.
+#[tokio::test]
+async fn it_hangs_while_nothing_happens() {
+    let world = World::new().await;
+    let agent = world.agent().await;
+    let (a, b) = (agent.create_tiny().await, agent.create_tiny().await);
+    world.offers_all().await;
+    {
+        let _frozen = world.disk.freeze();
+        let begun = std::time::Instant::now();
+        world.offers_nothing(&agent, "does not answer").await;
+        println!("noticed within {:?}", begun.elapsed());
+        a.destroy().await;
+        world.bed.wait_end(&a.id, secs(15)).await;
+    }
+    world.offers_all().await;
+    world.ended_once(&agent, &a).await;
+    let c = agent.create_tiny().await;
+    for kernel in [&b, &c] {
+        world.ends(&agent, kernel).await;
+    }
+    world.nothing_is_left(agent, &[&a, &b, &c]).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A small file system of a test's own, which can be filled to the brim, made read-only and taken away.
+//! A small file system of a test's own, which can be filled to the brim, made read-only, frozen and taken away.
 
 use std::fs::File;
 use std::io::Write;
@@ -42,6 +42,12 @@ impl SmallDisk {
         run(&["mount", "-o", how, self.at.to_str().unwrap()]);
     }
 
+    /// Every write to it waits until what this gives is dropped; so does the end of whoever writes.
+    pub(crate) fn freeze(&self) -> Frozen {
+        run(&["fsfreeze", "--freeze", self.at.to_str().unwrap()]);
+        Frozen(self.at.clone())
+    }
+
     /// Takes every block that is free.
     pub(crate) fn fill(&self) {
         let mut ballast = File::create(self.at.join(BALLAST)).unwrap();
@@ -72,6 +78,15 @@ impl SmallDisk {
         } else {
             std::fs::remove_file(ballast).unwrap();
         }
+    }
+}
+
+/// A file system that is frozen.
+pub(crate) struct Frozen(PathBuf);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        run(&["fsfreeze", "--unfreeze", self.0.to_str().unwrap()]);
     }
 }
 
