@@ -50,6 +50,8 @@ pub struct Events {
     waiting: Arc<watch::Sender<usize>>,
     /// When the last heartbeat arrived; none has at first.
     last_beat: watch::Receiver<Option<Instant>>,
+    /// Why nothing leaves, as far as that is known.
+    trouble: watch::Receiver<Option<String>>,
     /// What has arrived, for whoever listens now.
     told: broadcast::Sender<Event>,
     stop: CancellationToken,
@@ -123,6 +125,7 @@ impl Events {
         let (beat, beat_rx) = watch::channel(None);
         let waiting = Arc::new(watch::Sender::new(0));
         let (last_beat_tx, last_beat) = watch::channel(None);
+        let (trouble_tx, trouble) = watch::channel(None);
         let (told, _) = broadcast::channel(TOLD);
         let stop = CancellationToken::new();
         let server = Server {
@@ -135,10 +138,12 @@ impl Events {
             told: told.clone(),
             front: Front::None,
             outage: Outage::default(),
+            trouble: trouble_tx,
+            reached: None,
         };
         let stopped = stop.clone();
         tracker.spawn(async move { stopped.run_until_cancelled(server.serve()).await });
-        Self { ordered, beat, waiting, last_beat, told, stop }
+        Self { ordered, beat, waiting, last_beat, trouble, told, stop }
     }
 
     /// Queues an event behind all that wait.
@@ -180,6 +185,12 @@ impl Events {
     #[must_use]
     pub fn last_beat(&self) -> watch::Receiver<Option<Instant>> {
         self.last_beat.clone()
+    }
+
+    /// Why nothing leaves, in one line for an operator; `None` while all is well, or nothing is known.
+    #[must_use]
+    pub fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
     }
 
     /// How long ago the last heartbeat arrived.
@@ -227,6 +238,10 @@ struct Server {
     front: Front,
     /// There was no connection, or one over which nothing arrived.
     outage: Outage,
+    /// Why, for others.
+    trouble: watch::Sender<Option<String>>,
+    /// Where the last event arrived.
+    reached: Option<String>,
 }
 
 /// How far the first of the lane is.
@@ -317,14 +332,12 @@ impl Server {
         }
     }
 
-    /// Logs the first of several failures in a row; the next message that arrives ends the row.
+    /// One of several failures in a row, which the next message that arrives ends. Whoever waits for heartbeats tells of them.
     fn failed(&mut self, error: &Trouble) {
-        let to = self.address.borrow().as_ref().map(ToString::to_string);
-        if self.outage.failed(Instant::now()) {
-            tracing::warn!(to, %error, "can't send events to the manager; trying until it works");
-        } else {
-            tracing::debug!(to, %error, failures = self.outage.failures(), "still can't send events");
-        }
+        let to = self.address.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
+        let _: bool = self.outage.failed(Instant::now());
+        tracing::debug!(to, %error, failures = self.outage.failures(), "can't send events to the manager");
+        self.trouble.send_replace(Some(format!("can't send events to {to}: {error}")));
     }
 
     /// Until the connection breaks or the manager is elsewhere.
@@ -365,10 +378,14 @@ impl Server {
             if std::mem::take(&mut is_first) {
                 let to = address.borrow().as_ref().map(ToString::to_string);
                 let confirmed = line.confirms();
-                if let Some(past) = self.outage.worked(Instant::now()) {
-                    tracing::info!(to, confirmed, seconds = past.seconds(), "events reach the manager again");
+                self.trouble.send_replace(None);
+                let past = self.outage.worked(Instant::now());
+                if self.reached == to {
+                    let seconds = past.map(|past| past.seconds());
+                    tracing::debug!(to, confirmed, seconds, "events reach the manager again");
                 } else {
                     tracing::info!(to, confirmed, "events reach the manager");
+                    self.reached = to;
                 }
             }
             match outgoing {

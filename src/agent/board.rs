@@ -69,8 +69,13 @@ impl Board {
         }
     }
 
-    /// The same for heartbeats, which count by the time that has passed since the last one.
-    pub(super) async fn follow_beats(self, mut last: watch::Receiver<Option<Instant>>) {
+    /// The same for heartbeats, which count by the time that has passed since the last one. `trouble`: what keeps them from
+    /// leaving, as far as that is known.
+    pub(super) async fn follow_beats(
+        self,
+        mut last: watch::Receiver<Option<Instant>>,
+        trouble: watch::Receiver<Option<String>>,
+    ) {
         let begun = tokio::time::Instant::now();
         loop {
             let at = *last.borrow_and_update();
@@ -84,8 +89,10 @@ impl Board {
                 Err(_) => {}
             }
             let limit = BEATS_LIMIT.as_secs();
-            let reason =
-                format!("no heartbeat has arrived at the manager for {limit} s: it has given this node up");
+            let why = trouble.borrow().as_ref().map(|trouble| format!("; {trouble}")).unwrap_or_default();
+            let reason = format!(
+                "no heartbeat has arrived at the manager for {limit} s: it has given this node up{why}"
+            );
             self.set(Need::Events, Some(reason));
             if last.changed().await.is_err() {
                 return;
@@ -144,12 +151,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn heartbeats_that_stay_away_are_noticed_after_five_seconds() {
         let (board, (beat, last)) = (Board::default(), watch::channel(None));
-        let following = tokio::spawn(board.clone().follow_beats(last));
+        let (_server, trouble) = watch::channel(Some("refused".to_owned()));
+        let following = tokio::spawn(board.clone().follow_beats(last, trouble));
         let mut conditions = board.conditions();
         let begun = tokio::time::Instant::now();
         let is_lost = |all: &Conditions| all.unmet().any(|c| c.name == Need::Events);
         conditions.wait_for(is_lost).await.unwrap();
         assert_eq!(begun.elapsed(), BEATS_LIMIT, "none has arrived at all");
+        assert!(conditions.borrow().list()[0].reason.ends_with("given this node up; refused"));
         beat.send_replace(Some(tokio::time::Instant::now().into_std()));
         conditions.wait_for(|all| !is_lost(all)).await.unwrap();
         let begun = tokio::time::Instant::now();

@@ -67,6 +67,8 @@ impl Agent {
 
         let config_etcd = config.cluster.endpoints.clone();
         let cluster = Cluster::start(config.cluster, &identity.instance_id, end, tracker);
+        let following = parts::follow_etcd(board.clone(), cluster.status());
+        tracker.spawn(end.clone().run_until_cancelled_owned(following));
         let manager = tokio::select! {
             manager = stop.run_until_cancelled(cluster.wait_for_manager()) => manager,
             never = parts::say_what_is_awaited(&cluster, waits_for) => match never {},

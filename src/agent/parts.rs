@@ -185,32 +185,40 @@ pub(super) fn follow_needs(
     images: watch::Receiver<ImageList>,
     (redis, disks): (watch::Receiver<Option<String>>, watch::Receiver<Option<String>>),
     events: &Events,
-) -> [BoxFuture<'static, ()>; 8] {
+) -> [BoxFuture<'static, ()>; 7] {
     let docker = |answers: &bool| (!answers).then(|| "Docker does not answer".to_owned());
     let images_there = |list: &ImageList| {
         list.entries
             .is_empty()
             .then(|| format!("there is no kernel image ({PREFIX}…) on this machine; pull one"))
     };
-    let etcd = |status: &ClusterStatus| {
-        let text = "etcd does not answer; the agent goes on with what it knows";
-        (!status.etcd_reachable).then(|| text.to_owned())
-    };
-    // Without etcd nobody knows.
+    // Without etcd nobody knows, and it is as it was.
     let manager = |status: &ClusterStatus| {
-        let is_gone = status.etcd_reachable && !status.manager_present;
-        is_gone.then(|| "the manager has left etcd".to_owned())
+        let text = "the manager left etcd; what it last told stays in use until it is back";
+        (!status.manager_present).then(|| text.to_owned())
     };
     [
         start_ends(board.clone(), kernels.recovered(), events.clone()).boxed(),
         board.follow(Need::Docker, kernels.docker_answers(), docker).boxed(),
         board.follow(Need::Images, images, images_there).boxed(),
-        board.follow(Need::Etcd, cluster.status(), etcd).boxed(),
         board.follow(Need::Manager, cluster.status(), manager).boxed(),
         board.follow(Need::Redis, redis, Clone::clone).boxed(),
         board.follow(Need::Disk, disks, Clone::clone).boxed(),
-        board.clone().follow_beats(events.last_beat()).boxed(),
+        board.clone().follow_beats(events.last_beat(), events.trouble()).boxed(),
     ]
+}
+
+/// Says how etcd answers, from when that is known on: the agent may wait for it long before it serves.
+pub(super) async fn follow_etcd(board: Board, mut status: watch::Receiver<ClusterStatus>) {
+    let is_known = |status: &ClusterStatus| status.etcd_reachable || status.etcd_trouble.is_some();
+    if status.wait_for(is_known).await.is_err() {
+        return;
+    }
+    let unmet = |status: &ClusterStatus| {
+        let why = |error| format!("etcd can't be reached; trying until it answers: {error}");
+        status.etcd_trouble.as_ref().map(why)
+    };
+    board.follow(Need::Etcd, status, unmet).await;
 }
 
 /// The last steps of the start.

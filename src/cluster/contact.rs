@@ -1,4 +1,4 @@
-//! Whether etcd answers, told to the log once when that changes and not at every attempt.
+//! Whether etcd answers. That it doesn't any more, and for how long it didn't, is told by whoever reads the cluster's status.
 
 use std::time::Duration;
 
@@ -27,11 +27,8 @@ impl Contact {
             return None;
         }
         self.failed = 0;
-        if self.outage.failed(Instant::now()) {
-            tracing::warn!(%error, "etcd can't be reached; trying until it answers");
-        } else {
-            tracing::debug!(%error, failures = self.outage.failures(), "etcd still can't be reached");
-        }
+        let _: bool = self.outage.failed(Instant::now());
+        tracing::debug!(%error, failures = self.outage.failures(), "etcd can't be reached");
         Some(self.outage.failures())
     }
 
@@ -41,7 +38,7 @@ impl Contact {
         let met = std::mem::replace(&mut self.met, true);
         let past = self.outage.worked(Instant::now());
         if let Some(past) = past {
-            tracing::info!(seconds = past.seconds(), failures = past.failures, "etcd answers again");
+            tracing::debug!(seconds = past.seconds(), failures = past.failures, "etcd answers again");
         } else if !met {
             tracing::info!("etcd answers");
         }

@@ -19,6 +19,8 @@ pub(super) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Dur
 pub struct ClusterStatus {
     /// Whether etcd answered the last time it was asked; `false` before the first answer.
     pub etcd_reachable: bool,
+    /// Why it did not; `None` while it answers, and before it was asked.
+    pub etcd_trouble: Option<String>,
     /// Whether `nodes/manager` was there when etcd last answered.
     pub manager_present: bool,
     /// What is missing or bad among the settings.

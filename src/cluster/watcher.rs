@@ -61,7 +61,12 @@ impl Watcher {
                 Err(error) => error,
             };
             if let Some(rounds) = self.contact.failed(&error, count) {
-                self.shared.status.send_if_modified(|status| std::mem::take(&mut status.etcd_reachable));
+                let trouble = Some(error.to_string());
+                self.shared.status.send_if_modified(|status| {
+                    let is_news = status.etcd_reachable || status.etcd_trouble != trouble;
+                    (status.etcd_reachable, status.etcd_trouble) = (false, trouble);
+                    is_news
+                });
                 let random = RandomState::new().build_hasher().finish();
                 tokio::select! {
                     () = self.shared.stop.cancelled() => return,
@@ -148,7 +153,8 @@ impl Watcher {
         let present = manager.is_some();
         self.shared.status.send_if_modified(|status| {
             log_status(status.manager_present, present, last.is_some(), &status.gaps, &gaps);
-            let next = ClusterStatus { etcd_reachable: true, manager_present: present, gaps };
+            let next =
+                ClusterStatus { etcd_reachable: true, etcd_trouble: None, manager_present: present, gaps };
             let changed = *status != next;
             *status = next;
             changed
@@ -184,13 +190,9 @@ fn log_settings(last: Option<&ManagerSettings>, next: Option<&ManagerSettings>) 
 }
 
 fn log_status(was_present: bool, present: bool, known: bool, last: &Gaps, gaps: &Gaps) {
-    // Before the first settings `wait_for_manager` tells the story.
+    // Before the first settings `wait_for_manager` tells the story, and after that whoever reads the status.
     if known && was_present != present {
-        if present {
-            tracing::info!("the manager is back");
-        } else {
-            tracing::warn!("the manager left etcd; what it last told stays in use until it is back");
-        }
+        tracing::debug!(present, "the manager left etcd or came back");
     }
     for bad in gaps.bad.iter().filter(|bad| !last.bad.contains(bad)) {
         tracing::error!(key = bad.key, fault = %bad.fault, "a value in etcd can't be used; waiting for a better one");

@@ -103,11 +103,11 @@ async fn the_lines_of_a_bad_day_are_as_the_page_shows_them() {
     bed.redis.pause().await;
     said("reason=\"statistics don't reach Redis").await;
     bed.redis.resume();
-    said("what kept the agent from being ready is over").await;
+    said("is over condition=\"redis\"").await;
     bed.etcd.pause().await;
     said("etcd can't be reached").await;
     bed.etcd.resume();
-    said("etcd answers again").await;
+    said("is over condition=\"etcd\"").await;
     let _ = kernel.execute("r", "query", "x = bytearray(1 << 30)", json!({})).await;
     bed.wait_end(&kernel.id, secs(10)).await;
     said("ended kernel").await;

@@ -34,7 +34,7 @@ async fn what_is_away_is_said_with_its_reason_and_since_when() {
     assert!(page.starts_with("HTTP/1.0 503"), "{page}");
     assert!(page.contains("statistics don't reach Redis"), "{page}");
     bed.etcd.kill();
-    pages.readyz(&["\nnot ready\n", "etcd does not answer", "- redis since="], secs(20)).await;
+    pages.readyz(&["\nnot ready\n", "etcd can't be reached", "- redis since="], secs(20)).await;
     bed.slots(true, SystemTime::now(), secs(15)).await;
     bed.redis.restart().await;
     bed.etcd.restart().await;
@@ -78,4 +78,40 @@ async fn without_kernel_images_there_are_no_slots() {
     pages.readyz(&["\n\r\nready\n"], secs(30)).await;
     bed.slots(true, SystemTime::now(), secs(15)).await;
     assert_eq!(lines(&agent, "images"), (1, 1), "{}", agent.output());
+}
+
+/// The lines of the log behind the first `seen`.
+fn since(agent: &Agent, seen: usize) -> Vec<String> {
+    agent.output().lines().skip(seen).map(str::to_owned).collect()
+}
+
+/// Whatever goes away, the log has one line when that begins and one when it is over, with how long it lasted.
+#[tokio::test]
+async fn an_outage_has_one_line_at_its_begin_and_one_at_its_end() {
+    let mut bed = Bed::start().await;
+    let pages = Pages::lease();
+    let agent = bed.agent(&["--metrics-addr", &pages.address()]).await;
+    let ready = async || pages.readyz(&["\n\r\nready\n", "+ redis since="], secs(30)).await;
+    ready().await;
+    for what in ["etcd", "events", "manager", "redis"] {
+        let seen = agent.output().lines().count();
+        match what {
+            "etcd" => bed.etcd.pause().await,
+            "events" => bed.manager.down(),
+            "manager" => drop(bed.etcd.etcdctl(&["del", &bed.key("nodes/manager")]).await),
+            _ => bed.redis.pause().await,
+        }
+        pages.readyz(&["\nnot ready\n", &format!("- {what} since=")], secs(30)).await;
+        match what {
+            "etcd" => bed.etcd.resume(),
+            "events" => bed.manager.up(),
+            "manager" => bed.publish(&["nodes/manager"]).await,
+            _ => bed.redis.resume(),
+        }
+        ready().await;
+        let lines = since(&agent, seen);
+        let [begin, end] = &lines[..] else { panic!("{what}: {lines:#?}") };
+        assert!(begin.contains("not ready until this is over") && begin.contains("reason="), "{begin}");
+        assert!(end.contains(&format!("condition=\"{what}\" away_s=")), "{end}");
+    }
 }
