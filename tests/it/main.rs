@@ -44,3 +44,4 @@ mod rpc;
 mod stopping;
 mod support;
 mod systemd;
+mod updates;

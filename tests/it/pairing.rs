@@ -2,12 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use rmpv::Value;
 use serde_json::{Value as Json, json};
 
 use crate::support::docker::{self, image};
-use crate::support::manager::Event;
-use crate::support::msgpack::{keys, to_json, unpack};
+use crate::support::manager::{Event, images_told};
+use crate::support::msgpack::keys;
 use crate::support::ports::Port;
 use crate::support::{Agent, Bed, secs, until};
 
@@ -125,20 +124,6 @@ async fn heartbeats_come_every_three_seconds() {
     }
 }
 
-/// `images` of a heartbeat: name and id of each.
-fn images(info: &Value) -> Vec<(String, String)> {
-    let map = info.as_map().unwrap();
-    let packed = map.iter().find(|(key, _)| key.as_str() == Some("images")).map(|(_, value)| value);
-    let Some(Value::Binary(packed)) = packed else { panic!("images must be bytes: {packed:?}") };
-    let raw = snap::raw::Decoder::new().decompress_vec(packed).expect("snappy, the raw format");
-    let list = to_json(&unpack(&raw));
-    let pair = |pair: &Json| {
-        assert_eq!(pair.as_array().map(Vec::len), Some(2), "[name, id]: {pair}");
-        (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned())
-    };
-    list.as_array().unwrap().iter().map(pair).collect()
-}
-
 #[tokio::test]
 async fn a_heartbeat_says_what_the_manager_schedules_by() {
     let bed = Bed::start().await;
@@ -160,7 +145,7 @@ async fn a_heartbeat_says_what_the_manager_schedules_by() {
     let mib = host["MemTotal"].as_u64().unwrap() >> 20;
     let slots = info["mem_slots"].as_u64().expect("mem_slots is an int");
     assert!(slots.abs_diff(mib) <= 1, "{slots} MiB of {mib}");
-    let listed = images(&beat.raw[0]);
+    let listed = images_told(&beat.raw[0]);
     for name in [image::python(), image::python_t5(), image::tiny()] {
         let id = docker::inspect(&format!("lablup/kernel-{name}")).await["Id"].as_str().unwrap().to_owned();
         assert!(listed.contains(&(name.clone(), id)), "{name} is not in {listed:?}");

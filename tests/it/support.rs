@@ -35,6 +35,7 @@ pub(crate) mod msgpack;
 pub(crate) mod page;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod registry;
 pub(crate) mod rpc;
 pub(crate) mod services;
 pub(crate) mod vitals;

@@ -1,7 +1,7 @@
 //! The list of kernel images as this machine's engine has them, and updates from a registry (Debian's
 //! `docker-registry`) on loopback, which Docker speaks to without TLS.
 
-mod registry;
+mod gate;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,14 +20,12 @@ use tokio_util::task::TaskTracker;
 
 use super::docker::{TestName, real};
 use super::support::docker::{TestImage, docker, inspect};
+use super::support::registry::{HALF, Registry, old_and_new, run};
 use super::support::until;
-use registry::{Gate, Registry, Way, run};
+use gate::{Gate, Way};
 
 /// Docker waits for 5 s after a layer that was cut off.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// Half of the layer that a newer image has over the older one, in bytes. The layer can't be compressed.
-const HALF: u64 = 2 << 20;
 
 /// The two tasks, ended with the test.
 struct Running {
@@ -70,30 +68,8 @@ fn quickly(source: Source, wanted: watch::Receiver<Vec<WantedImage>>) -> ImagesC
     }
 }
 
-/// An image in two versions: the newer one is in the registry only, the older one here. With their ids.
-async fn old_and_new(registry: &Registry, docker_config: Option<&Path>) -> (TestImage, String, String) {
-    let image = TestImage::labelled(&["io.sorna.timeout=10"]).await;
-    let old = inspect(&image.reference()).await["Id"].as_str().unwrap().to_owned();
-    let keep = format!("{}-kept", image.reference().replace("kernel-", "it-"));
-    docker(&["tag", &image.reference(), &keep]).await;
-    let new = become_heavy(&image, "io.sorna.timeout=20").await;
-    registry.has(&image, docker_config).await;
-    docker(&["tag", &keep, &image.reference()]).await;
-    // By its id the newer image would still be here, with its layers.
-    docker(&["rmi", &keep, &new]).await;
-    (image, old, new)
-}
-
-/// Makes another image of the same name with a label and a layer of twice [`HALF`]; gives its id.
-async fn become_heavy(image: &TestImage, label: &str) -> String {
-    let layer = tempfile::NamedTempFile::new().unwrap();
-    let bytes: Vec<u8> = (0..2 * HALF).map(|_| rand::random()).collect();
-    std::fs::write(layer.path(), bytes).unwrap();
-    let base = docker(&["create", &image.reference()]).await;
-    docker(&["cp", &layer.path().display().to_string(), &format!("{base}:/layer")]).await;
-    let id = docker(&["commit", "--change", &format!("LABEL {label}"), &base, &image.reference()]).await;
-    docker(&["rm", &base]).await;
-    id
+fn source(registry: &Registry, docker_config: Option<&Path>) -> Source {
+    Source { address: Some(registry.address()), docker_config: docker_config.map(Path::to_owned) }
 }
 
 fn want(image: &TestImage, id: &str) -> WantedImage {
@@ -131,8 +107,8 @@ async fn a_newer_image_arrives_and_a_container_of_the_old_one_is_unharmed() {
     docker(&["run", "-d", "--name", &name.0, &image.reference()]).await;
 
     let (catalogue, wanted) = watch::channel(Vec::new());
-    let updates = updates(registry.source(None), true);
-    let config = ImagesConfig { updates, ..quickly(registry.source(None), wanted) };
+    let updates = updates(source(&registry, None), true);
+    let config = ImagesConfig { updates, ..quickly(source(&registry, None), wanted) };
     let running = Running::start(config);
     running.shows(image.lang(), &old).await;
     catalogue.send(vec![want(&image, &new)]).unwrap();
@@ -163,7 +139,7 @@ async fn an_alias_is_followed_to_the_image_that_the_registry_has() {
     let mut followed = want(&image, &new);
     followed.name_tag.clone_from(&alias);
     let (_catalogue, wanted) = watch::channel(vec![followed]);
-    let running = Running::start(quickly(registry.source(None), wanted));
+    let running = Running::start(quickly(source(&registry, None), wanted));
     running.shows(&alias, &new).await;
     assert_eq!(
         running.images.list().borrow().id_of(image.lang()),
@@ -185,9 +161,9 @@ async fn a_registry_with_a_password_is_opened_by_docker_s_own_file() {
     let (image, old, new) = old_and_new(&registry, Some(login.path())).await;
 
     let (_catalogue, wanted) = watch::channel(vec![want(&image, &new)]);
-    let without = Running::start(quickly(registry.source(None), wanted.clone()));
+    let without = Running::start(quickly(source(&registry, None), wanted.clone()));
     without.shows(image.lang(), &old).await;
-    let with = Running::start(quickly(registry.source(Some(&file)), wanted));
+    let with = Running::start(quickly(source(&registry, Some(&file)), wanted));
     with.shows(image.lang(), &new).await;
     without.stop().await;
     with.stop().await;
@@ -278,9 +254,9 @@ async fn an_image_that_a_create_needs_is_pulled_while_it_waits() {
 
     let (_catalogue, wanted) = watch::channel(Vec::new());
     let (cluster, login) = watch::channel(None);
-    let config = ImagesConfig { login, ..quickly(registry.source(None), wanted.clone()) };
+    let config = ImagesConfig { login, ..quickly(source(&registry, None), wanted.clone()) };
     let without = watch::channel(Updates::default()).1;
-    let off = ImagesConfig { updates: without, ..quickly(registry.source(None), wanted) };
+    let off = ImagesConfig { updates: without, ..quickly(source(&registry, None), wanted) };
     let (running, off) = (Running::start(config), Running::start(off));
     assert_eq!(
         off.images.fetch(image.lang(), LIMIT).await.unwrap(),

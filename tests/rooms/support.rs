@@ -8,6 +8,8 @@ pub(crate) mod ports;
 #[path = "../it/support/process.rs"]
 #[allow(dead_code, reason = "the tests of the whole agent use more of it")]
 pub(crate) mod process;
+#[path = "../it/support/registry.rs"]
+pub(crate) mod registry;
 #[path = "../it/support/services.rs"]
 #[allow(dead_code, reason = "the tests of the whole agent use more of it")]
 pub(crate) mod services;

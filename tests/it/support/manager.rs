@@ -158,3 +158,17 @@ async fn collect(mut socket: Pull, log: Arc<Log>) {
         log.count.send_modify(|count| *count += 1);
     }
 }
+
+/// `images` of a heartbeat: name and id of each.
+pub(crate) fn images_told(info: &Value) -> Vec<(String, String)> {
+    let map = info.as_map().unwrap();
+    let packed = map.iter().find(|(key, _)| key.as_str() == Some("images")).map(|(_, value)| value);
+    let Some(Value::Binary(packed)) = packed else { panic!("images must be bytes: {packed:?}") };
+    let raw = snap::raw::Decoder::new().decompress_vec(packed).expect("snappy, the raw format");
+    let list = to_json(&unpack(&raw));
+    let pair = |pair: &Json| {
+        assert_eq!(pair.as_array().map(Vec::len), Some(2), "[name, id]: {pair}");
+        (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned())
+    };
+    list.as_array().unwrap().iter().map(pair).collect()
+}

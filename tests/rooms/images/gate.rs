@@ -1,82 +1,14 @@
-//! A registry (Debian's `docker-registry`) on loopback, and a gate in front of it that passes only so much.
-
-use std::path::Path;
+//! A gate in front of a registry, which passes only so much.
 
 use backendai_agent::rooms::images::Registry as Source;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::LIMIT;
-use crate::support::docker::{TestImage, docker};
-use crate::support::ports::Port;
-use crate::support::process::Process;
+use crate::support::registry::Registry;
 use crate::support::until;
-
-/// A registry process; its data stay when it is killed.
-pub(super) struct Registry {
-    port: Port,
-    dir: TempDir,
-    process: Option<Process>,
-}
-
-impl Registry {
-    pub(super) async fn start(password: Option<&str>) -> Self {
-        let (port, dir) = (Port::lease(), TempDir::new().unwrap());
-        let at = |name: &str| dir.path().join(name).display().to_string();
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:{}'}}\n",
-            at("data"),
-            port.number()
-        );
-        if let Some(password) = password {
-            let line = run("htpasswd", &["-nbB", "-C", "4", "me", password]);
-            std::fs::write(dir.path().join("users"), line).unwrap();
-            let users = at("users");
-            config.extend(["auth: {htpasswd: {realm: it, path: ", &users, "}}\n"]);
-        }
-        std::fs::write(dir.path().join("config.yml"), config).unwrap();
-        let mut registry = Self { port, dir, process: None };
-        registry.restart().await;
-        registry
-    }
-
-    async fn restart(&mut self) {
-        let config = self.dir.path().join("config.yml").display().to_string();
-        let command = ["docker-registry", "serve", &config].map(str::to_owned);
-        self.process = Some(Process::spawn("the registry", &command, &[], &self.dir.path().join("log")));
-        let address = self.address();
-        until("a registry that listens", LIMIT, async || tokio::net::TcpStream::connect(&address).await.ok())
-            .await;
-    }
-
-    pub(super) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
-    }
-
-    /// Pushes the image under its own name, and takes the registry's name away from it here.
-    pub(super) async fn has(&self, image: &TestImage, docker_config: Option<&Path>) {
-        let name = format!("{}/{}", self.address(), image.reference());
-        docker(&["tag", &image.reference(), &name]).await;
-        let config = docker_config.map(|path| path.display().to_string());
-        let login: Vec<&str> = config.iter().flat_map(|path| ["--config", path.as_str()]).collect();
-        docker(&[&login[..], &["push", "-q", &name]].concat()).await;
-        docker(&["rmi", &name]).await;
-    }
-
-    pub(super) fn source(&self, docker_config: Option<&Path>) -> Source {
-        Source { address: Some(self.address()), docker_config: docker_config.map(Path::to_owned) }
-    }
-}
-
-pub(super) fn run(program: &str, args: &[&str]) -> String {
-    let ended = std::process::Command::new(program).args(args).output().unwrap();
-    assert!(ended.status.success(), "{program}: {ended:?}");
-    String::from_utf8(ended.stdout).unwrap()
-}
 
 /// What a gate does with bytes that come from the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
