@@ -17,6 +17,8 @@ mod exec;
 mod exit;
 mod file;
 mod follow;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod inventory;
 mod keyboard;
 mod local;

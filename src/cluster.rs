@@ -19,6 +19,8 @@
 mod catalogue;
 mod config;
 mod contact;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod handle;
 mod keeper;
 mod keys;

@@ -13,6 +13,8 @@
 //! - the manager is a socket that events are read from ([`Neighbours::events`]); its owner reads it.
 
 mod etcd;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod hashes;
 mod keyspace;
 mod redis;

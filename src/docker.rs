@@ -14,6 +14,8 @@ mod container;
 mod engine;
 mod error;
 mod events;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod image;
 mod lifecycle;
 mod log_tail;

@@ -7,6 +7,8 @@
 mod config;
 mod discover;
 mod facts;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod host;
 mod instance_id;
 mod memory;

@@ -16,6 +16,8 @@
 mod config;
 mod declared;
 mod fetch;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod handle;
 mod labels;
 mod list;

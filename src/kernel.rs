@@ -28,6 +28,8 @@ mod disk;
 pub mod error;
 mod fate;
 mod folders;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod hardening;
 mod inbox;
 pub mod labels;

@@ -15,6 +15,8 @@ mod asking;
 mod code;
 mod current;
 mod doubt;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod intake;
 mod kept;
 pub mod memory;

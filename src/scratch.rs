@@ -29,6 +29,8 @@ mod beneath;
 mod directory;
 mod environ;
 mod error;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod heir;
 mod listing;
 mod mount;

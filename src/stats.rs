@@ -19,6 +19,8 @@
 mod cgroup;
 mod collector;
 mod docker_figures;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod load;
 mod membership;
 mod netdev;

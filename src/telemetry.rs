@@ -33,6 +33,8 @@ mod recent;
 pub use config::{LogFile, LogFormat, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
 pub use filter::{BadLogFilter, LogFilter, Verbosity};
+#[cfg(feature = "rooms")]
+pub use http::fuzz;
 pub use http::{Asked, Door, Reply, Site};
 pub use meters::{GpuGauges, KernelGauges, KernelStates, KernelUse, Meters, NodeGauges};
 

@@ -17,6 +17,8 @@ pub mod call;
 pub mod command;
 pub mod config;
 pub mod event;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 pub mod header;
 pub mod lang;
 pub mod limits;

@@ -24,6 +24,8 @@ pub mod admission;
 pub mod budget;
 pub mod connection;
 pub mod frame;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 pub mod hello;
 pub mod inbox;
 pub mod listener;

@@ -97,7 +97,7 @@ fn in_seconds(nanos: i64) -> String {
 }
 
 /// Reads one message; `None` if it is about something else.
-fn read(message: EventMessage) -> Option<DockerEvent> {
+pub(super) fn read(message: EventMessage) -> Option<DockerEvent> {
     let time_nano =
         message.time_nano.or_else(|| message.time.map(|seconds| seconds.saturating_mul(1_000_000_000)))?;
     let actor = message.actor?;

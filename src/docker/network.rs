@@ -116,7 +116,7 @@ fn body(spec: &NetworkSpec) -> models::NetworkCreateRequest {
     }
 }
 
-fn from_inspection(answer: models::NetworkInspect) -> BridgeNetwork {
+pub(super) fn from_inspection(answer: models::NetworkInspect) -> BridgeNetwork {
     let mut options = answer.options.unwrap_or_default();
     let id: String = answer.id.unwrap_or_default().chars().take(12).collect();
     BridgeNetwork {

@@ -48,7 +48,7 @@ impl Docker {
 }
 
 /// Reads an answer; `None` for the empty one that the engine gives of a container that does not run.
-fn read(answer: &ContainerStatsResponse) -> Option<ContainerStats> {
+pub(super) fn read(answer: &ContainerStatsResponse) -> Option<ContainerStats> {
     let memory = answer.memory_stats.as_ref();
     let mem_cur = memory.and_then(|memory| memory.usage)?;
     let mem_max = memory.and_then(|memory| memory.max_usage).unwrap_or_default().max(mem_cur);

@@ -83,7 +83,11 @@ impl Registry {
         self.credentials_in(&text, path)
     }
 
-    fn credentials_in(&self, text: &str, path: &Path) -> Result<Option<Credentials>, CredentialsError> {
+    pub(super) fn credentials_in(
+        &self,
+        text: &str,
+        path: &Path,
+    ) -> Result<Option<Credentials>, CredentialsError> {
         let parsed = serde_json::from_str(text);
         let config: ConfigJson =
             parsed.map_err(|source| CredentialsError::Parse { path: path.to_owned(), source })?;

@@ -21,6 +21,8 @@
 
 mod entries;
 mod files;
+#[cfg(feature = "rooms")]
+pub mod fuzz;
 mod outputs;
 mod reserve;
 
@@ -211,8 +213,8 @@ impl Notes {
     #[must_use]
     pub fn samples(&self) -> HashMap<KernelId, Sample> {
         let Ok(bytes) = fs::read(&self.samples) else { return HashMap::new() };
-        match serde_json::from_slice::<HashMap<String, Sample>>(&bytes) {
-            Ok(found) => found.into_iter().filter_map(|(k, s)| Some((k.parse().ok()?, s))).collect(),
+        match files::samples(&bytes) {
+            Ok(found) => found,
             Err(error) => {
                 set_aside(&self.samples, &error.to_string());
                 HashMap::new()

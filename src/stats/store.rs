@@ -8,6 +8,8 @@
 mod access;
 mod capped;
 mod error;
+#[cfg(feature = "rooms")]
+pub(super) mod fuzz;
 mod writer;
 
 use tokio::sync::{mpsc, oneshot, watch};

@@ -4,6 +4,9 @@
 //! [`CONNECTIONS`] of them and each for [`CONNECTION_LIMIT`] at most. They read a `watch` and the metrics
 //! registry, so that no scraper, however slow or hostile, reaches the agent's work.
 
+#[cfg(feature = "rooms")]
+pub mod fuzz;
+
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;

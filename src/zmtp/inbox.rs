@@ -163,6 +163,12 @@ impl Inbox {
         }
     }
 
+    /// The memory that a frame in the making takes, in bytes.
+    #[cfg(feature = "rooms")]
+    pub(super) fn reserved(&self) -> usize {
+        self.body.capacity()
+    }
+
     /// Whether the peer is in the middle of something.
     #[cfg(test)]
     pub(super) fn is_amid(&self) -> bool {

@@ -1,5 +1,6 @@
 //! One small JSON file per kernel: written beside and renamed, read with suspicion, set aside when not understood.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::reserve::{Reserve, is_full};
 use crate::ids::KernelId;
+use crate::wire::sample::Sample;
 
 /// The version of both kinds of files.
 pub(super) const VERSION: u32 = 1;
@@ -109,7 +111,16 @@ pub(super) fn read_one<T: NoteFile>(dir: &Path, kernel: KernelId, owner: &str) -
 /// `None`: it is another agent's.
 fn read<T: NoteFile>(path: &Path, stem: &str, owner: &str) -> Result<Option<(KernelId, T)>, String> {
     let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    let mut value: T = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    understood(&bytes, stem, owner)
+}
+
+/// The same of a file's bytes.
+pub(super) fn understood<T: NoteFile>(
+    bytes: &[u8],
+    stem: &str,
+    owner: &str,
+) -> Result<Option<(KernelId, T)>, String> {
+    let mut value: T = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let (version, kernel, written_by) = value.head();
     if version != VERSION {
         return Err(format!("it is of version {version}, this agent knows version {VERSION}"));
@@ -121,6 +132,12 @@ fn read<T: NoteFile>(path: &Path, stem: &str, owner: &str) -> Result<Option<(Ker
     // Older ones say nothing; then there was one agent only.
     let is_ours = written_by.is_none_or(|by| by == owner);
     Ok(is_ours.then_some((id, value)))
+}
+
+/// The last statistics, out of their file's bytes.
+pub(super) fn samples(bytes: &[u8]) -> serde_json::Result<HashMap<KernelId, Sample>> {
+    let found: HashMap<String, Sample> = serde_json::from_slice(bytes)?;
+    Ok(found.into_iter().filter_map(|(kernel, sample)| Some((kernel.parse().ok()?, sample))).collect())
 }
 
 pub(super) fn set_aside(path: &Path, reason: &str) {

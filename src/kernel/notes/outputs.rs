@@ -52,7 +52,8 @@ pub(super) fn read(dir: &Path) -> io::Result<Vec<LeftOutput>> {
     Ok(found)
 }
 
-fn parse(number: u64, mut bytes: Bytes) -> Option<LeftOutput> {
+/// The output of the run of this number, out of its file's bytes.
+pub(super) fn parse(number: u64, mut bytes: Bytes) -> Option<LeftOutput> {
     let (kind, run) = pair(&mut bytes)?;
     let run = RunId::new(String::from_utf8(run.to_vec()).ok().filter(|_| kind == RUN)?);
     let records =

@@ -75,7 +75,7 @@ impl RedisAccess {
         Client::build_with_tls(info, certificates)
     }
 
-    fn settings(&self) -> RedisConnectionInfo {
+    pub(super) fn settings(&self) -> RedisConnectionInfo {
         let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(user) = &self.user {
             settings = settings.set_username(user);
