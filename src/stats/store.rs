@@ -10,6 +10,7 @@ mod capped;
 mod error;
 #[cfg(feature = "rooms")]
 pub(super) mod fuzz;
+mod private;
 mod writer;
 
 use tokio::sync::{mpsc, oneshot, watch};

@@ -2,8 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::ports::Port;
 use crate::support::process::Process;
@@ -99,6 +106,43 @@ impl Private {
         command
     }
 
+    /// What `check` says with these files.
+    async fn check(&self, bed: &Bed, files: &[&str]) -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backendai-agent"));
+        command.env_clear().args([
+            "check",
+            "--json",
+            "--config",
+            "/dev/null",
+            "--agent-host-override",
+            "127.0.0.1",
+        ]);
+        command.args(["--namespace", &bed.namespace, "--scratch-root"]).arg(bed.scratch());
+        command.args(self.options(files)).kill_on_drop(true);
+        let said = tokio::time::timeout(secs(60), command.output()).await.expect("it hangs").unwrap();
+        serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"))
+    }
+
+    /// A server with the certificates of the others, which wants to see a client's.
+    fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let file = |name: &str| fs::read(self.dir.join(name)).unwrap();
+        let mut vouching = rustls::RootCertStore::empty();
+        vouching.add(CertificateDer::from_pem_slice(&file("ca.pem")).unwrap()).unwrap();
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(vouching), provider.clone())
+            .build()
+            .unwrap();
+        let leaf = CertificateDer::from_pem_slice(&file("leaf.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&file("leaf.key")).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(vec![leaf], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
     /// The agent's options, with what stands behind these names given in files of that name.
     fn options(&self, files: &[&str]) -> Vec<String> {
         let name = |file: &&str| {
@@ -169,6 +213,75 @@ async fn an_agent_signs_in_at_etcd_and_redis_over_tls() {
     assert!(!log.contains("hunter"), "{log}");
     let left = private.etcdctl(&["--user", "root:root", "get", "--prefix", &bed.presence_key()]);
     assert_eq!(output(left).await, "");
+}
+
+/// What a Redis says is as bounded over TLS as it is without.
+#[tokio::test]
+async fn a_redis_that_answers_without_end_over_tls_takes_no_memory() {
+    let bed = Bed::without_manager().await;
+    let private = Private::start(bed.outside()).await;
+    private.fill(&bed).await;
+    fs::write(private.dir.join("etcd-password-file"), "hunter-of-etcd\n").unwrap();
+    fs::write(private.dir.join("redis-password-file"), "hunter-of-redis\n").unwrap();
+    let options = private.options(&FILES);
+    let options: Vec<&str> = options.iter().map(String::as_str).chain(["--stats-interval", "1"]).collect();
+    let agent = bed.agent(&options).await;
+    let _kernel = agent.create_tiny().await;
+    let (listener, acceptor) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), private.acceptor());
+    let at = listener.local_addr().unwrap().to_string();
+    let before = agent.memory_kib();
+    output(private.etcdctl(&["--user", "root:root", "put", &bed.key("nodes/redis"), &at])).await;
+    let attack = async {
+        let text = vec![b'x'; 1 << 16];
+        for _ in 0..3 {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.expect("a client with the agent's certificate");
+            let _ = stream.write_all(b"$400000000\r\n").await;
+            let mut sent = 0;
+            while stream.write_all(&text).await.is_ok() {
+                sent += text.len();
+            }
+            // What the two sockets' buffers took.
+            assert!(sent < 32 << 20, "{sent} bytes were taken");
+        }
+    };
+    tokio::time::timeout(secs(30), attack).await.expect("the agent reads on");
+    let grown = agent.memory_kib().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB more");
+}
+
+/// `check` comes to etcd and Redis as the agent would, and says what is wrong where it may not.
+#[tokio::test]
+async fn check_signs_in_where_the_agent_would() {
+    let bed = Bed::without_manager().await;
+    let private = Private::start(bed.outside()).await;
+    private.fill(&bed).await;
+    fs::write(private.dir.join("etcd-password-file"), "hunter-of-etcd\n").unwrap();
+    let found = async |files: &[&str]| {
+        let json = private.check(&bed, files).await;
+        let finding = |what: &str| {
+            let findings = json["findings"].as_array().unwrap();
+            findings
+                .iter()
+                .find(|finding| finding["what"] == what)
+                .unwrap_or_else(|| panic!("{json:#}"))
+                .to_string()
+        };
+        (finding("etcd"), finding("Redis"))
+    };
+    for (password, verdict, text) in
+        [("hunter-of-redis", "ok", "answers"), ("hunter-of-others", "warn", "correct --redis-user")]
+    {
+        fs::write(private.dir.join("redis-password-file"), password).unwrap();
+        let (etcd, redis) = found(&FILES).await;
+        assert!(etcd.contains("\"ok\""), "{etcd}");
+        assert!(redis.contains(&format!("\"{verdict}\"")) && redis.contains(text), "{redis}");
+        assert!(!redis.contains("hunter"), "{redis}");
+    }
+    let (_, redis) = found(&FILES[..7]).await;
+    assert!(redis.contains("\"warn\"") && redis.contains("--redis-password-file"), "{redis}");
+    let (_, redis) = found(&FILES[..4]).await;
+    assert!(redis.contains("\"warn\""), "a Redis with TLS was spoken to without: {redis}");
 }
 
 /// systemd hands files over; a refusal is told, and over once etcd knows the user's password.

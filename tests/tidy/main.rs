@@ -62,7 +62,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tar", &["scratch"]),
     ("reqwest", &["identity"]),
     // Each installs the TLS provider that its own library asks for.
-    ("rustls", &["scratch", "identity", "cli"]),
+    ("rustls", &["scratch", "identity", "stats", "cli"]),
+    ("tokio_rustls", &["stats"]),
     ("tracing_subscriber", &["telemetry"]),
     ("sentry", &["telemetry"]),
     ("cadence", &["telemetry"]),

@@ -1,9 +1,9 @@
 //! etcd, what the manager says there, and the servers that it names: really spoken to.
 
+use std::error::Error;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, ManagerSettings};
 use crate::ids::InstanceId;
 use crate::kernel::account;
 use crate::scratch::folder_hosts;
+use crate::stats::RedisAccess;
 use crate::zmtp::{Caps, Connection, KeepAlive, Kind};
 
 /// How long each server may take.
@@ -61,7 +62,7 @@ pub(super) async fn look(config: &Config) -> (Vec<Finding>, Option<Told>) {
         return (found, None);
     };
     found.push(Finding::good("manager", &settings.manager_id, format!("is in namespace {namespace}")));
-    let redis = redis(&settings.redis).await;
+    let redis = redis(&config.redis, &settings.redis).await;
     found.push(match &redis {
         Ok(_) => Finding::good("Redis", &settings.redis, "answers"),
         Err(text) => Finding::doubtful(
@@ -152,38 +153,16 @@ async fn connect(server: &HostPort) -> Result<TcpStream, String> {
     }
 }
 
-/// Speaks to Redis; answers how far its clock is ahead, where it says.
-async fn redis(server: &HostPort) -> Result<Option<f64>, String> {
-    let stream = connect(server).await?;
-    let spoken = async {
-        let mut stream = BufReader::new(stream);
-        stream.write_all(b"PING\r\nTIME\r\n").await?;
-        let mut lines = stream.lines();
-        let pong = lines.next_line().await?.unwrap_or_default();
-        // `*2`, then a length and the seconds, a length and the microseconds.
-        let mut time = Vec::new();
-        if pong == "+PONG" && lines.next_line().await?.as_deref() == Some("*2") {
-            for _ in 0..2 {
-                lines.next_line().await?;
-                time.push(lines.next_line().await?.unwrap_or_default());
-            }
+/// Speaks to Redis as the agent does; answers how far its clock is ahead, where it says.
+async fn redis(access: &RedisAccess, server: &HostPort) -> Result<Option<f64>, String> {
+    match timeout(LIMIT, access.look(server)).await {
+        Ok(Ok(ahead)) => Ok(ahead),
+        Ok(Err(error)) => {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            Err(format!("{error}{cause}"))
         }
-        Ok::<_, std::io::Error>((pong, time))
-    };
-    let (pong, time) = match timeout(LIMIT, spoken).await {
-        Ok(Ok(spoken)) => spoken,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer within {} s", LIMIT.as_secs())),
-    };
-    if pong != "+PONG" {
-        return Err(format!(
-            "is no Redis that the agent can use: {:?}",
-            pong.chars().take(80).collect::<String>()
-        ));
+        Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
     }
-    let own = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    let number = |at: usize| time.get(at).and_then(|text: &String| text.parse::<f64>().ok());
-    Ok(number(0).zip(number(1)).map(|(seconds, micros)| seconds + micros / 1e6 - own))
 }
 
 /// Greets the manager's socket, and sends nothing.

@@ -1,5 +1,6 @@
 //! Why statistics do not get to Redis.
 
+use super::private::BadPem;
 use crate::address::HostPort;
 use crate::tls::TlsFileError;
 
@@ -30,9 +31,25 @@ pub enum StoreError {
         #[source]
         source: redis::RedisError,
     },
+    /// It knows no such user, or another password.
+    #[error(
+        "Redis at {address} refuses the agent's user or password: correct --redis-user or --redis-password-file"
+    )]
+    Refused {
+        /// Where it is.
+        address: HostPort,
+        /// What Redis said.
+        #[source]
+        source: redis::RedisError,
+    },
     /// A file that makes the connection private can't be read.
     #[error("Redis is not asked: {0}")]
     Tls(#[source] TlsFileError),
+    /// A file that makes the connection private holds something else.
+    #[error(
+        "Redis is not asked: its certificates can't be used; --redis-ca, --redis-cert and --redis-key name PEM files of them"
+    )]
+    Certificates(#[source] BadPem),
     /// The connection broke, or Redis refused to write.
     #[error("Redis at {address} did not store the statistics")]
     Write {
