@@ -52,6 +52,7 @@ mod recover;
 mod registry;
 mod remaking;
 mod requests;
+mod signs;
 mod takeover;
 mod task;
 mod telling;

@@ -25,6 +25,7 @@ pub mod output;
 pub mod runs;
 mod seat;
 mod shared;
+mod signs;
 mod spill;
 mod task;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use self::runs::Interrupt;
 pub use self::runs::{Entry, Refusal, Runs};
 pub use self::seat::{Answer, Begin, Seat};
 use self::shared::{Asker, Shared};
+pub use self::signs::Signs;
 pub use self::spill::{Change, LeftOutput, Spilled};
 use self::task::Ends;
 use crate::ids::{KernelId, RunId};
@@ -98,6 +100,7 @@ impl Runner {
         at: RunnerAddr,
         runs: Runs,
         (memory, known): Memory,
+        signs: Arc<dyn Signs>,
         tracker: &TaskTracker,
     ) -> Self {
         let outlet = Outlet::new(kernel, SocketAddr::new(at.host, at.input));
@@ -108,7 +111,8 @@ impl Runner {
         let (keeper, remembered) = RunKeeper::new(shared.clone(), memory, known);
         let served = CancellationToken::new();
         tracker.spawn(keeper.run(served.clone()));
-        let task = task::serve(outlet, intake, commands_rx, shared.clone(), remembered.clone(), ends.clone());
+        let task =
+            task::serve(outlet, intake, commands_rx, shared.clone(), remembered.clone(), signs, ends.clone());
         // The last word is written when the task has had its own.
         let served = served.drop_guard();
         tracker.spawn(async move {

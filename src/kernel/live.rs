@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::container::Made;
 use super::node::Node;
+use super::signs::Processes;
 use super::vigil::Vigil;
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Memory, Runner, Runs};
@@ -24,8 +25,8 @@ const MAX_SNAPSHOTS: usize = 8;
 pub(super) struct Live {
     /// What the manager was answered.
     pub(super) place: KernelPlace,
-    /// The container's first process, for statistics and to notice a restart by hand.
-    pub(super) pid: u32,
+    /// The container and its first process, for statistics and to notice a restart by hand.
+    pub(super) target: Target,
     /// Tells when that process has ended, before Docker does.
     pub(super) vigil: Vigil,
     /// What it was made of.
@@ -56,11 +57,18 @@ impl Live {
         memory: Memory,
         (config, born): (KernelConfig, Option<SystemTime>),
     ) -> Self {
-        let runner = Runner::connect(kernel, made.runner, runs, memory, &node.tracker);
+        let target = Target {
+            kernel,
+            container: made.place.container.clone(),
+            pid: made.pid,
+            scratch: made.scratch.path().to_owned(),
+        };
+        let signs = Arc::new(Processes { collector: node.collector.clone(), target: target.clone() });
+        let runner = Runner::connect(kernel, made.runner, runs, memory, signs, &node.tracker);
         let vigil = Vigil::over(made.pid, &made.place.container);
         Self {
             place: made.place,
-            pid: made.pid,
+            target,
             vigil,
             config,
             born,
@@ -70,17 +78,6 @@ impl Live {
             scratch: made.scratch,
             tree: Arc::new(made.tree),
             snapshots: Mutex::default(),
-        }
-    }
-
-    /// For the statistics.
-    #[must_use]
-    pub(super) fn target(&self) -> Target {
-        Target {
-            kernel: self.place.kernel,
-            container: self.place.container.clone(),
-            pid: self.pid,
-            scratch: self.scratch.path().to_owned(),
         }
     }
 

@@ -322,7 +322,7 @@ impl Kernels {
             .handles
             .values()
             .filter_map(|h| match &*h.phase.borrow() {
-                Phase::Running(live) => Some(live.target()),
+                Phase::Running(live) => Some(live.target.clone()),
                 _ => None,
             })
             .collect();

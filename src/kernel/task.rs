@@ -388,7 +388,7 @@ impl Kernel {
     async fn check(&mut self) -> Input {
         let Self { node, id, inbox, found, live, .. } = self;
         let (container, pid) = match (live, found) {
-            (Some(live), _) => (&live.place.container, Some(live.pid)),
+            (Some(live), _) => (&live.place.container, Some(live.target.pid)),
             (None, Some(found)) => (&*found, None),
             (None, None) => return Input::Dead,
         };
@@ -425,7 +425,7 @@ impl Kernel {
         self.ending_since = Some(StdInstant::now());
         if let Some(live) = self.live.take() {
             live.runner.close();
-            self.sample = self.node.last_sample(&live.target()).await.or(self.sample);
+            self.sample = self.node.last_sample(&live.target).await.or(self.sample);
         }
         self.telling = Some(Telling::begin(&self.node, self.id, reason, self.sample).await);
         Input::Done

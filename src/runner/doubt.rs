@@ -8,15 +8,27 @@
 //!
 //! A run in batch mode has a `build-finished` of its own, so two questions are asked: two answers in a row, with no `finished`
 //! between them or before, can't come from a run.
+//!
+//! A runner that says nothing, or can't be reached, may be one that has no say: code that holds Python's interpreter lock lets
+//! nobody answer. So before its run is given up it is looked at from outside whether the kernel's processes are at work.
 
 use std::time::{Duration, Instant};
 
 use crate::wire::command::Command;
 use crate::wire::record::Record;
 
-/// How long a runner that was asked may be silent. One that says nothing for so long works for nobody: its run is taken
-/// for ended, so that it holds up no other.
-pub(super) const SILENCE: Duration = Duration::from_secs(30);
+/// How long a runner that was asked, or can't be reached, may be silent before it is looked whether its kernel is at work.
+pub(super) const SILENCE: Duration = Duration::from_secs(25);
+
+/// How long that look takes. A silent runner whose kernel does nothing works for nobody: its run is taken for ended, so that it
+/// holds up no other.
+pub(super) const WATCHED: Duration = Duration::from_secs(5);
+
+/// This part of a core is work; a runner that waits takes a hundredth of that.
+const WORK: f64 = 0.1;
+
+/// How long a runner may be silent whatever its kernel does: whoever waits for the next run has to get it once.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// How long a runner that is idle takes to answer, generously. Before that an interrupt might meet an idle one, which a
 /// Python runner does not survive.
@@ -26,7 +38,7 @@ const ANSWERS: Duration = Duration::from_millis(500);
 const ASKED: u8 = 2;
 
 /// A run that an earlier agent began, until it is known what became of it and every question is answered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Doubt {
     /// How many `build-finished` came that may answer them.
     answered: u8,
@@ -40,6 +52,12 @@ pub(super) struct Doubt {
     asked: Option<Instant>,
     /// Whether the runner has said anything since.
     is_heard: bool,
+    /// When the silence is looked into next.
+    look: Instant,
+    /// When it has lasted too long whatever the kernel does.
+    last: Instant,
+    /// What the kernel's processes had used of a core at the begin of a look; `None` between two looks.
+    used: Option<Duration>,
 }
 
 /// What a record means for the run.
@@ -56,6 +74,21 @@ pub(super) enum Heard {
 }
 
 impl Doubt {
+    /// About a run that is taken over.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            answered: 0,
+            build: None,
+            settled: false,
+            given_up: false,
+            asked: None,
+            is_heard: false,
+            look: now + SILENCE,
+            last: now + LONGEST,
+            used: None,
+        }
+    }
+
     /// What the runner is to be asked.
     pub(super) fn questions() -> Vec<Command> {
         let builds = (0..ASKED).map(|_| Command::Build(String::new()));
@@ -65,6 +98,7 @@ impl Doubt {
     /// The questions have left.
     pub(super) fn asked(&mut self, now: Instant) {
         self.asked.get_or_insert(now);
+        (self.look, self.used) = (now + SILENCE, None);
     }
 
     /// A record came.
@@ -101,9 +135,9 @@ impl Doubt {
         self.settled && self.answered >= ASKED
     }
 
-    /// Until when the runner has to say something, or its run is to be [given up](Self::give_up).
+    /// Until when the runner has to say something, or its [silence](Self::silent) is to be looked into.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.asked.filter(|_| !self.is_heard && !self.settled).map(|asked| asked + SILENCE)
+        (!self.is_heard && !self.settled).then_some(self.look)
     }
 
     /// From when on an interrupt would meet the run, if that goes on; `None` while the questions wait for a connection.
@@ -111,9 +145,24 @@ impl Doubt {
         self.asked.map(|asked| asked + ANSWERS)
     }
 
-    /// The runner has been silent for too long: the run is taken for ended.
-    pub(super) fn give_up(&mut self) {
-        (self.settled, self.given_up) = (true, true);
+    /// The runner has been silent until the [deadline](Self::deadline). `used`: the processor time that the kernel's processes
+    /// have taken so far, if that can be told. Whether the run is taken for ended now.
+    pub(super) fn silent(&mut self, used: Option<Duration>, now: Instant) -> bool {
+        let is_given_up = match (self.used.take(), used) {
+            (None, Some(used)) => {
+                (self.look, self.used) = (now + WATCHED, Some(used));
+                false
+            }
+            (Some(before), Some(used)) if used.saturating_sub(before) >= WATCHED.mul_f64(WORK) => {
+                self.look = now + SILENCE;
+                now >= self.last
+            }
+            _ => true,
+        };
+        if is_given_up {
+            (self.settled, self.given_up) = (true, true);
+        }
+        is_given_up
     }
 }
 
@@ -159,7 +208,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_runner_s_order_tells_what_became_of_the_run((left, status_at) in cases()) {
-            let (mut doubt, mut heard) = (Doubt::default(), Vec::new());
+            let (mut doubt, mut heard) = (Doubt::new(Instant::now()), Vec::new());
             for record in runner(left, status_at) {
                 prop_assert!(!doubt.is_done(), "an answer is left for the next run");
                 heard.extend(Some(doubt.hear(record)).filter(|heard| *heard != Heard::Nothing));
@@ -180,8 +229,8 @@ mod tests {
 
         #[test]
         fn nothing_of_a_run_that_was_given_up_is_taken_for_the_next((left, status_at) in cases()) {
-            let mut doubt = Doubt::default();
-            doubt.give_up();
+            let mut doubt = Doubt::new(Instant::now());
+            prop_assert!(doubt.silent(None, Instant::now()));
             for record in runner(left, status_at) {
                 prop_assert!(!doubt.is_done());
                 prop_assert_eq!(doubt.hear(record), Heard::Nothing);
@@ -193,12 +242,37 @@ mod tests {
     #[test]
     fn a_runner_has_to_say_something_and_then_may_work_for_as_long_as_it_likes() {
         let now = Instant::now();
-        let mut doubt = Doubt::default();
-        assert_eq!(doubt.deadline(), None, "the questions may have to wait for a connection");
-        doubt.asked(now);
-        assert_eq!(doubt.deadline(), Some(now + SILENCE));
+        let mut doubt = Doubt::new(now);
+        assert_eq!(doubt.deadline(), Some(now + SILENCE), "it may never be reached");
+        doubt.asked(now + WATCHED);
+        assert_eq!(doubt.deadline(), Some(now + WATCHED + SILENCE));
         doubt.hear(Record::Status);
         assert_eq!((doubt.deadline(), doubt.is_done()), (None, false));
+    }
+
+    /// The silence of a runner whose kernel takes this part of a core: how long it is borne.
+    fn silence(part: f64) -> Duration {
+        let begun = Instant::now();
+        let mut doubt = Doubt::new(begun);
+        doubt.asked(begun);
+        loop {
+            let now = doubt.deadline().unwrap();
+            let lasted = now - begun;
+            if doubt.silent(Some(lasted.mul_f64(part)), now) {
+                return lasted;
+            }
+        }
+    }
+
+    #[test]
+    fn a_silent_runner_is_given_up_once_its_kernel_does_nothing_and_at_last_whatever_it_does() {
+        assert_eq!(silence(0.0), SILENCE + WATCHED);
+        assert_eq!(silence(0.01), SILENCE + WATCHED);
+        let busy = silence(1.0);
+        assert!(busy >= LONGEST && busy <= LONGEST + SILENCE + WATCHED, "{busy:?}");
+        let mut unseen = Doubt::new(Instant::now());
+        assert!(unseen.silent(None, unseen.deadline().unwrap()), "an agent that can't look doesn't wait");
+        assert_eq!(unseen.deadline(), None);
     }
 
     #[test]

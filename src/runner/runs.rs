@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::code::{Code, GoingRun, Way};
 use super::current::{Activity, Current, Handing, Interruptible, RunOutput, SOON, Ticket};
@@ -172,7 +172,7 @@ impl Runs {
                 "the agent was restarted before this code could leave, and the code was too large to be kept; run it again",
             )),
             Way::Kept(Some(code)) => current.code_kept(code),
-            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::default()),
+            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::new(now)),
         }
         runs
     }
@@ -330,15 +330,15 @@ impl Runs {
         self.doubt.as_mut()
     }
 
-    /// Until when the runner has to answer.
+    /// When the runner's silence is to be looked into.
     pub(super) fn doubt_until(&self) -> Option<Instant> {
         self.doubt.as_ref().and_then(Doubt::deadline)
     }
 
-    /// The runner was silent for too long: the run is taken for ended.
-    pub(super) fn give_up(&mut self) {
-        if let Some(doubt) = &mut self.doubt {
-            doubt.give_up();
+    /// The runner was silent until then, and the kernel's processes have used so much processor time: the run may be taken for
+    /// ended.
+    pub(super) fn silent(&mut self, used: Option<Duration>, now: Instant) {
+        if self.doubt.as_mut().is_some_and(|doubt| doubt.silent(used, now)) {
             self.end(
                 "the agent was restarted while this run went on, and its runner does not answer any more",
             );

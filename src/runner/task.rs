@@ -17,6 +17,7 @@ use super::intake::Intake;
 use super::memory::Remembered;
 use super::outlet::Outlet;
 use super::shared::Shared;
+use super::signs::Signs;
 use crate::patience::Tally;
 use crate::wire::command::Command;
 use crate::wire::record::{BadRecord, Record};
@@ -49,6 +50,7 @@ pub(super) async fn serve(
     mut commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
     remembered: Remembered,
+    signs: Arc<dyn Signs>,
     ends: Ends,
 ) {
     let mut out = Out { outlet, way: OnItsWay::Nothing, outbox: VecDeque::new(), is_reached: false };
@@ -83,7 +85,10 @@ pub(super) async fn serve(
                 Err(broken) => skip(&shared, &broken, &mut skipped),
             },
             () = shared.space.notified() => {}
-            () = at(doubt_until) => shared.change(super::runs::Runs::give_up),
+            () = at(doubt_until) => {
+                let used = signs.cpu_used().await;
+                shared.change(|runs| runs.silent(used, Instant::now()));
+            }
         }
         // Records may be ready without end; give others on this thread their share.
         tokio::task::consume_budget().await;

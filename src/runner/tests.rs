@@ -29,6 +29,15 @@ fn disk() -> Arc<memory::tests::Fake> {
     Arc::default()
 }
 
+/// Processes that can't be seen.
+struct Unseen;
+
+impl Signs for Unseen {
+    fn cpu_used(&self) -> futures_util::future::BoxFuture<'static, Option<Duration>> {
+        Box::pin(async { None })
+    }
+}
+
 /// The container's side.
 struct Fake {
     input: Pull,
@@ -64,6 +73,7 @@ impl Fake {
             at,
             Runs::default(),
             (disk, Some(GoingRun::default())),
+            Arc::new(Unseen),
             &tracker,
         );
         (runner, Self { input, output })

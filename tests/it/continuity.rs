@@ -11,6 +11,7 @@ use crate::support::docker::docker;
 use crate::support::{Agent, Bed, Kernel, secs, until};
 
 mod moments;
+mod silence;
 mod table;
 
 /// How an agent's life ends.

@@ -329,7 +329,7 @@ fn a_runner_that_says_nothing_holds_nobody_up() {
     runs.doubt().unwrap().asked(now());
     assert!(runs.doubt_until().is_some());
     let next = runs.enter(&id("next"), Entry::New, now()).unwrap();
-    runs.give_up();
+    runs.silent(None, now());
     assert!(runs.doubt_until().is_none());
     start(&mut runs, next);
     // The old run's words come all the same, and the answers after them.
