@@ -28,6 +28,7 @@ mod systemd;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -170,7 +171,6 @@ impl Agent {
         }
         let scratch = ScratchRoot::open(&config.scratch_root)?;
         let root_lock = lock::root(scratch.path(), &scratch.agent_dir())?;
-        let notes = NotesDir::new(scratch.agent_dir());
         let (looked, min_free) = (scratch.clone(), config.min_free);
         let watched = tokio::task::spawn_blocking(move || {
             privacy::keep(&looked);
@@ -185,6 +185,10 @@ impl Agent {
         let identity = identity::discover(IdentityConfig { memory, ..config.identity.clone() }).await;
         let owner =
             Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
+        let socket = socket::path(&config.socket, &owner);
+        // What outlives a kill of the agent, on another file system than the scratch root as a rule.
+        let shelter = socket.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let notes = NotesDir::new(scratch.agent_dir(), shelter);
         let name_lock = lock::name(&owner).await?.map(Arc::new);
         let callers = Callers::new(config.trusted_peers.clone());
         let at = SocketAddr::new(config.rpc_listen, config.agent_port).to_string();
@@ -192,12 +196,12 @@ impl Agent {
 
         let drain = Drain::open(&scratch.agent_dir(), board.clone());
         shown.is_named(identity.instance_id.clone(), drain);
-        let socket = socket::path(&config.socket, &owner)
-            .and_then(|path| socket::listen(&path, Some(&config.socket_group)))
-            .map(|(socket, listener)| {
+        let socket = socket.and_then(|path| socket::listen(&path, Some(&config.socket_group))).map(
+            |(socket, listener)| {
                 serve(Door::Socket(listener));
                 socket
-            });
+            },
+        );
         if let Some(listener) = name_lock.clone() {
             let end = end.clone();
             tracker.spawn(async move { end.run_until_cancelled(lock::let_callers_go(&listener)).await });

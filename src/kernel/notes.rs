@@ -13,7 +13,8 @@
 //!
 //! - `samples.{namespace}.{instance}.json`: the last statistics of all kernels, for those that die while no agent runs.
 //!
-//! - `reserve/`: files that become notes when the disk has no room (`reserve`).
+//! - `reserve/`: files that become notes when the disk has no room (`reserve`). Ends that it doesn't take at all are kept elsewhere
+//!   (`shelter`).
 //!
 //! Files are the agent's alone to read (0600). They are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
@@ -25,6 +26,7 @@ mod files;
 pub mod fuzz;
 mod outputs;
 mod reserve;
+mod shelter;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -36,6 +38,7 @@ use self::entries::{Ended, Told};
 pub use self::entries::{Ending, Environ, KernelNote, NotedPhase, RunNote, unix_now};
 use self::files::{file, read_all, read_one, remove, set_aside, write};
 use self::reserve::Reserve;
+use self::shelter::Shelter;
 use super::disk::Disk;
 use super::labels::Owner;
 use crate::ids::KernelId;
@@ -71,6 +74,8 @@ pub struct Notes {
     ended: Mutex<HashMap<KernelId, Ended>>,
     /// For a disk that takes no new files.
     reserve: Reserve,
+    /// For ends that it doesn't take at all.
+    shelter: Shelter,
     /// Kernels that exist no more, and whose notes the disk did not let go. A std mutex, held for a look-up.
     unforgotten: Mutex<HashSet<KernelId>>,
 }
@@ -108,17 +113,20 @@ pub struct NotesDir {
     path: PathBuf,
     /// This boot of the machine.
     boot: Option<String>,
+    /// Where ends are kept that the disk doesn't take; on another file system, if anywhere.
+    shelter: Option<PathBuf>,
 }
 
 impl NotesDir {
-    /// The notes in `agent_dir`. The scratch room makes their directories, as soon as the disk takes them.
+    /// The notes in `agent_dir`. The scratch room makes their directories, as soon as the disk takes them. Ends that it doesn't take
+    /// are kept in `shelter`, a directory that outlives the agent.
     #[must_use]
-    pub fn new(agent_dir: PathBuf) -> Self {
+    pub fn new(agent_dir: PathBuf, shelter: Option<PathBuf>) -> Self {
         let boot = fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned());
         if let Err(error) = &boot {
             tracing::debug!(%error, "can't tell this boot of the machine from others");
         }
-        Self { path: agent_dir, boot: boot.ok() }
+        Self { path: agent_dir, boot: boot.ok(), shelter }
     }
 
     /// The notes of one agent.
@@ -134,6 +142,11 @@ impl NotesDir {
             disk: Disk::default(),
             ended: Mutex::default(),
             reserve: Reserve::open(self.path.join("reserve")),
+            shelter: Shelter(
+                self.shelter
+                    .as_ref()
+                    .map(|dir| dir.join(format!("endings.{}.{}", owner.namespace, owner.instance))),
+            ),
             unforgotten: Mutex::default(),
         }
     }
@@ -182,8 +195,13 @@ impl Notes {
         }
         // Only for what can't be understood: each kernel reads its own.
         read_all::<RunNote>(&self.runs, &self.owner)?;
-        for (id, ending) in read_all::<Ending>(&self.endings, &self.owner)? {
-            let ended = Ended::found(&ending);
+        let mut endings: HashMap<_, _> = read_all::<Ending>(&self.endings, &self.owner)?
+            .into_iter()
+            .map(|(id, ending)| (id, (ending, true)))
+            .collect();
+        endings.extend(self.shelter.found(&self.owner).into_iter().map(|(id, ending)| (id, (ending, false))));
+        for (id, (ending, written)) in endings {
+            let ended = Ended { written, ..Ended::found(&ending) };
             let (told, is_unheard) = (ended.told, ending.unheard);
             self.ended().insert(id, ended);
             match told {
@@ -358,6 +376,7 @@ impl Notes {
     pub fn born_again(&self, kernel: KernelId) {
         if self.ended().remove(&kernel).is_some() {
             remove(&file(&self.endings, kernel));
+            self.shelter.forget(kernel);
         }
     }
 
@@ -412,14 +431,25 @@ impl Notes {
         // Without the lock: a disk may hang, and requests look things up.
         for kernel in old {
             remove(&file(&self.endings, kernel));
+            self.shelter.forget(kernel);
         }
     }
 
     fn write_ending(&self, kernel: KernelId, ending: Ending, durable: bool) -> io::Result<()> {
         let entry = Ending { owner: Some(self.owner.clone()), ..ending };
         let written = write(&self.endings, kernel, &entry, durable, &self.reserve);
-        if let Some(ended) = self.ended().get_mut(&kernel) {
-            ended.written = written.is_ok();
+        let was_written = self
+            .ended()
+            .get_mut(&kernel)
+            .is_none_or(|ended| std::mem::replace(&mut ended.written, written.is_ok()));
+        match &written {
+            Ok(()) if !was_written => self.shelter.forget(kernel),
+            Ok(()) => {}
+            Err(_) => {
+                if let Err(error) = self.shelter.keep(kernel, &entry) {
+                    tracing::debug!(%kernel, %error, "no second place for the note of an end");
+                }
+            }
         }
         written
     }

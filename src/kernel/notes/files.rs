@@ -45,8 +45,7 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
     let path = file(dir, kernel);
-    // One of its own for each write: a slow disk may still be at the one before.
-    let temporary = dir.join(format!("{kernel}.{}.tmp", WRITES.fetch_add(1, Ordering::Relaxed)));
+    let temporary = temporary(dir, kernel);
     let written = write_beside(&temporary, &bytes, durable).and_then(|()| fs::rename(&temporary, &path));
     match written {
         Ok(()) => {}
@@ -63,6 +62,18 @@ pub(super) fn write(
         File::open(dir)?.sync_all()?;
     }
     Ok(())
+}
+
+/// The same without a reserve, and not synced.
+pub(super) fn write_small(dir: &Path, kernel: KernelId, value: &impl Serialize) -> io::Result<()> {
+    let temporary = temporary(dir, kernel);
+    write_beside(&temporary, &serde_json::to_vec(value)?, false)
+        .and_then(|()| fs::rename(&temporary, file(dir, kernel)))
+}
+
+/// One of its own for each write: a slow disk may still be at the one before.
+fn temporary(dir: &Path, kernel: KernelId) -> PathBuf {
+    dir.join(format!("{kernel}.{}.tmp", WRITES.fetch_add(1, Ordering::Relaxed)))
 }
 
 fn write_beside(temporary: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {

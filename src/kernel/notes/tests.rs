@@ -21,7 +21,7 @@ fn notes_in(dir: &Path, instance: &str) -> Notes {
     for part in ["kernels", "runs", "endings", "reserve"] {
         fs::create_dir_all(dir.join(part)).unwrap();
     }
-    NotesDir::new(dir.to_owned()).of(&owner(instance))
+    NotesDir::new(dir.to_owned(), Some(dir.join("elsewhere"))).of(&owner(instance))
 }
 
 fn must_tell(notes: &Notes, kernel: KernelId) -> bool {
@@ -188,4 +188,30 @@ fn another_agent_s_notes_are_neither_read_nor_touched() {
     assert!(must_tell(&other, ended), "it knows nothing of it");
     let (_, found) = next_life(&dir);
     assert_eq!((found.kernels.len(), found.untold.len(), found.samples.len()), (1, 1, 1));
+}
+
+/// The scratch root is read-only or not mounted, and the agent is killed before it is back.
+#[test]
+fn an_end_that_the_disk_did_not_take_is_known_to_the_next_life_and_reaches_the_disk_later() {
+    let (dir, notes) = notes();
+    let (told, untold) = (KernelId::random(), KernelId::random());
+    let ending = |kernel| Ending::new(kernel, EndReason::IdleTimeout, None);
+    let away = dir.path().join("away");
+    notes.ending(told, &ending(told)).unwrap();
+    fs::rename(dir.path().join("endings"), &away).unwrap();
+    notes.under_way(told, ending(told), true).unwrap_err();
+    notes.told(told, ending(told)).unwrap_err();
+    notes.ending(untold, &ending(untold)).unwrap_err();
+
+    // It is back, with what it had.
+    fs::rename(&away, dir.path().join("endings")).unwrap();
+    let (again, found) = next_life(&dir);
+    assert!(found.over.contains(&told) && !found.untold.contains_key(&told));
+    assert_eq!(found.untold[&untold], ending(untold));
+    let elsewhere = dir.path().join("elsewhere/endings.n.i");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 2);
+    again.catch_up(false);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    let (_, found) = next_life(&dir);
+    assert!(found.over.contains(&told) && found.untold.contains_key(&untold));
 }

@@ -32,7 +32,7 @@ const READ_ONLY: Story = Story {
     spoil: |disk| disk.read_only(true),
     mend: |disk| disk.read_only(false),
     words: "on a read-only file system",
-    is_noted: false,
+    is_noted: true,
 };
 const AWAY: Story = Story {
     spoil: SmallDisk::detach,
