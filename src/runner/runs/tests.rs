@@ -1,13 +1,16 @@
 //! The run queue by example and against a simple model.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::current::BEGINS;
-use super::super::spill::Change;
+use super::super::code::{Code, GoingRun, Way};
+use super::super::current::{BEGINS, Handing};
+use super::super::spill::{Change, LeftOutput};
 use super::*;
+use crate::wire::reply::ConsoleItem;
 
 fn now() -> Instant {
     Instant::now()

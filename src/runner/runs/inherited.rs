@@ -1,0 +1,97 @@
+//! The run that an earlier life of the agent left, until it is known what became of it. Pure; `doubt` has what its runner's words
+//! mean.
+
+use std::time::{Duration, Instant};
+
+use super::Runs;
+use crate::runner::code::{GoingRun, Way};
+use crate::runner::current::Current;
+use crate::runner::doubt::{Doubt, Heard};
+use crate::runner::kept::Kept;
+use crate::runner::output::Output;
+use crate::runner::spill::LeftOutput;
+use crate::wire::record::Record;
+
+/// What is told of a run whose end nobody heard.
+const LOST_END: &str =
+    "the agent was restarted while this run began or ended: its exit code and its last output are not known";
+
+impl Runs {
+    /// A queue whose kernel an earlier agent left, with what that remembered of the run that goes on, and the output of runs
+    /// that it had read and nobody had collected. Without a memory, a run may go on unremembered.
+    #[must_use]
+    pub fn taken_over(going: Option<GoingRun>, left: Vec<LeftOutput>, now: Instant) -> Self {
+        let kept = Kept::after(left.iter().map(|left| left.number).max().unwrap_or(0));
+        let mut runs = Self { kept, ..Self::default() };
+        let Some(going) = going else {
+            runs.adrift = Some(Output::default());
+            runs.kept.forget(left.into_iter().map(|left| (left.number, left.run)));
+            return runs;
+        };
+        for LeftOutput { number, run, records } in left {
+            let output = Output::restored(records);
+            let (is_over, is_going) = (output.has_finished(), going.run.as_ref() == Some(&run));
+            runs.current = Some(Current::taken_over(run, output, number, now));
+            if is_over {
+                runs.park();
+            } else if !is_going {
+                runs.end(LOST_END);
+            }
+        }
+        let Some(run) = going.run else { return runs };
+        if runs.current.is_none() && runs.parked.iter().any(|parked| parked.run == run) {
+            // The run's end was on the disk already, and not yet in the memory.
+            return runs;
+        }
+        let number = runs.kept.next_number();
+        let current =
+            runs.current.get_or_insert_with(|| Current::taken_over(run, Output::default(), number, now));
+        current.wants_input = going.waits;
+        match going.way {
+            Way::Kept(None) => drop(runs.end(
+                "the agent was restarted before this code could leave, and the code was too large to be kept; run it again",
+            )),
+            Way::Kept(Some(code)) => current.code_kept(code),
+            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::new(now)),
+        }
+        runs
+    }
+
+    /// What the runner has to be asked before it is known what became of the run that was taken over.
+    pub(in crate::runner) fn doubt(&mut self) -> Option<&mut Doubt> {
+        self.doubt.as_mut()
+    }
+
+    /// When the runner's silence is to be looked into.
+    pub(in crate::runner) fn doubt_until(&self) -> Option<Instant> {
+        self.doubt.as_ref().and_then(Doubt::deadline)
+    }
+
+    /// The runner was silent until then, and the kernel's processes have used so much processor time: the run may be taken for
+    /// ended.
+    pub(in crate::runner) fn silent(&mut self, used: Option<Duration>, now: Instant) {
+        if self.doubt.as_mut().is_some_and(|doubt| doubt.silent(used, now)) {
+            self.end(
+                "the agent was restarted while this run went on, and its runner does not answer any more",
+            );
+        }
+    }
+
+    /// A record came. Whether callers should look again.
+    pub fn record(&mut self, record: Record) -> bool {
+        let Some(doubt) = &mut self.doubt else { return self.take_in(record) };
+        let heard = doubt.hear(record);
+        if doubt.is_done() {
+            self.doubt = None;
+        }
+        match heard {
+            Heard::Record(record) => self.take_in(record),
+            Heard::BuildAndEnd(code, record) => {
+                self.take_in(Record::BuildFinished(code));
+                self.take_in(record)
+            }
+            Heard::Nothing => false,
+            Heard::Over => self.end(LOST_END),
+        }
+    }
+}
