@@ -1,5 +1,5 @@
-//! The task that owns one kernel's life, and the one place that changes a kernel's state. [`restarting`] is the part of it
-//! that gives the kernel a new container.
+//! The task that owns one kernel's life, and the one place that changes a kernel's state. Parts of it are [`making`], how a kernel
+//! comes to run, [`restarting`], which gives it a new container, and [`ending`].
 //!
 //! [`Life`] decides, this task does: each [`Step`] is a method that does it and comes back with what happened. The phase
 //! is set in one place, [`Kernel::publish`].
@@ -9,16 +9,17 @@
 //! heard that it was made). Out of it goes the phase, a `watch`. When the task is over the phase's sender is dropped, and
 //! only then may the id be used anew.
 
+mod ending;
+mod making;
 mod restarting;
 
 use std::sync::Arc;
 use std::time::{Instant as StdInstant, SystemTime};
 
-use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::container::{self, Made, Seen};
+use super::container::{self, Seen};
 use super::error::{Failure, KernelError};
 use super::inbox::{Birth, Deadline, Inbox, Restart, RestartAnswer, cut};
 use super::life::{Input, Life, Stage, Step};
@@ -28,13 +29,10 @@ use super::notes::NotedPhase;
 use super::pen::{Pen, RunPen};
 use super::phase::{Outcome, Phase};
 use super::remaking::Prepared;
-use super::takeover::{self, TakenBack};
 use super::telling::{QueuedTelling, Telling};
-use crate::figures::{self, table};
-use crate::ids::{ContainerId, KernelId, RunId};
-use crate::patience::seconds;
-use crate::resources::{Allocation, cpuset_text};
-use crate::runner::{Activity, GoingRun, RunMemory, Runs};
+use crate::ids::{ContainerId, KernelId};
+use crate::resources::Allocation;
+use crate::runner::Activity;
 use crate::wire::config::KernelConfig;
 use crate::wire::event::EndReason;
 use crate::wire::sample::Sample;
@@ -212,115 +210,6 @@ impl Kernel {
         self.failure.insert(Arc::new(error)).clone()
     }
 
-    async fn make(&mut self) -> Input {
-        let begun = StdInstant::now();
-        self.born = Some(SystemTime::now());
-        let Self { node, id, config, allocation, inbox, deadline, .. } = self;
-        let made = tokio::select! {
-            biased;
-            input = cut(&mut inbox.cuts, node) => Err((
-                match input {
-                    Input::AskerLeft => KernelError::Unwanted(*id),
-                    _ => KernelError::Cancelled(*id),
-                },
-                input,
-            )),
-            () = at(deadline.map(|deadline| deadline.at)) => {
-                Err((KernelError::Late(deadline.map(|deadline| deadline.limit).unwrap_or_default()), Input::Failed))
-            }
-            made = container::make(node, *id, config, deadline.map(|deadline| deadline.limit), allocation) => made.map_err(|e| (e, Input::Failed)),
-        };
-        let mut result = made.map(|made| self.connect(made, Runs::default(), Some(GoingRun::default())));
-        self.pen.made_with(&self.config.environ);
-        if let Ok(live) = &result
-            // On the disk before the answer: the next life undoes what is noted as being made.
-            && let Err(source) = self.pen.note_durably(NotedPhase::Running, self.last_use).await
-        {
-            live.runner.close();
-            result = Err((self.node.not_noted(source), Input::Failed));
-        }
-        if let Ok(live) = &result
-            && live.vigil.ended().now_or_never().is_some()
-        {
-            live.runner.close();
-            let error = container::ended_at_once(&self.node, &live.place.container).await;
-            result = Err((error, Input::Failed));
-        }
-        match result {
-            Ok(live) => {
-                self.place = None;
-                tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
-                    cpus = cpuset_text(&live.place.cpu_set), seconds = seconds(begun.elapsed()), "created");
-                figures::count(&table::KERNEL_CREATES, &["done"]);
-                figures::took(&table::KERNEL_CREATE_SECONDS, &[], begun.elapsed());
-                self.runs_in(live)
-            }
-            Err((error, input)) => {
-                tracing::warn!(kernel = %self.id, lang = self.config.lang, %error, "could not create the kernel; undoing the create");
-                figures::count(&table::KERNEL_CREATES, &[error.result()]);
-                self.fail(error);
-                input
-            }
-        }
-    }
-
-    /// Takes a running container back, or finds that it runs no more.
-    async fn look(&mut self) -> Input {
-        let Self { node, id, inbox, found, .. } = self;
-        let Some(container) = found.clone() else { return Input::Dead };
-        let looked = tokio::select! {
-            biased;
-            input = cut(&mut inbox.cuts, node) => return input,
-            looked = takeover::look(node, *id, &container) => looked,
-        };
-        match looked {
-            None => Input::Dead,
-            Some(Ok(taken)) => self.take_back(*taken).await,
-            Some(Err(error)) => {
-                // Odd, but somebody's session: it keeps running for a better agent to look at.
-                tracing::error!(kernel = %self.id, container = container.short(), %error,
-                    "left alone: can't take back this running kernel");
-                self.fail(KernelError::LeftAlone { kernel: self.id, source: Box::new(error) });
-                Input::Odd(container)
-            }
-        }
-    }
-
-    async fn take_back(&mut self, taken: TakenBack) -> Input {
-        let TakenBack { made, config, allocation, runs, going, born, unused, is_adopted } = taken;
-        (self.config, self.allocation, self.born) = (config, Some(allocation), born);
-        let run = going.as_ref().and_then(|going| going.run.clone());
-        let live = self.connect(made, runs, going);
-        self.last_use = Instant::now().checked_sub(unused).unwrap_or(self.last_use);
-        self.pen.made_with(&self.config.environ);
-        if is_adopted {
-            self.pen.adopted(&live.place.container);
-        }
-        self.pen.note(NotedPhase::Running, self.last_use).await;
-        if let Some(run) = &run {
-            // Files that are new from now on are its own.
-            live.remember_output(run).await;
-        }
-        tracing::info!(kernel = %self.id, lang = self.config.lang, container = live.place.container.short(),
-            run = run.as_ref().map(RunId::as_str), cpus = cpuset_text(&live.place.cpu_set), "took back a running kernel");
-        figures::count(&table::KERNELS_TAKEN_BACK, &[]);
-        self.runs_in(live)
-    }
-
-    /// A made container becomes a live kernel. `going`: what the note of its run says, if that is known.
-    fn connect(&mut self, made: Made, runs: Runs, going: Option<GoingRun>) -> Arc<Live> {
-        self.last_use = Instant::now();
-        let memory = (Arc::new(self.run_pen.clone()) as Arc<dyn RunMemory>, going);
-        Arc::new(Live::connect(&self.node, self.id, made, runs, memory, (self.config.clone(), self.born)))
-    }
-
-    fn runs_in(&mut self, live: Arc<Live>) -> Input {
-        let container = live.place.container.clone();
-        self.activity = live.runner.activity();
-        self.live = Some(live);
-        Input::Ready(container)
-    }
-
     async fn serve(&mut self) -> Input {
         let Some(live) = self.live.clone() else { return Input::TimeUp(EndReason::SelfTerminated) };
         let process_ended = self.life.process_ended();
@@ -418,89 +307,6 @@ impl Kernel {
                 Input::RestartAsked
             }
         }
-    }
-
-    /// The journal first, with the last statistics in it.
-    async fn note_end(&mut self, reason: EndReason) -> Input {
-        self.ending_since = Some(StdInstant::now());
-        if let Some(live) = self.live.take() {
-            live.runner.close();
-            self.sample = self.node.last_sample(&live.target).await.or(self.sample);
-        }
-        self.telling = Some(Telling::begin(&self.node, self.id, reason, self.sample).await);
-        Input::Done
-    }
-
-    /// Nothing is left of it but its event.
-    async fn clear(&mut self, has_containers: bool) -> Input {
-        let Some(telling) = self.telling.take() else { return Input::Done };
-        {
-            let mut clearing = std::pin::pin!(telling.clear(has_containers));
-            loop {
-                tokio::select! {
-                    () = &mut clearing => break,
-                    Some(request) = self.inbox.restarts.recv() => {
-                        request.refuse(self.failure());
-                        self.life.take(Input::RestartAsked, StdInstant::now());
-                    }
-                }
-            }
-        }
-        self.telling = Some(telling);
-        if let Some(since) = self.ending_since {
-            figures::took(&table::KERNEL_END_SECONDS, &[], since.elapsed());
-        }
-        // Whatever becomes of its files (section 12, item 23).
-        self.allocation = None;
-        if has_containers {
-            container::discard(&self.node, self.id).await;
-        }
-        self.node.collector.forget(self.id);
-        Input::Done
-    }
-
-    async fn settle(&mut self, until: Instant) -> Input {
-        tokio::select! {
-            biased;
-            Some(request) = self.inbox.restarts.recv() => {
-                request.refuse(self.failure());
-                Input::RestartAsked
-            }
-            Some(reason) = self.inbox.cuts.terminate.recv() => Input::Terminate(reason),
-            () = self.node.detach.cancelled() => Input::Detach,
-            () = sleep_until(until) => Input::Done,
-        }
-    }
-
-    async fn tell(&mut self) -> Input {
-        // One that came too late is refused first: the manager's status goes with its answer.
-        if let Ok(request) = self.inbox.restarts.try_recv() {
-            request.refuse(self.failure());
-            return Input::RestartAsked;
-        }
-        if let (Some(telling), Stage::Ending(reason)) = (self.telling.take(), self.life.stage()) {
-            self.queued = Some(telling.queue());
-            let seconds = self.ending_since.map(|since| seconds(since.elapsed()));
-            tracing::info!(kernel = %self.id, %reason, seconds, "ended");
-            figures::count(&table::KERNEL_ENDS, &[reason.as_str()]);
-        }
-        self.pen.forget(&self.run_pen).await;
-        Input::Done
-    }
-
-    /// Removes whatever there is of a kernel that nobody knows of. Tries until it is done.
-    async fn undo(&mut self) -> Input {
-        if let Some(live) = self.live.take() {
-            tracing::warn!(kernel = %self.id, "whoever asked for the kernel left before the answer; undoing the create");
-            live.runner.close();
-            // A crash from here on finds a kernel that was never answered.
-            self.pen.note(NotedPhase::Creating, self.last_use).await;
-        }
-        self.allocation = None;
-        container::clear(&self.node, self.id).await;
-        container::discard(&self.node, self.id).await;
-        self.pen.forget(&self.run_pen).await;
-        Input::Done
     }
 
     fn expiry(&self, live: &Live, activity: &Activity) -> Option<Instant> {
