@@ -18,7 +18,7 @@
 //! handles. Ends race whatever else goes on, and an end is in the journal ([`notes`]) before anything is done about it;
 //! [`telling`] is read from top to bottom. Waiting for output happens in the caller's task ([`requests`]). [`recover`]
 //! takes back what an earlier life left, [`reconcile`] notices what happens behind the agent's back. What makes, looks at
-//! and removes containers ([`container`], [`takeover`]) knows no kernel's state.
+//! and removes containers ([`container`], [`takeover`], [`removal`]) knows no kernel's state.
 
 pub mod account;
 mod browse;
@@ -45,12 +45,14 @@ mod overview;
 mod pen;
 mod phase;
 mod plan;
+mod published;
 mod pulse;
 mod reach;
 mod reconcile;
 mod recover;
 mod registry;
 mod remaking;
+mod removal;
 mod requests;
 mod signs;
 mod takeover;

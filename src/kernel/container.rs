@@ -1,10 +1,9 @@
-//! A kernel's containers, made and removed. Knows no kernel's state.
+//! A kernel's container, made and looked at. Knows no kernel's state.
 //!
 //! Each step leaves something that can be found again by the kernel's id alone: a note, a scratch directory, a
-//! container with the kernel's labels. So undoing needs no list of what was done, and works after any failure, also
-//! of a create that Docker carries out after its deadline.
+//! container with the kernel's labels. So undoing ([`super::removal`]) needs no list of what was done, and works after any
+//! failure, also of a create that Docker carries out after its deadline.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +14,10 @@ use super::error::KernelError;
 use super::node::{Node, RETRIES};
 use super::notes::{KernelNote, NotedPhase};
 use super::plan::{self, Plan};
+use super::published::{ports, services, terminal_ip};
 use super::wall::Wall;
 use super::{demise, labels, reach};
-use crate::docker::{Container, ContainerSpec, ContainerSummary, DockerError, ListFilter};
+use crate::docker::{Container, ContainerSpec, DockerError};
 use crate::ids::{ContainerId, KernelId};
 use crate::images::KernelImage;
 use crate::resources::{Allocation, MemoryGrant, Request};
@@ -27,13 +27,7 @@ use crate::units::Gpus;
 use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::event::Event;
 use crate::wire::limits::Limits;
-use crate::wire::reply::{KernelPlace, Ports};
-use crate::wire::service::{PublishedService, ServicePort};
-
-/// After so many attempts (about 6 s) a container that is dead counts as gone.
-const DEAD_ATTEMPTS: u32 = 5;
-/// How long taking a scratch directory away may take: it is one rename.
-const DISCARD_LIMIT: Duration = Duration::from_secs(2);
+use crate::wire::reply::KernelPlace;
 
 /// How much of the log of a container that ended at once is read, in bytes, and how long Docker may take to know of its end
 /// and to give the log.
@@ -56,50 +50,6 @@ pub(super) struct Made {
     pub(super) scratch: Scratch,
     /// What its user sees of the host.
     pub(super) tree: Tree,
-}
-
-/// Removes every container of the kernel. Tries until it is done, or until nothing of it runs any more and Docker
-/// can't remove the dead, which the comparison with its list goes on trying.
-pub(super) async fn clear(node: &Node, kernel: KernelId) {
-    let mut attempt = 0;
-    loop {
-        match remove_containers(node, kernel).await {
-            Ok(()) => break,
-            Err(error) if attempt == 0 => {
-                tracing::warn!(%kernel, %error, "can't remove the container yet; trying until that works");
-            }
-            Err(error) => tracing::debug!(%kernel, %error, attempt, "still can't remove its container"),
-        }
-        if attempt >= DEAD_ATTEMPTS && nothing_runs(node, kernel).await {
-            tracing::warn!(%kernel, "the container is dead and Docker can't remove it; going on without");
-            return;
-        }
-        attempt += 1;
-        sleep(RETRIES.pause(attempt)).await;
-    }
-    if attempt > 0 {
-        tracing::info!(%kernel, attempts = attempt + 1, "the container is removed");
-    }
-}
-
-async fn nothing_runs(node: &Node, kernel: KernelId) -> bool {
-    match containers_of(node, kernel).await {
-        Ok(found) => found.iter().all(|container| !container.state.is_alive()),
-        Err(_) => false,
-    }
-}
-
-/// Takes the kernel's files away; a disk that hangs is not waited for.
-pub(super) async fn discard(node: &Node, kernel: KernelId) {
-    match timeout(DISCARD_LIMIT, node.scratch.discard(kernel)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(%kernel, %error, "can't remove the scratch directory; remove it by hand");
-        }
-        Err(_) => {
-            tracing::warn!(%kernel, "the scratch directory is slow to go; check the disk below the scratch root");
-        }
-    }
 }
 
 /// Asks until Docker answers. `None`: there is no such container.
@@ -162,33 +112,6 @@ pub(super) async fn has_ended(
             Seen::Alive
         }
     }
-}
-
-async fn remove_containers(node: &Node, kernel: KernelId) -> Result<(), DockerError> {
-    for found in containers_of(node, kernel).await? {
-        node.docker.remove(&found.id).await?;
-        node.wants.forget(&found.id);
-    }
-    Ok(())
-}
-
-/// Found by their names, which hold the kernel's id: also what a restart or a late create left, and what the
-/// Python agent made. And by their labels, since a container may have been renamed. Never another agent's.
-async fn containers_of(node: &Node, kernel: KernelId) -> Result<Vec<ContainerSummary>, DockerError> {
-    let filter = ListFilter { all: true, labels: Vec::new(), name: Some(kernel.to_string()) };
-    let mut found = node.docker.list(filter).await?;
-    found.retain(|container| {
-        let is_named = labels::from_name(&container.name).is_some_and(|(_, id)| id == kernel);
-        let is_foreign = labels::is_labelled(&container.labels) && !node.owner.owns(&container.labels);
-        (is_named || labels::kernel(&container.labels) == Some(kernel)) && !is_foreign
-    });
-    let mut labels = node.owner.filter();
-    labels.push(("ai.backend.kernel-id".to_owned(), kernel.to_string()));
-    let labelled = node.docker.list(ListFilter { all: true, labels, name: None }).await?;
-    let is_new = |container: &ContainerSummary| !found.iter().any(|f| f.id == container.id);
-    let renamed: Vec<_> = labelled.into_iter().filter(is_new).collect();
-    found.extend(renamed);
-    Ok(found)
 }
 
 /// The container and all that it needs; what was made so far stays when it fails. `wait`: how long its asker waits, if there
@@ -412,94 +335,4 @@ pub(super) async fn create_named(
         None => {}
     }
     Ok(node.docker.create(name, spec).await?)
-}
-
-/// The host ports of the four sockets. A published port may have entries of both families with different numbers: the
-/// agent connects to the first two over IPv4, and the manager to the others over the family of the kernel host.
-///
-/// A container of the Python agent of 18.12 may have no ports for a terminal; they are 0 then, as that agent answered.
-pub(super) fn ports(container: &Container, kernel_host: &str) -> Option<Ports> {
-    Some(Ports {
-        repl_in: host_port(container, 2000, false)?,
-        repl_out: host_port(container, 2001, false)?,
-        stdin: open_port(container, 2002, kernel_host).unwrap_or(0),
-        stdout: open_port(container, 2003, kernel_host).unwrap_or(0),
-    })
-}
-
-/// Where the manager reaches these services.
-pub(super) fn services(
-    container: &Container,
-    declared: &[ServicePort],
-    kernel_host: &str,
-) -> Vec<PublishedService> {
-    let published = |service: &ServicePort| {
-        let host_port = open_port(container, service.port, kernel_host)?;
-        Some(PublishedService { service: service.clone(), host_port })
-    };
-    declared.iter().filter_map(published).collect()
-}
-
-/// The host port for whoever connects to the kernel host.
-fn open_port(container: &Container, inside: u16, kernel_host: &str) -> Option<u16> {
-    let is_v6 = is_v6(kernel_host);
-    // Of the other family where the kernel host was another when the container was made.
-    host_port(container, inside, is_v6).or_else(|| host_port(container, inside, !is_v6))
-}
-
-fn host_port(container: &Container, inside: u16, is_v6: bool) -> Option<u16> {
-    let mut bound = container.ports.iter().filter(|p| p.container_port == inside);
-    let fits = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_ipv6() == is_v6);
-    bound.find(|p| fits(p.host_ip)).map(|p| p.host_port)
-}
-
-fn is_v6(host: &str) -> bool {
-    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6())
-}
-
-/// The kernel host's address if it is this machine's own; else all addresses of its family, since the manager reaches
-/// the host through something that translates (section 12, item 17).
-fn terminal_ip(host: &str) -> IpAddr {
-    match host.parse::<IpAddr>() {
-        Ok(ip) if TcpListener::bind((ip, 0)).is_ok() => ip,
-        Ok(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::docker::container_from;
-
-    #[test]
-    fn ports_are_those_of_the_family_that_their_user_speaks() {
-        let both = |v4: &str, v6: &str| json!([{"HostIp": "::", "HostPort": v6}, {"HostIp": "0.0.0.0", "HostPort": v4}]);
-        let container = container_from(json!({
-            "Id": "abc",
-            "State": {"Status": "running"},
-            "NetworkSettings": {"Ports": {
-                "2000/tcp": both("10", "60"), "2001/tcp": both("11", "61"),
-                "2002/tcp": both("12", "62"), "2003/tcp": [{"HostIp": "0.0.0.0", "HostPort": "13"}],
-            }}
-        }));
-        let seen = |host: &str| {
-            let Ports { repl_in, repl_out, stdin, stdout } = ports(&container, host).unwrap();
-            [repl_in, repl_out, stdin, stdout]
-        };
-        for v4 in ["10.0.0.1", "node.example.com"] {
-            assert_eq!(seen(v4), [10, 11, 12, 13]);
-        }
-        assert_eq!(seen("fd00::1"), [10, 11, 62, 13]);
-    }
-
-    #[test]
-    fn terminals_are_published_where_the_manager_comes_from() {
-        assert_eq!(terminal_ip("127.0.0.1"), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        assert_eq!(terminal_ip("203.0.113.7"), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        assert_eq!(terminal_ip("node.example.com"), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        assert_eq!(terminal_ip("2001:db8::7"), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    }
 }

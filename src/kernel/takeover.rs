@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::container::{Made, look_at, ports, services, tree};
+use super::container::{Made, look_at, tree};
 use super::error::KernelError;
 use super::labels;
 use super::node::Node;
 use super::notes::{Environ, KernelNote, Noted, NotedPhase, RunNote, unix_now};
+use super::published::{ports, services};
 use super::reach;
 use crate::docker::{Container, ContainerState};
 use crate::ids::{ContainerId, KernelId};

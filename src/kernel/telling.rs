@@ -10,9 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::container;
 use super::node::Node;
 use super::notes::Ending;
+use super::removal;
 use crate::events::{Place, Sent};
 use crate::ids::KernelId;
 use crate::wire::event::{EndReason, Event};
@@ -62,7 +62,7 @@ impl Telling {
     pub(super) async fn clear(&self, has_containers: bool) {
         let containers = async {
             if has_containers {
-                container::clear(&self.node, self.kernel).await;
+                removal::clear(&self.node, self.kernel).await;
             }
         };
         tokio::join!(self.node.last_statistics.put(self.kernel, self.ending.sample), containers);

@@ -285,7 +285,13 @@ fn tests_that_security_names_are_there() {
     for name in names {
         let (module, function) = name.rsplit_once("::").unwrap();
         let file = module.replace("::", "/");
-        let places = [("tests/it", ".rs"), ("tests/rooms", ".rs"), ("src", ".rs"), ("src", "/tests.rs")];
+        let places = [
+            ("tests", ".rs"),
+            ("tests/it", ".rs"),
+            ("tests/rooms", ".rs"),
+            ("src", ".rs"),
+            ("src", "/tests.rs"),
+        ];
         let found = places.iter().any(|(dir, end)| {
             let source = std::fs::read_to_string(root.join(format!("{dir}/{file}{end}")));
             source.is_ok_and(|source| source.contains(&format!("fn {function}(")))

@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Kernel;
 use crate::figures::{self, table};
-use crate::kernel::container;
 use crate::kernel::life::{Input, Stage};
 use crate::kernel::notes::NotedPhase;
+use crate::kernel::removal;
 use crate::kernel::telling::Telling;
 use crate::patience::seconds;
 use crate::wire::event::EndReason;
@@ -47,7 +47,7 @@ impl Kernel {
         // Whatever becomes of its files (section 12, item 23).
         self.allocation = None;
         if has_containers {
-            container::discard(&self.node, self.id).await;
+            removal::discard(&self.node, self.id).await;
         }
         self.node.collector.forget(self.id);
         Input::Done
@@ -91,8 +91,8 @@ impl Kernel {
             self.pen.note(NotedPhase::Creating, self.last_use).await;
         }
         self.allocation = None;
-        container::clear(&self.node, self.id).await;
-        container::discard(&self.node, self.id).await;
+        removal::clear(&self.node, self.id).await;
+        removal::discard(&self.node, self.id).await;
         self.pen.forget(&self.run_pen).await;
         Input::Done
     }

@@ -37,9 +37,9 @@ async fn answered(bytes: &[u8], is_local: bool) -> Vec<u8> {
     let saying = async {
         let _ = writing.write_all(bytes).await;
         let _ = writing.shutdown().await;
-        let _ = reading.read_to_end(&mut said).await;
     };
-    let both = async { tokio::join!(answer(Box::new(ours), None, is_local, pages), saying) };
+    let hearing = reading.read_to_end(&mut said);
+    let both = async { tokio::join!(answer(Box::new(ours), None, is_local, pages), saying, hearing) };
     let is_over = tokio::time::timeout(CONNECTION_LIMIT, both).await;
     assert!(is_over.is_ok(), "a connection whose other side has closed goes on");
     said
