@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! {root}/                            0700: no other user of the machine gets in (`privacy`)
-//! {root}/{kernel id}/                the kernel's /home/work, 0700, belongs to the user that its code runs as
-//! {root}/{kernel id}/.config/environ.txt
-//! {root}/{kernel id}/.output/        what a run leaves for the user
+//! {root}/{kernel id}/                0700, the agent's own
+//! {root}/{kernel id}/work/           the kernel's /home/work, 0700, belongs to the user that its code runs as
+//! {root}/{kernel id}/work/.output/   what a run leaves for the user
+//! {root}/{kernel id}/config/environ.txt
+//!                                    likewise; read-only in the kernel, at /home/work/.config and /home/config
 //! {root}/.agent/                     0700, never inside a container
 //! {root}/.agent/lock                one agent at a time (kept by the agent room)
 //! {root}/.agent/endings/             the journal of endings; kernels/ and runs/ beside it (kept by the kernel room)
@@ -13,7 +15,9 @@
 //! {root}/.agent/trash/{kernel id}.*  directories on their way out
 //! ```
 //!
-//! Everything below `{root}/{kernel id}` belongs to code that may be hostile and runs *while* the agent works
+//! Kernels of earlier versions and of the Python agents have these elsewhere below `{root}/{kernel id}` (`layout`).
+//!
+//! Everything below `{root}/{kernel id}/work` belongs to code that may be hostile and runs *while* the agent works
 //! there: a path that was checked a moment ago may be a link, a FIFO or a device now. So nothing here trusts a
 //! path twice. Uploads go through a directory handle that can't be left (cap-std); walks, deletes and reads open
 //! one name at a time and never follow a link (`beneath`); a file is looked at before it is opened,
@@ -27,12 +31,15 @@
 mod archive;
 mod beneath;
 mod directory;
+mod discarding;
 mod environ;
 mod error;
 #[cfg(feature = "rooms")]
 pub mod fuzz;
 mod heir;
+mod layout;
 mod listing;
+mod making;
 mod mount;
 mod output;
 mod path;
@@ -40,6 +47,7 @@ mod privacy;
 mod remove;
 mod root;
 mod s3;
+mod settings;
 mod space;
 mod sweep;
 mod tree;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use bollard::models::{self, ContainerInspectResponse};
 
@@ -104,6 +105,15 @@ pub struct Container {
     pub ip: Option<IpAddr>,
     /// Whether it has a terminal.
     pub tty: bool,
+}
+
+impl Container {
+    /// The source of what is mounted exactly at `target`.
+    #[must_use]
+    pub fn source_of(&self, target: &str) -> Option<&Path> {
+        let found = self.mounts.iter().find(|mount| Path::new(&mount.target) == Path::new(target))?;
+        Some(Path::new(&found.source))
+    }
 }
 
 /// One line of the list of containers.

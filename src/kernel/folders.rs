@@ -4,7 +4,8 @@
 //! thread, so no folder host gets more than a few of them: everything else needs threads too.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,19 @@ pub(super) struct FolderRoot {
     pub(super) mount: PathBuf,
     /// Between a folder host's directory and its folders.
     pub(super) prefix: PathBuf,
+}
+
+impl FolderRoot {
+    /// The folder host and the id of a folder that lies there; of one that lies elsewhere, the last two parts of its path.
+    pub(super) fn host_and_id(&self, folder: &Path) -> Option<(String, String)> {
+        let text = |part: Option<&OsStr>| Some(part?.to_str()?.to_owned());
+        let above = folder.parent()?;
+        let host = above.strip_prefix(&self.mount).ok().and_then(|below| {
+            let (host, prefix) = (below.iter().next()?, below.iter().skip(1));
+            prefix.eq(self.prefix.iter()).then_some(host)
+        });
+        Some((text(host.or(above.file_name()))?, text(folder.file_name())?))
+    }
 }
 
 /// Look-ups that go on, by folder host.
@@ -91,6 +105,21 @@ mod tests {
 
     fn at(mount: &std::path::Path) -> FolderRoot {
         FolderRoot { mount: mount.to_owned(), prefix: PathBuf::new() }
+    }
+
+    #[test]
+    fn a_folder_s_path_says_its_host_and_its_id() {
+        let root = |prefix: &str| FolderRoot { mount: "/mnt".into(), prefix: prefix.into() };
+        let check = |prefix: &str, folder: &str, host: &str, id: &str| {
+            let found = root(prefix).host_and_id(Path::new(folder));
+            assert_eq!(found, Some((host.to_owned(), id.to_owned())), "{folder}");
+        };
+        check("", "/mnt/local/0a1b", "local", "0a1b");
+        check("vf/root", "/mnt/local/vf/root/0a1b", "local", "0a1b");
+        // Mounted before the cluster's settings were these.
+        check("vf", "/mnt/local/0a1b", "local", "0a1b");
+        check("", "/old/local/0a1b", "local", "0a1b");
+        assert_eq!(root("").host_and_id(Path::new("/")), None);
     }
 
     #[tokio::test]

@@ -61,7 +61,7 @@ impl Live {
             kernel,
             container: made.place.container.clone(),
             pid: made.pid,
-            scratch: made.scratch.path().to_owned(),
+            scratch: made.scratch.home().to_owned(),
         };
         let signs = Arc::new(Processes { collector: node.collector.clone(), target: target.clone() });
         let runner = Runner::connect(kernel, made.runner, runs, memory, signs, &node.tracker);

@@ -21,6 +21,12 @@ pub(super) const SAMPLES: &str = "deeplearning-samples";
 /// The runner's code in the images, over which `--debug-kernel` is mounted.
 const RUNNER_CODE: &str = "/usr/local/lib/python3.6/site-packages/ai/backend/kernel";
 
+/// Where a kernel has its user's files.
+pub(super) const HOME: &str = "/home/work";
+
+/// Where runners look for their settings: those up to 1.4 in the first, those of 18.12 in the second.
+pub(super) const CONFIG_DIRS: [&str; 2] = ["/home/work/.config", "/home/config"];
+
 /// Everything a spec is made of.
 #[derive(Debug)]
 pub(super) struct Plan<'p> {
@@ -44,8 +50,10 @@ pub(super) struct Plan<'p> {
     pub(super) gpu_set: &'p [u32],
     /// The GPUs' names for Docker.
     pub(super) gpu_uuids: &'p [String],
-    /// The scratch directory.
-    pub(super) scratch: &'p Path,
+    /// Its user's files.
+    pub(super) home: &'p Path,
+    /// Its runner's settings, where they lie apart.
+    pub(super) config_dir: Option<&'p Path>,
     /// The virtual folders.
     pub(super) folders: &'p [Folder],
     /// Whether the volume of samples exists.
@@ -122,7 +130,9 @@ fn environment(plan: &Plan<'_>) -> Vec<String> {
 fn binds(plan: &Plan<'_>) -> Vec<Bind> {
     let path = |p: &Path| p.to_string_lossy().into_owned();
     let bind = |source, target: &str, read_only| Bind { source, target: target.to_owned(), read_only };
-    let mut binds = vec![bind(path(plan.scratch), "/home/work", false)];
+    let mut binds = vec![bind(path(plan.home), HOME, false)];
+    let settings = |dir: &Path| CONFIG_DIRS.map(|target| bind(path(dir), target, true));
+    binds.extend(plan.config_dir.map(settings).into_iter().flatten());
     binds.extend(plan.folders.iter().map(|folder| bind(path(&folder.source), &folder.target, false)));
     if plan.samples {
         binds.push(bind(SAMPLES.to_owned(), "/home/work/samples", true));

@@ -5,16 +5,17 @@
 //! kernels are taken back side by side while the agent serves already.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use tokio::time::Instant;
 
 use super::error::KernelError;
 use super::fate::{Candidate, Fate, decide};
 use super::inbox::Birth;
-use super::labels;
 use super::node::RETRIES;
 use super::notes::{Found, KernelNote};
 use super::registry::Kernels;
+use super::{labels, plan, takeover};
 use crate::docker::{ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 
@@ -127,14 +128,11 @@ impl Kernels {
     /// Whether the container works on a directory below this agent's scratch root: then it is this agent's to adopt.
     async fn has_our_scratch(&self, kernel: KernelId, container: &ContainerId) -> Result<bool, KernelError> {
         let Some(found) = self.node.docker.inspect(container.as_str()).await? else { return Ok(false) };
-        let ours = self.node.scratch.path().join(kernel.to_string());
+        let Some(files) = takeover::files(&self.node, kernel, &found).await else { return Ok(false) };
+        let Some(source) = found.source_of(plan::HOME).map(Path::to_owned) else { return Ok(false) };
         // The disk may hang; then nothing of this start may.
         let compared = tokio::task::spawn_blocking(move || {
-            let ours = std::fs::canonicalize(&ours).unwrap_or(ours);
-            found.mounts.iter().any(|m| {
-                m.target == "/home/work"
-                    && std::fs::canonicalize(&m.source).is_ok_and(|source| source == ours)
-            })
+            std::fs::canonicalize(source).is_ok_and(|source| source == files.home())
         });
         compared.await.map_err(|_| KernelError::Thread("compare scratch directories"))
     }

@@ -33,18 +33,19 @@ pub(super) struct Prepared {
     scratch: Scratch,
 }
 
-/// Gets everything ready that a restart needs.
+/// Gets everything ready that a restart needs. `files`: the kernel's, which it keeps where they are.
 pub(super) async fn prepare(
     node: &Node,
     kernel: KernelId,
     config: KernelConfig,
+    files: &Scratch,
     allocation: &mut Option<Allocation>,
 ) -> Result<Prepared, KernelError> {
     let image = container::image(node, &config).await?;
     let folders = container::folders(node, &config.mounts).await?;
     let (limits, memory) = container::grant(node, &config, &image)?;
     let held = container::allocate(node, &config, limits, allocation)?;
-    let existing = node.scratch.existing(kernel).await;
+    let existing = files.again().await?;
     let wall = Wall::around(node, kernel, &image, &folders, existing.as_ref().map(Scratch::owner));
     let scratch = match existing {
         Some(scratch) => scratch,

@@ -1,14 +1,17 @@
 //! Taking a running container of an earlier life back, with all that its kernel had. Knows no kernel's state.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::container::{Made, look_at, tree};
 use super::error::KernelError;
+use super::folders::FolderRoot;
 use super::labels;
 use super::node::Node;
 use super::notes::{Environ, KernelNote, Noted, NotedPhase, RunNote, unix_now};
+use super::plan::{CONFIG_DIRS, HOME};
 use super::published::{ports, services};
 use super::reach;
 use crate::docker::{Container, ContainerState};
@@ -16,8 +19,9 @@ use crate::ids::{ContainerId, KernelId};
 use crate::images::ImageLabels;
 use crate::resources::{Allocation, Held, parse_cpuset};
 use crate::runner::{GoingRun, Runs};
+use crate::scratch::Scratch;
 use crate::units::{Cores, Gpus};
-use crate::wire::config::KernelConfig;
+use crate::wire::config::{KernelConfig, Mount};
 use crate::wire::lang;
 use crate::wire::limits::Limits;
 use crate::wire::reply::KernelPlace;
@@ -81,10 +85,10 @@ async fn take_back(
 ) -> Result<TakenBack, KernelError> {
     let stillborn = |problem| KernelError::Stillborn { container: found.id.short().to_owned(), problem };
     let is_adopted = !labels::is_labelled(&found.labels);
-    let scratch = node.scratch.existing(kernel).await.ok_or_else(|| stillborn("has no scratch directory"))?;
+    let scratch = files(node, kernel, found).await.ok_or_else(|| stillborn("has no scratch directory"))?;
     let config = match labels::read(&found.labels) {
         Some((_, config)) => config,
-        None => unlabelled(found),
+        None => unlabelled(found, &node.folder_root()),
     };
     let environ = match noted.kernel.as_ref().and_then(|note| note.environ.clone()) {
         Some(Environ(environ)) => environ,
@@ -156,20 +160,24 @@ fn longest_unused(node: &Node) -> Duration {
     node.idle_timeout().map_or(Duration::MAX, |timeout| timeout.mul_f64(0.9))
 }
 
-/// What can be read off a container of the Python agent.
-fn unlabelled(found: &Container) -> KernelConfig {
+/// The kernel's files and settings, where its container has them.
+pub(super) async fn files(node: &Node, kernel: KernelId, found: &Container) -> Option<Scratch> {
+    let settings = CONFIG_DIRS.into_iter().find_map(|target| found.source_of(target));
+    node.scratch.mounted(kernel, found.source_of(HOME)?, settings).await
+}
+
+/// What can be read off a container of the Python agent, whose virtual folders are below `folders`.
+fn unlabelled(found: &Container, folders: &FolderRoot) -> KernelConfig {
     let cpus = parse_cpuset(&found.cpuset_cpus).unwrap_or_default();
     let cores = u32::try_from(cpus.len()).ok().map(f64::from).and_then(Cores::from_slot).unwrap_or_default();
     let limits =
         Limits { mem_slot: found.memory.unwrap_or_default(), cpu_slot: cores, gpu_slot: Gpus::default() };
     let lang = lang::normal(&found.image).unwrap_or_else(|| found.image.clone());
     let mounts = found.mounts.iter().filter_map(|m| {
-        let name = m.target.strip_prefix("/home/work/").filter(|n| *n != "samples")?;
-        let source = std::path::Path::new(&m.source);
-        let part = |p: Option<&std::ffi::OsStr>| Some(p?.to_str()?.to_owned());
-        let id = part(source.file_name())?;
-        let host = part(source.parent()?.file_name())?;
-        Some(crate::wire::config::Mount { name: name.to_owned(), host, id })
+        // No folder begins with a dot: those are the runner's, and what Docker makes for the image.
+        let name = m.target.strip_prefix("/home/work/").filter(|n| *n != "samples" && !n.starts_with('.'))?;
+        let (host, id) = folders.host_and_id(Path::new(&m.source))?;
+        Some(Mount { name: name.to_owned(), host, id })
     });
     KernelConfig {
         lang,

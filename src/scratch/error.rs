@@ -77,7 +77,7 @@ pub enum ScratchError {
         source: io::Error,
     },
     /// A kernel's environment could not be read back.
-    #[error("reading .config/environ.txt of kernel {kernel} failed: {source}")]
+    #[error("reading environ.txt of kernel {kernel} failed: {source}")]
     ReadEnviron {
         /// Whose.
         kernel: KernelId,
@@ -86,10 +86,19 @@ pub enum ScratchError {
         source: io::Error,
     },
     /// A kernel's environment could not be written for its runner.
-    #[error(
-        "writing .config/environ.txt of kernel {kernel} failed: {source}; check the disk below the scratch root"
-    )]
+    #[error("writing environ.txt of kernel {kernel} failed: {source}; check the disk below the scratch root")]
     WriteEnviron {
+        /// Whose.
+        kernel: KernelId,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A kernel's files could not be looked at.
+    #[error(
+        "looking at the files of kernel {kernel} failed: {source}; check the disk below the scratch root"
+    )]
+    Look {
         /// Whose.
         kernel: KernelId,
         /// What the system said.

@@ -17,7 +17,7 @@ use super::directory::Scratch;
 use super::error::ScratchError;
 use super::path::RelativePath;
 
-/// Below the kernel's directory: where runs leave files.
+/// Among the user's files: where runs leave some.
 const OUTPUT_DIR: &str = ".output";
 /// Files over this are skipped, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 100 * 1024 * 1024;
@@ -73,7 +73,7 @@ impl Scratch {
     /// The files below `.output` now; to be taken before a run. A missing directory has none. Never fails: what
     /// can't be read is not there.
     pub async fn output_snapshot(&self) -> OutputSnapshot {
-        let path = self.path().to_owned();
+        let path = self.home().to_owned();
         let began = SystemTime::now();
         let walk = tokio::task::spawn_blocking(move || Walk::new().run(&path));
         let found = match tokio::time::timeout(GIVE_UP, walk).await {
@@ -115,7 +115,7 @@ impl Scratch {
     pub fn open_output(&self, relative: &str) -> Result<File, ScratchError> {
         let path =
             RelativePath::parse(relative).map_err(|fault| ScratchError::from_path_fault(relative, fault))?;
-        beneath::open_trusted(self.path())
+        beneath::open_trusted(self.home())
             .and_then(|top| Ok(beneath::open_dir(top, OUTPUT_DIR)?))
             .and_then(|output| beneath::open_regular(output, &path))
             .map_err(|source| match source.kind() {
@@ -166,8 +166,8 @@ impl Walk {
         }
     }
 
-    fn run(mut self, scratch: &Path) -> Self {
-        let output = beneath::open_trusted(scratch).and_then(|top| Ok(beneath::open_dir(top, OUTPUT_DIR)?));
+    fn run(mut self, home: &Path) -> Self {
+        let output = beneath::open_trusted(home).and_then(|top| Ok(beneath::open_dir(top, OUTPUT_DIR)?));
         if let Ok(output) = output
             && let Ok(dir) = Dir::new(output)
         {

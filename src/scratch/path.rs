@@ -55,6 +55,11 @@ impl RelativePath {
         &self.parents
     }
 
+    /// The outermost part.
+    pub(super) fn first(&self) -> &str {
+        self.parents.first().unwrap_or(&self.name)
+    }
+
     /// The last part.
     pub(super) fn name(&self) -> &str {
         &self.name

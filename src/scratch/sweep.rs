@@ -214,7 +214,7 @@ mod tests {
         let kernel = KernelId::random();
         let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         for dir in 0..100 {
-            let dir = scratch.path().join(format!("d{dir}"));
+            let dir = scratch.home().join(format!("d{dir}"));
             fs::create_dir(&dir).unwrap();
             for file in 0..1000 {
                 fs::File::create(dir.join(format!("f{file}"))).unwrap();
@@ -240,7 +240,7 @@ mod tests {
         let kernel = KernelId::random();
         let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         let nest: PathBuf = std::iter::repeat_n("d", 500).collect();
-        fs::create_dir_all(scratch.path().join(nest)).unwrap();
+        fs::create_dir_all(scratch.home().join(nest)).unwrap();
         swept.root.discard(kernel).await.unwrap();
         swept.emptied().await;
         swept.stop().await;
@@ -252,7 +252,7 @@ mod tests {
         let kernel = KernelId::random();
         let scratch = swept.root.create(kernel, &BTreeMap::new(), None).await.unwrap();
         for file in 0..20_000 {
-            fs::File::create(scratch.path().join(format!("f{file}"))).unwrap();
+            fs::File::create(scratch.home().join(format!("f{file}"))).unwrap();
         }
         swept.root.discard(kernel).await.unwrap();
         swept.stop().await;

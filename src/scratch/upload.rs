@@ -1,4 +1,4 @@
-//! A file from the manager, put into a kernel's directory (PROTOCOL section 12, item 16).
+//! A file from the manager, put among a kernel's files (PROTOCOL section 12, item 16).
 //!
 //! The file is written under a temporary name beside its place and renamed, so that the user's code never reads
 //! half of it, and so that whatever was planted under the real name (a FIFO, a device, a link) is replaced
@@ -15,20 +15,28 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::beneath;
-use super::directory::Scratch;
+use super::directory::{CONFIG_DIR, Scratch};
 use super::error::{ScratchError, off_runtime};
 use super::heir::Heir;
 use super::path::RelativePath;
 
 impl Scratch {
-    /// Writes `{scratch}/{filename}` (mode 0644), making directories on the way (0755). What is made belongs to the user to
-    /// whom the kernel's directory belongs. An existing file is replaced at once or, on any error, left as it was.
+    /// Writes `{filename}` among the user's files (mode 0644), making directories on the way (0755). What is made belongs to the
+    /// user to whom they belong. An existing file is replaced at once or, on any error, left as it was.
     pub async fn upload(&self, filename: &str, data: Bytes) -> Result<(), ScratchError> {
         let target =
             RelativePath::parse(filename).map_err(|fault| ScratchError::from_path_fault(filename, fault))?;
         let scratch = self.clone();
+        // What is written there would lie below the mount, where nobody finds it.
+        let is_hidden = scratch.config().is_some() && target.first() == CONFIG_DIR;
+        if is_hidden {
+            return Err(ScratchError::BadName {
+                name: target.joined(),
+                reason: ".config holds the session's own settings, which nobody changes",
+            });
+        }
         off_runtime(move || {
-            let root = Dir::open_ambient_dir(scratch.path(), ambient_authority())
+            let root = Dir::open_ambient_dir(scratch.home(), ambient_authority())
                 .map_err(|_| ScratchError::Gone { kernel: scratch.kernel() })?;
             place(&root, &target, &data).map_err(|error| explain(error, &target, data.len()))?;
             tracing::debug!(kernel = %scratch.kernel(), bytes = data.len(), "file uploaded");

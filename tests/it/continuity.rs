@@ -97,7 +97,7 @@ async fn a_run_whose_end_was_lost_is_answered_as_ended() {
     let mut agent = bed.agent(&[]).await;
     let kernel = agent.create_python().await.warm().await;
     let code = "import time\nopen('/home/work/begun', 'w').close()\ntime.sleep(0.5)\nprint('over')";
-    let marker = bed.scratch().join(&kernel.id).join("begun");
+    let marker = bed.home(&kernel.id).join("begun");
     {
         let call = kernel.execute("r", "query", code, json!({}));
         let begun = until("the run's begin", secs(10), async || marker.exists().then_some(()));
@@ -146,7 +146,7 @@ async fn print_unattended(bed: &Bed, kernel: &Kernel) {
          open('/home/work/printed', 'w').close()"
     );
     assert_eq!(kernel.execute("r", "query", &code, json!({})).await.unwrap()["status"], "continued");
-    let marker = bed.scratch().join(&kernel.id).join("printed");
+    let marker = bed.home(&kernel.id).join("printed");
     until("the last line", secs(20), async || marker.exists().then_some(())).await;
 }
 

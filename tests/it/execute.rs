@@ -16,7 +16,7 @@ const BEGIN: &str = "open('/home/work/begun', 'w').close()\n";
 
 /// Waits until [`BEGIN`] has run.
 async fn begun(bed: &Bed, kernel: &Kernel) {
-    let marker: PathBuf = bed.scratch().join(&kernel.id).join("begun");
+    let marker: PathBuf = bed.home(&kernel.id).join("begun");
     until("the run's begin", secs(10), async || marker.exists().then_some(())).await;
     std::fs::remove_file(marker).unwrap();
 }

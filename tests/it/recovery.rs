@@ -6,12 +6,12 @@ use serde_json::{Value as Json, json};
 
 use crate::support::docker::{self, docker, image};
 use crate::support::engine::{Engine, Fails};
-use crate::support::{Agent, Bed, Kernel, kernel, new_id, secs, until};
+use crate::support::{Agent, Bed, Kernel, earlier, kernel, new_id, secs, until};
 
 const BEGIN: &str = "open('/home/work/begun', 'w').close()\n";
 
 async fn begun(bed: &Bed, kernel: &Kernel) {
-    let marker = bed.scratch().join(&kernel.id).join("begun");
+    let marker = bed.home(&kernel.id).join("begun");
     until("the run's begin", secs(10), async || marker.exists().then_some(())).await;
 }
 
@@ -387,7 +387,8 @@ async fn directories_that_are_nobody_s_are_named_once_and_removed_on_request() {
     ends_once(&bed, &agent, &kernel.id, "user-requested").await;
 }
 
-/// What a kernel was made with is not its user's to lose: the runner's file lies in the user's own directory.
+/// What a kernel was made with is not its user's to lose: in kernels of earlier versions the runner's file lies in the user's own
+/// directory.
 #[tokio::test]
 async fn the_environment_outlives_whatever_its_user_does_to_the_file() {
     const ACTS: [&str; 7] = [
@@ -405,15 +406,16 @@ async fn the_environment_outlives_whatever_its_user_does_to_the_file() {
     config["limits"]["mem_slot"] = json!(64);
     config["environ"] = json!({ "GREETING": "hello" });
     let mut kernels = Vec::new();
-    for act in ACTS {
-        let kernel = agent.create_with(config.clone()).await;
-        // By the host: the image need not have these programs, nor its user the right to do so.
-        let home = bed.scratch().join(&kernel.id);
-        let done = std::process::Command::new("/bin/sh").args(["-ec", act]).current_dir(&home).status();
-        assert!(done.unwrap().success(), "{act}");
-        kernels.push(kernel);
+    for _ in ACTS {
+        kernels.push(agent.create_with(config.clone()).await);
     }
     agent.kill9();
+    for (kernel, act) in kernels.iter().zip(ACTS) {
+        let (_, home) = earlier::made_by_an_earlier_version(&bed, kernel).await;
+        // By the host: the image need not have these programs, nor its user the right to do so.
+        let done = std::process::Command::new("/bin/sh").args(["-ec", act]).current_dir(&home).status();
+        assert!(done.unwrap().success(), "{act}");
+    }
     let noted = |id: &str| bed.scratch().join(format!(".agent/kernels/{id}.json"));
     for kernel in &kernels {
         let mode = std::fs::metadata(noted(&kernel.id)).unwrap().permissions().mode();

@@ -12,6 +12,7 @@
 //! | `kernel` | kernels as the manager sees them: create, run to the end, destroy |
 //! | `docker` | the `docker` command, asked for facts |
 //! | `dockerd` | a Docker engine of a test's own, killed and frozen for real |
+//! | `earlier` | kernels as earlier versions and the Python agents have made them |
 //! | `elsewhere` | an address that is not loopback's, to call from |
 //! | `engine` | a socket in front of Docker's that hangs, refuses and fails on request |
 //! | `http` | an agent's pages |
@@ -25,6 +26,7 @@ pub(crate) mod bed;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod dockerd;
+pub(crate) mod earlier;
 pub(crate) mod elsewhere;
 pub(crate) mod engine;
 pub(crate) mod http;

@@ -136,7 +136,7 @@ async fn scratch(files: &[(&str, &[u8])]) -> (TempDir, Scratch, Vec<OutputFile>)
     let scratch = root.create(KernelId::random(), &BTreeMap::default(), None).await.unwrap();
     let before = scratch.output_snapshot().await;
     for (name, content) in files {
-        let path = scratch.path().join(".output").join(name);
+        let path = scratch.home().join(".output").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
@@ -230,8 +230,8 @@ async fn probe_memory_of_a_large_upload() {
     let store =
         OutputStore::new(Some(config(&std::env::var("PROBE_ENDPOINT").unwrap(), access, secret))).unwrap();
     let (_dir, scratch, _) = scratch(&[]).await;
-    fs::create_dir(scratch.path().join(".output")).unwrap();
-    let mut file = std::io::BufWriter::new(fs::File::create(scratch.path().join(".output/large")).unwrap());
+    fs::create_dir(scratch.home().join(".output")).unwrap();
+    let mut file = std::io::BufWriter::new(fs::File::create(scratch.home().join(".output/large")).unwrap());
     for number in 0..(60_u64 << 20) / 8 {
         file.write_all(&number.to_le_bytes()).unwrap();
     }

@@ -48,7 +48,7 @@ impl Kernel {
                 live.runner.close();
                 Err((KernelError::NotRunning(*id), Input::ProcessEnded))
             }
-            prepared = timeout(PREPARE_LIMIT, remaking::prepare(node, *id, wanted, allocation)) => {
+            prepared = timeout(PREPARE_LIMIT, remaking::prepare(node, *id, wanted, &live.scratch, allocation)) => {
                 let late = KernelError::RestartLate { kernel: *id, limit: PREPARE_LIMIT };
                 prepared.unwrap_or(Err(late)).map_err(|e| (e, Input::Failed))
             }

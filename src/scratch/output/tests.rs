@@ -8,14 +8,14 @@ use std::os::unix::fs::symlink;
 
 use rustix::fs::{CWD, Mode, mknodat};
 
+use super::super::layout::Layout;
 use super::*;
 use crate::ids::KernelId;
 
 fn scratch() -> (tempfile::TempDir, Scratch) {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("kernel")).unwrap();
-    fs::create_dir(dir.path().join("kernel/.output")).unwrap();
-    let scratch = Scratch::new(KernelId::random(), dir.path().join("kernel"), 0);
+    fs::create_dir_all(dir.path().join("kernel/work/.output")).unwrap();
+    let scratch = Scratch::new(KernelId::random(), &dir.path().join("kernel"), Layout::NEW, 0);
     (dir, scratch)
 }
 
@@ -26,7 +26,7 @@ fn names(files: &[OutputFile]) -> Vec<&str> {
 #[tokio::test]
 async fn new_grown_touched_and_replaced_files_are_changes() {
     let (_dir, scratch) = scratch();
-    let output = scratch.path().join(".output");
+    let output = scratch.home().join(".output");
     fs::create_dir_all(output.join("sub/deep")).unwrap();
     for name in ["same", "grown", "touched", "replaced", "gone"] {
         fs::write(output.join(name), "1").unwrap();
@@ -51,7 +51,7 @@ async fn new_grown_touched_and_replaced_files_are_changes() {
 #[tokio::test]
 async fn hidden_large_linked_and_odd_entries_are_skipped() {
     let (dir, scratch) = scratch();
-    let output = scratch.path().join(".output");
+    let output = scratch.home().join(".output");
     let before = scratch.output_snapshot().await;
     fs::write(dir.path().join("secret"), "secret").unwrap();
     fs::write(output.join("good"), "").unwrap();
@@ -72,21 +72,21 @@ async fn hidden_large_linked_and_odd_entries_are_skipped() {
 async fn a_missing_or_linked_output_directory_is_empty() {
     let (dir, scratch) = scratch();
     let before = scratch.output_snapshot().await;
-    fs::remove_dir(scratch.path().join(".output")).unwrap();
+    fs::remove_dir(scratch.home().join(".output")).unwrap();
     assert!(scratch.output_changes(&before).await.is_empty());
     fs::create_dir(dir.path().join("elsewhere")).unwrap();
     fs::write(dir.path().join("elsewhere/secret"), "secret").unwrap();
-    symlink("../elsewhere", scratch.path().join(".output")).unwrap();
+    symlink("../../elsewhere", scratch.home().join(".output")).unwrap();
     assert!(scratch.output_changes(&before).await.is_empty());
     assert!(scratch.open_output("secret").is_err());
-    fs::remove_dir_all(scratch.path()).unwrap();
+    fs::remove_dir_all(scratch.home()).unwrap();
     assert!(scratch.output_changes(&before).await.is_empty());
 }
 
 #[tokio::test]
 async fn too_many_entries_and_levels_are_cut_and_old_files_do_not_come_back_as_new() {
     let (_dir, scratch) = scratch();
-    let output = scratch.path().join(".output");
+    let output = scratch.home().join(".output");
     for number in 0..MAX_ENTRIES + 500 {
         fs::File::create(output.join(format!("f{number}"))).unwrap();
     }
@@ -109,7 +109,7 @@ async fn too_many_entries_and_levels_are_cut_and_old_files_do_not_come_back_as_n
 #[tokio::test]
 async fn only_regular_files_beneath_are_opened() {
     let (dir, scratch) = scratch();
-    let output = scratch.path().join(".output");
+    let output = scratch.home().join(".output");
     fs::write(dir.path().join("secret"), "secret").unwrap();
     fs::create_dir(output.join("sub")).unwrap();
     fs::write(output.join("sub/file"), "mine").unwrap();
@@ -131,7 +131,7 @@ async fn only_regular_files_beneath_are_opened() {
 #[tokio::test]
 async fn long_names_cost_no_memory() {
     let (_dir, scratch) = scratch();
-    let output = scratch.path().join(".output");
+    let output = scratch.home().join(".output");
     let long = "n".repeat(250);
     let deep: std::path::PathBuf = std::iter::repeat_n(long.as_str(), 3).collect();
     fs::create_dir_all(output.join(&deep).join(&long)).unwrap();

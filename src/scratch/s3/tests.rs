@@ -39,7 +39,7 @@ async fn scratch(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Scratch, Vec<Ou
     let scratch = root.create(KernelId::random(), &BTreeMap::default(), None).await.unwrap();
     let before = scratch.output_snapshot().await;
     for (name, content) in files {
-        let path = scratch.path().join(".output").join(name);
+        let path = scratch.home().join(".output").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }

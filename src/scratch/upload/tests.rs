@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, RenameFlags, mknodat, renameat_with};
 
+use super::super::layout::Layout;
 use super::*;
 use crate::ids::KernelId;
 
@@ -21,8 +22,8 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("outside")).unwrap();
-        fs::create_dir(dir.path().join("kernel")).unwrap();
-        let scratch = Scratch::new(KernelId::random(), dir.path().join("kernel"), 0);
+        fs::create_dir_all(dir.path().join("kernel/work")).unwrap();
+        let scratch = Scratch::new(KernelId::random(), &dir.path().join("kernel"), Layout::NEW, 0);
         Self { dir, scratch }
     }
 
@@ -31,7 +32,7 @@ impl Place {
     }
 
     fn inside(&self, path: &str) -> std::path::PathBuf {
-        self.scratch.path().join(path)
+        self.scratch.home().join(path)
     }
 
     async fn upload(&self, name: &str) -> Result<(), ScratchError> {
@@ -69,7 +70,7 @@ async fn a_file_is_written_with_its_directories() {
 #[tokio::test]
 async fn names_that_lead_out_are_refused() {
     let place = Place::new();
-    for name in ["../outside/x", "/etc/x", "a/../../outside/x", ".."] {
+    for name in ["../../outside/x", "/etc/x", "a/../../../outside/x", ".."] {
         let error = place.upload(name).await.unwrap_err();
         assert!(matches!(error, ScratchError::Escape { .. }), "{name}: {error}");
         assert!(error.is_refusal());
@@ -85,7 +86,7 @@ async fn links_that_lead_out_are_refused_at_every_level() {
     fs::create_dir_all(place.inside("one/two")).unwrap();
     for at in ["out", "one/out", "one/two/out"] {
         for target in
-            [place.outside(), "../../../outside".into(), "../../outside".into(), "../outside".into()]
+            [place.outside(), "../../../../outside".into(), "../../../outside".into(), "../../outside".into()]
         {
             let link = place.inside(at);
             symlink(&target, &link).unwrap();
@@ -106,7 +107,7 @@ async fn links_that_lead_out_are_refused_at_every_level() {
 async fn a_link_at_the_end_is_refused_when_it_leads_out_and_replaced_when_it_stays() {
     let place = Place::new();
     fs::write(place.dir.path().join("victim"), "precious").unwrap();
-    symlink("../victim", place.inside("out")).unwrap();
+    symlink("../../victim", place.inside("out")).unwrap();
     symlink(place.dir.path().join("victim"), place.inside("far")).unwrap();
     for name in ["out", "far"] {
         assert!(matches!(place.upload(name).await, Err(ScratchError::Escape { .. })), "{name}");
@@ -118,6 +119,17 @@ async fn a_link_at_the_end_is_refused_when_it_leads_out_and_replaced_when_it_sta
     place.upload("sub/latest").await.unwrap();
     assert!(fs::symlink_metadata(place.inside("sub/latest")).unwrap().is_file());
     assert_eq!(fs::read(place.inside("kept")).unwrap(), b"kept");
+}
+
+#[tokio::test]
+async fn what_would_lie_below_the_mount_of_the_settings_is_refused() {
+    let place = Place::new();
+    for name in [".config/environ.txt", ".//.config/x/y", ".config"] {
+        let error = place.upload(name).await.unwrap_err();
+        assert!(matches!(error, ScratchError::BadName { .. }) && error.is_refusal(), "{name}: {error}");
+    }
+    assert!(place.names("").is_empty());
+    place.upload("sub/.config").await.unwrap();
 }
 
 #[tokio::test]
@@ -138,7 +150,7 @@ async fn what_is_in_the_way_is_named() {
     assert!(matches!(place.upload("dir").await, Err(ScratchError::IsDirectory { .. })));
     assert!(matches!(place.upload("file/x").await, Err(ScratchError::NotDirectory { .. })));
     assert!(matches!(place.upload("circle/x").await, Err(ScratchError::BadName { .. })));
-    fs::remove_dir_all(place.scratch.path()).unwrap();
+    fs::remove_dir_all(place.scratch.home()).unwrap();
     assert!(matches!(place.upload("x").await, Err(ScratchError::Gone { .. })));
 }
 

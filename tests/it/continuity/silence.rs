@@ -23,7 +23,7 @@ async fn a_run_goes_on_in_silence_while_its_kernel_is_at_work_and_else_is_taken_
     for (kernel, hold) in [(&busy, work), (&still, "ctypes.PyDLL(None).sleep(45)")] {
         let begun = kernel.execute("held", "query", &holding(hold), json!({})).await.unwrap();
         assert_eq!(begun["status"], "continued");
-        assert!(bed.scratch().join(&kernel.id).join("held").exists());
+        assert!(bed.home(&kernel.id).join("held").exists());
     }
     end(&mut agent, End::Kill).await;
     let _agent = bed.agent(&[]).await;

@@ -80,7 +80,7 @@ async fn row(bed: &Bed, agent: &mut Agent, how: End, moment: Moment) -> Kernel {
             let pause = Duration::from_millis(if is_begin { 0 } else { 300 });
             let line = run.ask(rpc, &kernel, pause).await;
             if !is_begin {
-                let log = bed.scratch().join(&kernel.id).join("log");
+                let log = bed.home(&kernel.id).join("log");
                 // To the millisecond, unlike other waits.
                 while !log.exists() {
                     tokio::time::sleep(Duration::from_millis(1)).await;

@@ -48,16 +48,16 @@ try: os.mknod('disk', 0o60666, os.makedev(254, 0))
 except OSError: print('no device')
 ";
     assert_eq!(kernel.run(plant).await.stdout(), "no device\n");
-    let dir = bed.scratch().join(&kernel.id);
+    let (dir, own) = (bed.home(&kernel.id), bed.scratch().join(&kernel.id));
     assert_eq!(fs::metadata(dir.join("rootsh")).unwrap().mode() & 0o7777, 0o4755, "it was planted");
     let at = dir.display();
     assert_eq!(nobody(&format!("{at}/rootsh -p -c 'id -u' 2>&1 || echo no")).lines().last(), Some("no"));
-    assert_eq!(nobody(&format!("cat {at}/private {at}/.config/environ.txt; ls {at} {at}/..")), "");
+    assert_eq!(nobody(&format!("cat {at}/private {at}/../config/environ.txt; ls {at} {at}/..")), "");
     assert_eq!(mode(&bed.scratch()), 0o700);
-    let config_dir = dir.join(".config");
+    let config_dir = own.join("config");
     assert_eq!(
-        [&dir, &config_dir, &config_dir.join("environ.txt")].map(|path| mode(path)),
-        [0o700, 0o700, 0o600]
+        [&own, &dir, &config_dir, &config_dir.join("environ.txt")].map(|path| mode(path)),
+        [0o700, 0o700, 0o700, 0o600]
     );
 }
 
@@ -69,11 +69,11 @@ async fn an_open_root_is_closed_under_its_running_kernels() {
     let mut agent = bed.agent(&[]).await;
     let kernel = agent.create_python().await.warm().await;
     agent.kill9();
-    let dir = bed.scratch().join(&kernel.id);
-    for path in [bed.scratch(), dir.clone(), dir.join(".config")] {
+    let (dir, own) = (bed.home(&kernel.id), bed.scratch().join(&kernel.id));
+    for path in [bed.scratch(), own.clone(), dir.clone(), own.join("config")] {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
-    fs::set_permissions(dir.join(".config/environ.txt"), Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(own.join("config/environ.txt"), Permissions::from_mode(0o644)).unwrap();
     fs::write(dir.join("readable"), "for all").unwrap();
     let look = format!("cat {}/readable", dir.display());
     assert_eq!(nobody(&look), "for all");
@@ -99,7 +99,10 @@ async fn a_root_that_holds_more_than_kernels_is_left_open_and_told() {
     assert!(agent.output().contains("other users of this machine can look into the scratch root"));
     // Its kernels' own directories are closed all the same.
     let kernel = agent.create_tiny().await;
-    assert_eq!(nobody(&format!("ls {}/{}/.config", bed.scratch().display(), kernel.id)), "");
+    assert_eq!(
+        nobody(&format!("ls {0}/{1} {0}/{1}/work {0}/{1}/config", bed.scratch().display(), kernel.id)),
+        ""
+    );
 }
 
 async fn with_folders(agent: &Agent, folders: &[&str]) -> Kernel {
@@ -200,7 +203,7 @@ async fn a_kernel_finds_no_way_to_another_s_files() {
     let code = format!("
 import os
 found = []
-for path in ['/home/work/../{one}/secret', '{scratch}/{one}/secret', '/proc/1/root/home/work/secret']:
+for path in ['/home/work/../{one}/secret', '{scratch}/{one}/work/secret', '/proc/1/root/home/work/secret']:
     if os.path.exists(path): found.append(path)
 found += [pid for pid in os.listdir('/proc') if pid.isdigit() and b'{one}' in open('/proc/' + pid + '/cmdline', 'rb').read()]
 print(found, [line.split()[3] for line in open('/proc/self/mountinfo') if '{one}' in line])

@@ -92,8 +92,13 @@ async fn the_container_is_set_up_as_kernel_images_expect() {
     let mounts = container["Mounts"].as_array().unwrap();
     let work: Vec<&Json> = mounts.iter().filter(|mount| mount["Destination"] == "/home/work").collect();
     assert_eq!(work.len(), 1, "{mounts:?}");
-    assert_eq!(work[0]["Source"], bed.scratch().join(&kernel.id).display().to_string());
+    assert_eq!(work[0]["Source"], bed.home(&kernel.id).display().to_string());
     assert_eq!(work[0]["RW"], true);
+    for inside in ["/home/work/.config", "/home/config"] {
+        let settings = mounts.iter().find(|mount| mount["Destination"] == inside).expect(inside);
+        assert_eq!(settings["Source"], bed.scratch().join(&kernel.id).join("config").display().to_string());
+        assert_eq!(settings["RW"], false, "{inside}");
+    }
     let labels = config["Labels"].as_object().unwrap();
     assert_eq!(labels[NAMESPACE_LABEL], bed.namespace);
     let ours: Vec<&Json> =
@@ -133,7 +138,7 @@ async fn the_environment_reaches_the_runner_and_the_container() {
     let mut config = kernel::config(&image::python());
     config["environ"] = json!({ "GREETING": "héllo = ☃", "EMPTY": "" });
     let kernel = agent.create_with(config).await;
-    let file = bed.scratch().join(&kernel.id).join(".config/environ.txt");
+    let file = bed.scratch().join(&kernel.id).join("config/environ.txt");
     let text = std::fs::read_to_string(file).unwrap();
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();

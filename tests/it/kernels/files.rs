@@ -70,7 +70,7 @@ async fn folders_that_are_not_there_or_lead_elsewhere_are_refused() {
 async fn uploaded(bed: &Bed, kernel: &Kernel, name: &str, data: &[u8]) {
     let answer = kernel.upload(name, data).await;
     assert_eq!(answer, Ok(rmpv::Value::Nil), "{name}");
-    assert_eq!(fs::read(bed.scratch().join(&kernel.id).join(name)).unwrap(), data, "{name}");
+    assert_eq!(fs::read(bed.home(&kernel.id).join(name)).unwrap(), data, "{name}");
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn uploads_never_leave_the_scratch_directory() {
     let bed = Bed::start().await;
     let agent = bed.agent(&[]).await;
     let kernel = agent.create_tiny().await;
-    let scratch = bed.scratch().join(&kernel.id);
+    let scratch = bed.home(&kernel.id);
     let outside = bed.outside().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("file"), "kept").unwrap();
@@ -104,7 +104,7 @@ async fn uploads_never_leave_the_scratch_directory() {
     symlink(&outside, scratch.join("dir-link")).unwrap();
     symlink(outside.join("file"), scratch.join("file-link")).unwrap();
     symlink(outside.join("new"), scratch.join("dangling")).unwrap();
-    symlink("../..", scratch.join("up")).unwrap();
+    symlink("../../..", scratch.join("up")).unwrap();
     let absolute = outside.join("absolute").display().to_string();
     let names = [
         "../escaped",
@@ -118,6 +118,8 @@ async fn uploads_never_leave_the_scratch_directory() {
         "..",
         "",
         "nul\0",
+        // Not out of it, but below what is mounted there.
+        ".config/environ.txt",
     ];
     for name in names {
         let error = kernel.upload(name, b"escaped").await.expect_err(&format!("{name:?} was taken"));
@@ -138,7 +140,7 @@ async fn deleting_the_scratch_directory_follows_no_links() {
     let outside = bed.outside().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("file"), "kept").unwrap();
-    symlink(&outside, bed.scratch().join(&kernel.id).join("link")).unwrap();
+    symlink(&outside, bed.home(&kernel.id).join("link")).unwrap();
     kernel.destroy().await;
     let scratch = bed.scratch().join(&kernel.id);
     crate::support::until("the removal of the scratch directory", crate::support::secs(5), async || {

@@ -6,7 +6,9 @@ use std::os::unix::fs::symlink;
 use serde_json::{Value as Json, json};
 
 use crate::support::docker::{self, TestImage, docker, image};
-use crate::support::{Bed, kernel, new_id};
+use crate::support::engine::Engine;
+use crate::support::msgpack::{from_json, to_json};
+use crate::support::{Bed, kernel, new_id, secs};
 
 /// A create as each series writes it, of the same kernel.
 fn configs(lang: &str) -> [Json; 2] {
@@ -146,7 +148,7 @@ async fn what_a_user_plants_meanwhile_leads_nowhere() {
     let bed = Bed::start().await;
     let agent = bed.agent(&[]).await;
     let kernel = agent.create_tiny().await;
-    let home = bed.scratch().join(&kernel.id);
+    let home = bed.home(&kernel.id);
     fs::create_dir(bed.outside().join("outside")).unwrap();
     fs::write(bed.outside().join("outside/secret"), "of the host").unwrap();
     for dir in ["real", "seen"] {
@@ -172,7 +174,7 @@ async fn what_a_user_plants_meanwhile_leads_nowhere() {
         for _ in 0..60 {
             let args = rmpv::Value::Array(vec![kernel.id.as_str().into(), "seen".into()]);
             let none = rmpv::Value::Map(Vec::new());
-            let limit = crate::support::secs(10);
+            let limit = secs(10);
             if let Ok(rmpv::Value::Binary(tar)) =
                 agent.rpc().call_with("download_file", args, none, limit).await
             {
@@ -185,4 +187,50 @@ async fn what_a_user_plants_meanwhile_leads_nowhere() {
     };
     let ((), fetched) = tokio::join!(swapping, fetching);
     assert!(fetched > 0);
+}
+
+/// A manager of 18.12 has one connection for all its calls: a create that Docker holds up and a run that lasts hold up nothing.
+#[tokio::test]
+async fn calls_overlap_on_one_connection_and_each_answer_goes_with_its_call() {
+    let bed = Bed::start().await;
+    let engine = Engine::start(bed.outside());
+    let agent = bed.agent(&["--docker-host", &engine.host()]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let mut line = agent.rpc().connect().await;
+    let none = rmpv::Value::Map(Vec::new());
+    engine.hang();
+    let (made, run) = (new_id(), new_id());
+    let create = from_json(&json!([made, configs(&image::tiny())[1]]));
+    let creating = line.request("create_kernel", &create, &none).await;
+    let code = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.02)\nprint('went')";
+    let execute = from_json(&json!([2, kernel.id, run, "query", code, {}, 20.0]));
+    let executing = line.request("execute", &execute, &none).await;
+    let mut pings = Vec::new();
+    for number in 0..20 {
+        let text = json!(format!("ping {number}"));
+        pings.push((line.request("ping", &from_json(&json!([text])), &none).await, text));
+    }
+    while !pings.is_empty() {
+        let answer = line.answer(secs(5)).await.expect("a ping waits for nothing");
+        let asked = pings.iter().position(|(id, _)| *id == answer.header.id).expect("only pings are over");
+        assert_eq!(to_json(&answer.result.unwrap()), pings.remove(asked).1);
+    }
+
+    // The run ends by a file that comes over the same connection.
+    let file =
+        rmpv::Value::Array(vec![kernel.id.as_str().into(), "go".into(), rmpv::Value::Binary(Vec::new())]);
+    let uploading = line.request("upload_file", &file, &none).await;
+    for _ in 0..2 {
+        let answer = line.answer(secs(10)).await.expect("the upload and the run are over");
+        let result = to_json(&answer.result.unwrap());
+        match answer.header.id {
+            id if id == uploading => assert_eq!(result, Json::Null),
+            id if id == executing => assert_eq!(result["console"], json!([["stdout", "went\n"]]), "{result}"),
+            id => panic!("nobody asked {id}, or the create is over: {result}"),
+        }
+    }
+    engine.pass();
+    let answer = line.answer(secs(10)).await.expect("the create is over");
+    assert_eq!(answer.header.id, creating);
+    assert_eq!(to_json(&answer.result.unwrap())["id"], made);
 }

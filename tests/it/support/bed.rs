@@ -96,6 +96,11 @@ impl Bed {
         self.dir.path().join("scratch")
     }
 
+    /// The files of a kernel's user: its `/home/work`.
+    pub(crate) fn home(&self, kernel: &str) -> PathBuf {
+        self.scratch().join(kernel).join("work")
+    }
+
     /// What `volumes/_mount` names.
     pub(crate) fn folders(&self) -> PathBuf {
         self.dir.path().join("folders")
