@@ -186,7 +186,7 @@ impl Agent {
         let owner =
             Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
         let socket = socket::path(&config.socket, &owner);
-        // What outlives a kill of the agent, on another file system than the scratch root as a rule.
+        // It outlives a kill of the agent, and is on another file system than the scratch root as a rule.
         let shelter = socket.as_deref().and_then(Path::parent).map(Path::to_owned);
         let notes = NotesDir::new(scratch.agent_dir(), shelter);
         let name_lock = lock::name(&owner).await?.map(Arc::new);

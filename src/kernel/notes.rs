@@ -13,8 +13,8 @@
 //!
 //! - `samples.{namespace}.{instance}.json`: the last statistics of all kernels, for those that die while no agent runs.
 //!
-//! - `reserve/`: files that become notes when the disk has no room (`reserve`). Ends that it doesn't take at all are kept elsewhere
-//!   (`shelter`).
+//! - `reserve/`: files that become notes when the disk has no room (`reserve`). Ends and notes of runs that it doesn't take at all are
+//!   kept elsewhere (`shelter`).
 //!
 //! Files are the agent's alone to read (0600). They are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
 //! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
@@ -75,7 +75,9 @@ pub struct Notes {
     /// For a disk that takes no new files.
     reserve: Reserve,
     /// For ends that it doesn't take at all.
-    shelter: Shelter,
+    sheltered_ends: Shelter,
+    /// The same for the notes of runs.
+    sheltered_runs: Shelter,
     /// Kernels that exist no more, and whose notes the disk did not let go. A std mutex, held for a look-up.
     unforgotten: Mutex<HashSet<KernelId>>,
 }
@@ -113,13 +115,13 @@ pub struct NotesDir {
     path: PathBuf,
     /// This boot of the machine.
     boot: Option<String>,
-    /// Where ends are kept that the disk doesn't take; on another file system, if anywhere.
+    /// Where what the disk doesn't take is kept; on another file system, if anywhere.
     shelter: Option<PathBuf>,
 }
 
 impl NotesDir {
-    /// The notes in `agent_dir`. The scratch room makes their directories, as soon as the disk takes them. Ends that it doesn't take
-    /// are kept in `shelter`, a directory that outlives the agent.
+    /// The notes in `agent_dir`. The scratch room makes their directories, as soon as the disk takes them. Ends and
+    /// notes of runs that it doesn't take are kept in `shelter`, a directory that outlives the agent.
     #[must_use]
     pub fn new(agent_dir: PathBuf, shelter: Option<PathBuf>) -> Self {
         let boot = fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned());
@@ -142,11 +144,8 @@ impl NotesDir {
             disk: Disk::default(),
             ended: Mutex::default(),
             reserve: Reserve::open(self.path.join("reserve")),
-            shelter: Shelter(
-                self.shelter
-                    .as_ref()
-                    .map(|dir| dir.join(format!("endings.{}.{}", owner.namespace, owner.instance))),
-            ),
+            sheltered_ends: Shelter::new(self.shelter.as_deref(), "endings", owner),
+            sheltered_runs: Shelter::new(self.shelter.as_deref(), "runs", owner),
             unforgotten: Mutex::default(),
         }
     }
@@ -173,7 +172,10 @@ impl Notes {
         });
         Noted {
             kernel: read_one(&self.kernels, kernel, &self.owner),
-            run: read_one(&self.runs, kernel, &self.owner),
+            run: self
+                .sheltered_runs
+                .one(kernel, &self.owner)
+                .or_else(|| read_one(&self.runs, kernel, &self.owner)),
             output,
         }
     }
@@ -199,7 +201,12 @@ impl Notes {
             .into_iter()
             .map(|(id, ending)| (id, (ending, true)))
             .collect();
-        endings.extend(self.shelter.found(&self.owner).into_iter().map(|(id, ending)| (id, (ending, false))));
+        endings.extend(
+            self.sheltered_ends
+                .found::<Ending>(&self.owner)
+                .into_iter()
+                .map(|(id, ending)| (id, (ending, false))),
+        );
         for (id, (ending, written)) in endings {
             let ended = Ended { written, ..Ended::found(&ending) };
             let (told, is_unheard) = (ended.told, ending.unheard);
@@ -252,28 +259,30 @@ impl Notes {
     /// without a note, too, so that a full disk does not keep the note of a run that is over.
     pub fn run(&self, kernel: KernelId, note: RunNote) -> io::Result<()> {
         let is_over = note.run.is_none();
-        let written = write(
-            &self.runs,
-            kernel,
-            &RunNote { owner: Some(self.owner.clone()), ..note },
-            false,
-            &self.reserve,
-        );
-        match written {
+        let note = RunNote { owner: Some(self.owner.clone()), ..note };
+        let written = write(&self.runs, kernel, &note, false, &self.reserve);
+        let written = match written {
             Err(_) if is_over => {
                 fs::remove_file(file(&self.runs, kernel)).or_else(|error| match error.kind() {
-                    io::ErrorKind::NotFound => Ok(()),
+                    // Where the directory is gone, the whole disk is, and an older note with it for now.
+                    io::ErrorKind::NotFound if self.runs.is_dir() => Ok(()),
                     _ => Err(error),
                 })
             }
             written => written,
+        };
+        match &written {
+            Ok(()) => self.sheltered_runs.forget(kernel),
+            Err(_) => self.sheltered_runs.keep(kernel, &note),
         }
+        written
     }
 
     /// The kernel exists no more.
     pub fn forget(&self, kernel: KernelId) {
         // The kernel's own note last: what it speaks of is looked at again after a crash.
         let mut is_gone = remove(&file(&self.runs, kernel));
+        self.sheltered_runs.forget(kernel);
         if let Err(error) = fs::remove_dir_all(self.output_dir(kernel))
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -376,7 +385,7 @@ impl Notes {
     pub fn born_again(&self, kernel: KernelId) {
         if self.ended().remove(&kernel).is_some() {
             remove(&file(&self.endings, kernel));
-            self.shelter.forget(kernel);
+            self.sheltered_ends.forget(kernel);
         }
     }
 
@@ -431,7 +440,7 @@ impl Notes {
         // Without the lock: a disk may hang, and requests look things up.
         for kernel in old {
             remove(&file(&self.endings, kernel));
-            self.shelter.forget(kernel);
+            self.sheltered_ends.forget(kernel);
         }
     }
 
@@ -443,13 +452,9 @@ impl Notes {
             .get_mut(&kernel)
             .is_none_or(|ended| std::mem::replace(&mut ended.written, written.is_ok()));
         match &written {
-            Ok(()) if !was_written => self.shelter.forget(kernel),
+            Ok(()) if !was_written => self.sheltered_ends.forget(kernel),
             Ok(()) => {}
-            Err(_) => {
-                if let Err(error) = self.shelter.keep(kernel, &entry) {
-                    tracing::debug!(%kernel, %error, "no second place for the note of an end");
-                }
-            }
+            Err(_) => self.sheltered_ends.keep(kernel, &entry),
         }
         written
     }

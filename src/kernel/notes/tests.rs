@@ -215,3 +215,24 @@ fn an_end_that_the_disk_did_not_take_is_known_to_the_next_life_and_reaches_the_d
     let (_, found) = next_life(&dir);
     assert!(found.over.contains(&told) && found.untold.contains_key(&untold));
 }
+
+#[test]
+fn a_run_that_the_disk_did_not_take_is_known_to_the_next_life() {
+    let (dir, notes) = notes();
+    let kernel = KernelId::random();
+    let going = |run: Option<&str>| GoingRun { run: run.map(RunId::new), ..GoingRun::default() };
+    let note = |run| RunNote::new(kernel, &going(run));
+    let known = |notes: &Notes| notes.of(kernel).run.map(|run| run.going());
+    notes.run(kernel, note(Some("before"))).unwrap();
+    let (runs, away) = (dir.path().join("runs"), dir.path().join("away"));
+    for run in [None, Some("during")] {
+        fs::rename(&runs, &away).unwrap();
+        let written = notes.run(kernel, note(run));
+        fs::rename(&away, &runs).unwrap();
+        written.unwrap_err();
+        assert_eq!(known(&next_life(&dir).0), Some(going(run)));
+    }
+    notes.run(kernel, note(Some("after"))).unwrap();
+    assert_eq!(known(&next_life(&dir).0), Some(going(Some("after"))));
+    assert_eq!(fs::read_dir(dir.path().join("elsewhere/runs.n.i")).unwrap().count(), 0);
+}

@@ -185,6 +185,27 @@ async fn it_is_taken_away_while_kernels_run() {
     spoiled_while_it_runs(AWAY).await;
 }
 
+#[tokio::test]
+async fn a_run_that_begins_while_it_is_read_only_outlives_a_kill() {
+    let world = World::new().await;
+    let mut agent = world.agent().await;
+    let kernel = agent.create_python().await.warm().await;
+    world.disk.read_only(true);
+    let code = "import time\nfor i in range(50): time.sleep(0.1)\nprint('over')";
+    let first = kernel.execute("r", "query", code, json!({})).await.unwrap();
+    assert_eq!(first["status"], "continued");
+    agent.kill9();
+    let agent = world.agent().await;
+    let mut answer = kernel.execute("r", "continue", "", json!({})).await.expect("the run is known");
+    while answer["status"] == "continued" {
+        answer = kernel.execute("r", "continue", "", json!({})).await.unwrap();
+    }
+    assert!(answer["status"] == "finished" && answer["console"].to_string().contains("over"), "{answer}");
+    assert_eq!(kernel.run("print('next')").await.stdout(), "next\n");
+    world.disk.read_only(false);
+    world.ends(&agent, &kernel).await;
+}
+
 /// Nothing else is written to it: the agent notices by itself, loses nobody, and goes on when the disk does.
 #[tokio::test]
 async fn it_hangs_while_nothing_happens() {
