@@ -190,7 +190,8 @@ impl Agent {
         let shelter = socket.as_deref().and_then(Path::parent).map(Path::to_owned);
         let notes = NotesDir::new(scratch.agent_dir(), shelter);
         let name_lock = lock::name(&owner).await?.map(Arc::new);
-        let callers = Callers::new(config.trusted_peers.clone());
+        let callers =
+            Callers::new(parts::map_watch(&changes, &tracker, &end, |changes| changes.trusted_peers.clone()));
         let at = SocketAddr::new(config.rpc_listen, config.agent_port).to_string();
         let server = rpc::Server::bind(&at, parts::rpc_limits(config.rpc), callers.admission())?;
 

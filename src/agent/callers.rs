@@ -1,5 +1,5 @@
 //! Who may call the RPC port: the manager's host as etcd tells it, this machine, and the networks that the operator
-//! trusts; never a Docker network of this machine.
+//! trusts; never a Docker network of this machine. All three change under connections that are open, and those stay.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -27,15 +27,18 @@ const SOON: Duration = Duration::from_secs(1);
 /// Keeps what the RPC port lets in up to date.
 pub(super) struct Callers {
     admission: watch::Sender<Admission>,
+    /// The operator's word at the moment.
+    trusted: watch::Receiver<Vec<Network>>,
     lookups: Outage,
     networks: Outage,
 }
 
 impl Callers {
-    /// This machine and these networks, for the beginning.
-    pub(super) fn new(trusted: Vec<Network>) -> Self {
-        let admission = watch::Sender::new(Admission { trusted, ..Admission::default() });
-        Self { admission, lookups: Outage::default(), networks: Outage::default() }
+    /// This machine and the networks trusted now, for the beginning.
+    pub(super) fn new(mut trusted: watch::Receiver<Vec<Network>>) -> Self {
+        let first = trusted.borrow_and_update().clone();
+        let admission = watch::Sender::new(Admission { trusted: first, ..Admission::default() });
+        Self { admission, trusted, lookups: Outage::default(), networks: Outage::default() }
     }
 
     /// What is let in at the moment.
@@ -43,7 +46,8 @@ impl Callers {
         self.admission.subscribe()
     }
 
-    /// Looks at Docker's networks and at the manager's host once; whether both could be seen. What could not stays as it was.
+    /// Looks at Docker's networks, at the manager's host and at what the operator trusts once; whether the first two could be
+    /// seen. What could not stays as it was.
     pub(super) async fn look(&mut self, docker: &Docker, manager: Option<&HostPort>) -> bool {
         let containers = match docker.bridge_subnets().await {
             Ok(subnets) => {
@@ -64,11 +68,12 @@ impl Callers {
             None => Some(Vec::new()),
         };
         let is_whole = containers.is_some() && callers.is_some();
+        let trusted = self.trusted.borrow_and_update().clone();
         self.admission.send_if_modified(|admission| {
             let new = Admission {
                 callers: callers.unwrap_or_else(|| admission.callers.clone()),
                 containers: containers.unwrap_or_else(|| admission.containers.clone()),
-                trusted: admission.trusted.clone(),
+                trusted,
             };
             let differs = new != *admission;
             if new.callers != admission.callers {
@@ -106,7 +111,7 @@ impl Callers {
         None
     }
 
-    /// Follows the manager and Docker for ever.
+    /// Follows the manager, Docker and the operator for ever.
     pub(super) async fn follow(
         mut self,
         docker: Docker,
@@ -118,6 +123,8 @@ impl Callers {
             let pause = if is_whole { EVERY } else { SOON };
             tokio::select! {
                 changed = settings.changed() => if changed.is_err() { return },
+                // Without anybody who could change them, they stay as they are.
+                Ok(()) = self.trusted.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -146,7 +153,8 @@ mod tests {
     #[tokio::test]
     async fn the_manager_s_addresses_and_docker_s_networks_are_followed() {
         let engine = engine();
-        let mut callers = Callers::new(vec!["10.9.0.0/16".parse().unwrap()]);
+        let (trust, trusted) = watch::channel(vec!["10.9.0.0/16".parse().unwrap()]);
+        let mut callers = Callers::new(trusted);
         let admission = callers.admission();
         let here = "10.0.0.9".parse().unwrap();
         let admits = |from: &str| admission.borrow().admit(from.parse().unwrap(), here).is_ok();
@@ -156,12 +164,17 @@ mod tests {
         // It moves.
         assert!(callers.look(&engine.docker(), Some(&host("192.0.2.2"))).await);
         assert!(admits("192.0.2.2") && !admits("192.0.2.1"));
+        // The operator thinks again.
+        trust.send_replace(vec!["10.8.0.0/16".parse().unwrap()]);
+        assert!(callers.look(&engine.docker(), Some(&host("192.0.2.2"))).await);
+        assert!(admits("10.8.1.1") && !admits("10.9.1.1") && admits("192.0.2.2"));
     }
 
     #[tokio::test]
     async fn what_can_t_be_seen_stays_as_it_was() {
         let good = engine();
-        let mut callers = Callers::new(Vec::new());
+        let (_trust, trusted) = watch::channel(Vec::new());
+        let mut callers = Callers::new(trusted);
         assert!(callers.look(&good.docker(), Some(&host("192.0.2.1"))).await);
         let before = callers.admission().borrow().clone();
         let broken = FakeEngine::start(|_| Reply::Answer(500, "{}".to_owned()));

@@ -33,8 +33,6 @@ pub struct Config {
     pub agent_port: u16,
     /// The address of this machine that it is listened on; unspecified for all.
     pub rpc_listen: IpAddr,
-    /// From which networks it may be called beside the manager's host.
-    pub trusted_peers: Vec<Network>,
     /// The engine.
     pub docker: DockerConfig,
     /// The network of kernels, where it isn't the agent's own.
@@ -86,6 +84,8 @@ pub enum SocketPlace {
 /// What can be set anew while the agent runs; levels of log lines can, too, which is telemetry's own affair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changeable {
+    /// From which networks the agent may be called beside the manager's host.
+    pub trusted_peers: Vec<Network>,
     /// After how long without use a kernel is ended, zero for never; `None` for what the cluster says.
     pub idle_timeout: Option<Duration>,
     /// Whether and how images are kept up to date (PROTOCOL section 12, item 33).

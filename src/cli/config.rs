@@ -57,7 +57,6 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         kernel_host: kernel_host_override,
         agent_port,
         rpc_listen,
-        trusted_peers,
         docker: DockerConfig::new(kernels.docker_host),
         kernel_network: Some(kernels.kernel_network).filter(|name| name != OWN_NETWORK),
         scratch_root: kernels.scratch_root,
@@ -85,6 +84,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         },
         stop_kernels_on_exit: kernels.stop_kernels_on_exit,
         changeable: Changeable {
+            trusted_peers,
             idle_timeout: kernels.idle_timeout,
             updates: Updates {
                 are_on: kernels.auto_update_images,

@@ -10,7 +10,8 @@ use crate::agent::config::Changeable;
 use crate::telemetry::Telemetry;
 
 /// The keys of the settings that can change while the agent runs.
-pub(super) const CHANGEABLE: [&str; 8] = [
+pub(super) const CHANGEABLE: [&str; 9] = [
+    "trusted-peers",
     "idle-timeout",
     "auto-update-images",
     "docker-registry",

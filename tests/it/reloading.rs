@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use crate::support::elsewhere::{Elsewhere, is_heard};
 use crate::support::{Agent, Bed, docker, secs, until};
 
 /// A file of settings, and where it lies.
@@ -89,4 +90,25 @@ async fn a_hangup_changes_levels_and_says_what_it_can_not_change() {
     settings.change(&agent, "debug = true\nnamespace = \"other\"\nregion = \"x\"\n", restart).await;
     answers().await;
     assert!(agent.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_hangup_changes_who_may_call() {
+    let bed = Bed::start().await;
+    let [first, second] = [Elsewhere::new(), Elsewhere::new()];
+    let settings = Settings::new(&format!("trusted-peers = [\"{}\"]\n", first.ip()));
+    let agent = bed.agent(&["--config", settings.path()]).await;
+    let rpc = agent.rpc().address();
+    let calls = async |from: &Elsewhere| is_heard(from.connect(rpc).await).await;
+    assert!(calls(&first).await && !calls(&second).await);
+
+    settings
+        .change(
+            &agent,
+            &format!("trusted-peers = [\"{}/32\"]\n", second.ip()),
+            "SIGHUP: changed, and in effect settings=\"trusted-peers\"",
+        )
+        .await;
+    until("the new one to be let in", secs(5), async || calls(&second).await.then_some(())).await;
+    assert!(!calls(&first).await, "nobody trusts it any more");
 }

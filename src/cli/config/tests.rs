@@ -32,7 +32,7 @@ fn with_nothing_given_the_defaults_are_the_references() {
     assert_eq!(config.cluster.namespace, "local");
     assert_eq!(config.cluster.endpoints, ["127.0.0.1:2379".parse().unwrap()]);
     assert_eq!(config.agent_port, 6001);
-    assert!(config.rpc_listen.is_unspecified() && config.trusted_peers.is_empty());
+    assert!(config.rpc_listen.is_unspecified() && config.changeable.trusted_peers.is_empty());
     assert_eq!(config.scratch_root, Path::new("/var/cache/scratches"));
     assert_eq!(config.docker.address.to_string(), "unix:///var/run/docker.sock");
     assert_eq!(config.changeable.idle_timeout, None, "the cluster may say");
@@ -82,7 +82,7 @@ fn who_may_call_and_where() {
     let trusted = |config: &Config| {
         (
             config.rpc_listen.to_string(),
-            config.trusted_peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            config.changeable.trusted_peers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         )
     };
     let networks = ["10.0.0.0/24", "10.0.1.7/32"].map(str::to_owned).to_vec();

@@ -2,35 +2,15 @@
 
 use std::net::SocketAddr;
 
-use backendai_agent::zmtp::hello::{GREETING, ready};
 use backendai_agent::zmtp::{Caps, Connection, KeepAlive, Kind};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::docker::docker;
-use crate::support::elsewhere::Elsewhere;
+use crate::support::elsewhere::{Elsewhere, is_heard};
 use crate::support::ports::Port;
 use crate::support::vitals::gauges;
 use crate::support::{Bed, secs, until};
-
-/// Whether the agent speaks with who has opened this connection; one that it refuses is closed without a word.
-async fn is_heard(stream: std::io::Result<TcpStream>) -> bool {
-    let Ok(mut stream) = stream else { return false };
-    let hello = [&GREETING[..], &ready(Kind::Dealer)].concat();
-    let _ = stream.write_all(&hello).await;
-    let mut said = [0; 64];
-    match tokio::time::timeout(secs(5), stream.read_exact(&mut said))
-        .await
-        .expect("neither heard nor refused")
-    {
-        Ok(_) => true,
-        Err(error) => {
-            assert!(said.iter().all(|byte| *byte == 0), "refused after it was spoken to: {error}");
-            false
-        }
-    }
-}
 
 #[tokio::test]
 async fn strangers_are_refused_unread_and_named_once_with_what_to_set() {

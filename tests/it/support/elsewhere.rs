@@ -5,9 +5,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 
+use backendai_agent::zmtp::Kind;
+use backendai_agent::zmtp::hello::{GREETING, ready};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::ports::Port;
+use super::secs;
 
 /// One such address, until it is dropped.
 pub(crate) struct Elsewhere {
@@ -36,6 +40,24 @@ impl Elsewhere {
         let socket = TcpSocket::new_v4()?;
         socket.bind((self.ip(), 0).into())?;
         socket.connect(to).await
+    }
+}
+
+/// Whether the agent speaks with who has opened this connection; one that it refuses is closed without a word.
+pub(crate) async fn is_heard(stream: std::io::Result<TcpStream>) -> bool {
+    let Ok(mut stream) = stream else { return false };
+    let hello = [&GREETING[..], &ready(Kind::Dealer)].concat();
+    let _ = stream.write_all(&hello).await;
+    let mut said = [0; 64];
+    match tokio::time::timeout(secs(5), stream.read_exact(&mut said))
+        .await
+        .expect("neither heard nor refused")
+    {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(said.iter().all(|byte| *byte == 0), "refused after it was spoken to: {error}");
+            false
+        }
     }
 }
 
