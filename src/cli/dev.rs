@@ -41,6 +41,8 @@ impl DevArgs {
             ("--namespace", Some("dev")),
             ("--instance-id", Some("i-dev")),
             ("--agent-port", Some(PORT)),
+            // Whoever is on the same network has no business with an agent that is only tried.
+            ("--rpc-listen", Some("127.0.0.1")),
             ("--agent-host-override", Some("127.0.0.1")),
             ("--kernel-host-override", Some("127.0.0.1")),
             // No manager gives up after 3 s here.
@@ -168,6 +170,8 @@ mod tests {
         let other = line(&["--agent-port=7000", "--instance-id", "i-other", "--agent-portx"]);
         assert_eq!(other.iter().filter(|word| *word == "--agent-port").count(), 0, "{other:?}");
         assert_eq!(other.iter().filter(|word| *word == "--instance-id").count(), 1, "{other:?}");
+        assert!(other.windows(2).any(|pair| pair == ["--rpc-listen", "127.0.0.1"]), "{other:?}");
+        assert_eq!(line(&["--rpc-listen=0.0.0.0"]).iter().filter(|word| *word == "--rpc-listen").count(), 0);
         assert!(other.contains(&"--stop-kernels-on-exit".to_owned()));
     }
 }

@@ -1,13 +1,17 @@
 //! `backendai-agent dev`: an agent, and all that it needs, in one process; tried by the commands that it prints.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
+use crate::support::elsewhere::Elsewhere;
 use crate::support::ports::Port;
 use crate::support::process::Process;
 use crate::support::{docker, new_id, secs, until};
@@ -147,6 +151,19 @@ async fn the_printed_commands_work_and_show_what_they_do() {
     let output = dev.process.output();
     assert!(output.contains("instance_terminated"), "{output}");
     assert!(output.ends_with("The agent has stopped; one kernel was made and ended.\n"), "{output}");
+}
+
+#[tokio::test]
+async fn it_is_reached_on_this_machine_only() {
+    let elsewhere = Elsewhere::new();
+    let dev = Dev::start(&["--trusted-peers", "0.0.0.0/0"]);
+    dev.serves().await;
+    let port = dev.port.number();
+    let connects = async |ip: IpAddr| TcpStream::connect(SocketAddr::new(ip, port)).await;
+    assert!(connects(Ipv4Addr::LOCALHOST.into()).await.is_ok());
+    // Another address of this machine is where its neighbours on the network would call.
+    let refused = connects(elsewhere.ip()).await.expect_err("it listens for the network");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! What `dev` tells of its agent: where everything is, what to type next, events and statistics. Pure but for the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::events::as_text;
+use crate::address::HostPort;
 use crate::agent::config::Config;
 use crate::dev::Stored;
 use crate::ids::KernelId;
@@ -42,7 +43,8 @@ impl Screen {
     pub(super) fn new(config: &Config, etcd: SocketAddr, redis: SocketAddr, program: String) -> Self {
         Self {
             program,
-            agent: format!("tcp://127.0.0.1:{}", config.agent_port),
+            agent: HostPort { host: called_at(config.rpc_listen).to_string(), port: config.agent_port }
+                .endpoint(),
             etcd,
             redis,
             root: config.scratch_root.clone(),
@@ -156,6 +158,11 @@ impl Screen {
         let left = left.join(", ");
         format!("The agent has stopped; {ended}, and these run on until the next dev takes them back: {left}")
     }
+}
+
+/// Where an agent that listens there is called from this machine.
+fn called_at(listens: IpAddr) -> IpAddr {
+    if listens.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listens }
 }
 
 #[cfg(test)]
