@@ -21,8 +21,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 mod config;
 mod error_reports;
 mod filter;
+mod gauges;
 mod http;
 mod journal;
+mod line_count;
 mod lines;
 mod log;
 mod logfile;
@@ -33,11 +35,11 @@ mod recent;
 pub use config::{LogFile, LogFormat, Rotation, TelemetryConfig};
 pub use error_reports::{BadSentryDsn, SentryDsn};
 pub use filter::{BadLogFilter, LogFilter, Verbosity};
+pub use gauges::{GpuGauges, KernelGauges, KernelUse, NodeGauges};
 #[cfg(feature = "rooms")]
 pub use http::fuzz;
 pub use http::{Asked, Door, Reply, Site};
-pub use meters::{GpuGauges, KernelGauges, KernelStates, KernelUse, Meters, NodeGauges};
-
+pub use meters::Meters;
 pub use recent::{Recent, Warning};
 
 use error_reports::ErrorReports;

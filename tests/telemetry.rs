@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use backendai_agent::conditions::Conditions;
 use backendai_agent::telemetry::{
-    self, Asked, Door, KernelStates, LogFile, NodeGauges, Reply, Site, TelemetryConfig, TelemetryError,
+    self, Asked, Door, LogFile, NodeGauges, Reply, Site, TelemetryConfig, TelemetryError,
 };
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,10 +40,7 @@ async fn a_process_is_observed_to_its_end() {
     tracing::info!(target: "backendai_agent", kernels = 2, "started");
     let panicked = std::thread::spawn(|| panic!("out of cheese")).join();
     assert!(panicked.is_err());
-    observed.meters().record(&NodeGauges {
-        kernels: KernelStates { running: 2, ..KernelStates::default() },
-        ..NodeGauges::default()
-    });
+    observed.meters().record(&NodeGauges { kernels: [("running", 2)].into(), ..NodeGauges::default() });
 
     let (_readiness, watched) = watch::channel(Conditions::default());
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());

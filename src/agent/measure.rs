@@ -1,5 +1,6 @@
 //! Samples the agent for the metrics.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,7 +10,7 @@ use crate::events::Events;
 use crate::images::{ImageList, Pulls};
 use crate::kernel::{Kernels, Overview, RunningKernel, State};
 use crate::resources::{GpuReading, Host, InUse, Resources};
-use crate::telemetry::{GpuGauges, KernelGauges, KernelStates, KernelUse, Meters, NodeGauges};
+use crate::telemetry::{GpuGauges, KernelGauges, KernelUse, Meters, NodeGauges};
 use crate::wire::sample::Sample;
 
 /// The time between two samples.
@@ -60,11 +61,11 @@ pub(super) async fn measure(meters: Meters, of: Sampled) {
 
 fn node(of: &Sampled, kernels: &[Overview], used: &InUse) -> NodeGauges {
     let totals = of.resources.totals();
-    let states = states(kernels);
+    let is_ending = kernels.iter().filter(|kernel| matches!(kernel.state, State::Ending(_) | State::Undoing));
     let running = || kernels.iter().filter_map(|kernel| kernel.running.as_ref());
     let host = Host::read();
     NodeGauges {
-        kernels: states,
+        kernels: states(kernels),
         runs: running().filter(|kernel| kernel.run.is_some()).count() as u64,
         cpu_cores: totals.cpus as u64,
         cpu_shares: used.cpus.values().map(|n| u64::from(*n)).sum(),
@@ -76,24 +77,17 @@ fn node(of: &Sampled, kernels: &[Overview], used: &InUse) -> NodeGauges {
         gpus: totals.gpus as u64,
         gpus_used: used.gpus.len() as u64,
         events_waiting: *of.events.waiting().borrow() as u64,
-        endings_waiting: states.ending,
+        endings_waiting: is_ending.count() as u64,
         last_heartbeat_age: of.events.last_beat_age(),
         images: of.images.borrow().entries.len() as u64,
         tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
     }
 }
 
-fn states(kernels: &[Overview]) -> KernelStates {
-    let mut states = KernelStates::default();
+fn states(kernels: &[Overview]) -> BTreeMap<&'static str, u64> {
+    let mut states = BTreeMap::new();
     for kernel in kernels {
-        *match kernel.state {
-            State::Creating => &mut states.creating,
-            State::Looking => &mut states.looking,
-            State::Running => &mut states.running,
-            State::Restarting => &mut states.restarting,
-            State::LeftAlone => &mut states.left_alone,
-            State::Ending(_) | State::Undoing => &mut states.ending,
-        } += 1;
+        *states.entry(kernel.state.name()).or_default() += 1;
     }
     states
 }

@@ -56,8 +56,9 @@ pub const REASONS: &[&str] = &[
     "already-terminated",
 ];
 
-/// How far a kernel can be.
-pub const STATES: &[&str] = &["creating", "looking", "running", "restarting", "left-alone", "ending"];
+/// How far a kernel can be (`kernel::State`).
+pub const STATES: &[&str] =
+    &["creating", "looking", "running", "restarting", "left-alone", "ending", "undoing"];
 
 /// Calls to Docker (`docker::Docker`).
 pub const DOCKER_CALLS: &[&str] = &[

@@ -30,6 +30,22 @@ pub enum State {
     Undoing,
 }
 
+impl State {
+    /// What it is called in `/status` and by the figures (`figures::table::STATES`).
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Looking => "looking",
+            Self::Running => "running",
+            Self::Restarting => "restarting",
+            Self::LeftAlone => "left-alone",
+            Self::Ending(_) => "ending",
+            Self::Undoing => "undoing",
+        }
+    }
+}
+
 /// One kernel at one moment. Holds nothing of what its user gave it: no environment, no code, no output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Overview {
@@ -115,5 +131,25 @@ impl Kernels {
             }
         };
         Overview { kernel, state, problem, running }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::table;
+
+    #[test]
+    fn each_state_is_one_of_the_figures() {
+        let states = [
+            State::Creating,
+            State::Looking,
+            State::Running,
+            State::Restarting,
+            State::LeftAlone,
+            State::Ending(EndReason::AgentReset),
+            State::Undoing,
+        ];
+        assert_eq!(states.map(State::name), table::STATES);
     }
 }

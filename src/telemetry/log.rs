@@ -12,8 +12,8 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 use super::config::{LogFormat, TelemetryConfig};
 use super::filter::{Verbosity, targets};
 use super::journal::Prioritized;
+use super::line_count::CountLines;
 use super::lines::{LineSender, Trouble};
-use super::meters::CountLines;
 
 /// How lines look on stderr.
 #[derive(Debug, Clone, Copy)]
