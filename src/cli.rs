@@ -81,6 +81,8 @@ pub enum LocalCommand {
     Ps(LocalArgs),
     /// Its kernels, again and again.
     Top(TopArgs),
+    /// The log of a kernel's container.
+    Logs(LogsArgs),
     /// Takes it out of the manager's choice.
     Drain(DrainArgs),
     /// Puts it back.
@@ -113,7 +115,7 @@ pub enum ClientCommand {
     Interrupt(KernelArgs),
     /// Send a file.
     Upload(UploadArgs),
-    /// A container's log.
+    /// A container's log, from an agent at its port.
     Logs(LogsArgs),
     /// Replace a container.
     Restart(RestartArgs),
@@ -174,7 +176,10 @@ fn read(command: clap::Command, args: &[OsString], load: Load<'_>) -> Result<Com
         Action::Complete(call) => client(call.agent, ClientCommand::Complete(call.args)),
         Action::Interrupt(call) => client(call.agent, ClientCommand::Interrupt(call.args)),
         Action::Upload(call) => client(call.agent, ClientCommand::Upload(call.args)),
-        Action::Logs(call) => client(call.agent, ClientCommand::Logs(call.args)),
+        Action::Logs(args) => match args.port() {
+            Some(agent) => client(agent, ClientCommand::Logs(args)),
+            None => Command::Local(LocalCommand::Logs(args)),
+        },
         Action::Restart(call) => client(call.agent, ClientCommand::Restart(call.args)),
         Action::Destroy(call) => client(call.agent, ClientCommand::Destroy(call.args)),
         Action::Reset(call) => client(call.agent, ClientCommand::Reset(call.args)),

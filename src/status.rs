@@ -82,6 +82,13 @@ pub struct Node {
     pub last_heartbeat: Option<f64>,
 }
 
+/// The newest part of the log of a kernel's container: the answer to `/logs/KERNEL`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Logs {
+    /// The text; what was no UTF-8 in it is replaced.
+    pub logs: String,
+}
+
 /// One kernel.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Kernel {

@@ -1,10 +1,11 @@
-//! What the agent shows of itself and takes from its operator: the page, `/status`, and over the local socket events and the drain.
+//! What the agent shows of itself and takes from its operator: the page, `/status`, and over the local socket events, a kernel's log and the drain.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -13,15 +14,18 @@ use tokio_util::task::TaskTracker;
 use super::drain::Drain;
 use super::measure::Sampled;
 use crate::conditions::Conditions;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, KernelId};
 use crate::kernel::{Overview, State};
 use crate::resources::Host;
-use crate::status::{self, Condition, Kernel, LogLine, Node, Run, Status, Used};
+use crate::status::{self, Condition, Kernel, LogLine, Logs, Node, Run, Status, Used};
 use crate::telemetry::{Asked, Recent, Reply, Site, Warning};
 use crate::wire::event::{EndReason, HeardEvent};
 
 /// How many lines may wait for one listener.
 const LINES: usize = 64;
+
+/// Before the id of a kernel whose log is asked for.
+const LOGS: &str = "/logs/";
 
 /// What there is to show; more of it as the start goes on.
 pub(super) struct Shown {
@@ -122,6 +126,18 @@ impl Shown {
         Some(receiver)
     }
 
+    /// The log of a kernel's container, which holds what its user's code has printed: for the socket alone.
+    async fn logs(&self, kernel: &str) -> Option<Reply> {
+        let kernel: KernelId = kernel.parse().ok()?;
+        let Some(parts) = self.parts.get() else {
+            return Some(Reply::Refused(503, "the agent is starting; try again".to_owned()));
+        };
+        Some(match parts.kernels.logs(kernel).await {
+            Ok(logs) => Reply::Json(json(&Logs { logs })),
+            Err(failure) => Reply::Refused(404, failure.to_string()),
+        })
+    }
+
     fn end_all(&self, uid: Option<u32>) -> Reply {
         let Some(parts) = self.parts.get() else {
             return Reply::Refused(503, "the agent is starting; try again".to_owned());
@@ -164,6 +180,9 @@ impl Site for Shown {
                     },
                     Reply::Lines,
                 )),
+                (false, path) if asked.is_local && path.starts_with(LOGS) => {
+                    self.logs(&path[LOGS.len()..]).await
+                }
                 (true, "/end") => Some(self.end_all(asked.uid)),
                 (true, "/drain") => Some(self.set_drained(true, asked.uid).await),
                 (true, "/resume") => Some(self.set_drained(false, asked.uid).await),
@@ -174,9 +193,9 @@ impl Site for Shown {
     }
 }
 
-fn json(status: &Status) -> String {
+fn json(document: &impl Serialize) -> String {
     // Texts and finite numbers; there is nothing that JSON does not take.
-    serde_json::to_string(status).unwrap_or_default()
+    serde_json::to_string(document).unwrap_or_default()
 }
 
 fn unix(at: SystemTime) -> f64 {
@@ -223,17 +242,12 @@ fn node(of: &Sampled) -> Node {
 }
 
 fn kernel(of: Overview) -> Kernel {
-    let (state, reason) = match of.state {
-        State::Creating => ("creating", None),
-        State::Looking => ("looking", None),
-        State::Running => ("running", None),
-        State::Restarting => ("restarting", None),
-        State::LeftAlone => ("left-alone", None),
-        State::Ending(reason) => ("ending", Some(reason.as_str().to_owned())),
-        State::Undoing => ("undoing", None),
+    let reason = match of.state {
+        State::Ending(reason) => Some(reason.as_str().to_owned()),
+        _ => None,
     };
     let (id, detail) = (of.kernel.to_string(), of.problem.or(reason));
-    let bare = Kernel { id, state: state.to_owned(), detail, ..Kernel::default() };
+    let bare = Kernel { id, state: of.state.name().to_owned(), detail, ..Kernel::default() };
     let Some(running) = of.running else { return bare };
     let seconds = |time: Duration| time.as_secs_f64();
     let (for_seconds, wants_input) = (running.runs_for.map(seconds), running.wants_input);

@@ -192,6 +192,25 @@ pub struct LogsArgs {
     /// Only so many of the last lines
     #[arg(long, value_name = "N")]
     pub tail: Option<usize>,
+    /// Ask the agent at this port instead, as a manager would
+    #[arg(long, env = "BACKENDAI_AGENT", value_name = "HOST:PORT")]
+    #[arg(value_parser = wants("HOST:PORT, with or without tcp://", values::endpoint))]
+    pub agent: Option<HostPort>,
+    /// How long to wait for the answer [default: 6 s]
+    #[arg(long, value_name = "TIME", value_parser = wants("a time such as 3, 500ms or 10m", patience))]
+    pub timeout: Option<Duration>,
+    /// The agent.
+    #[command(flatten)]
+    pub local: LocalArgs,
+}
+
+impl LogsArgs {
+    /// The agent to ask at its port; `None` for the local socket. A socket that was named wins over a port that the environment names.
+    #[must_use]
+    pub fn port(&self) -> Option<AgentArgs> {
+        let agent = self.agent.clone().filter(|_| self.local.socket.is_none())?;
+        Some(AgentArgs { agent, timeout: self.timeout, json: self.local.json })
+    }
 }
 
 /// `restart`; what is not given stays as it was.

@@ -151,8 +151,14 @@ async fn upload(client: &Client, json: bool, args: UploadArgs) -> Result<Exit, C
 async fn logs(client: &Client, json: bool, args: LogsArgs) -> Result<Exit, CallError> {
     let answer = client.call("get_logs", vec![args.kernel.to_string().into()]).await?;
     let text = value::get(&answer, "logs").and_then(Value::as_str).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    let skipped = args.tail.map_or(0, |n| lines.len().saturating_sub(n));
-    say(json, &answer, &lines[skipped..].join("\n"));
+    show_logs(json, text, args.tail);
     Ok(Exit::Done)
+}
+
+/// Prints a container's log, whoever answered it; of its lines the last `tail`.
+pub(super) fn show_logs(json: bool, text: &str, tail: Option<usize>) {
+    let lines: Vec<_> = text.lines().collect();
+    let skipped = tail.map_or(0, |n| lines.len().saturating_sub(n));
+    let text = lines[skipped..].join("\n");
+    say(json, &value::map([("logs", text.as_str().into())]), &text);
 }

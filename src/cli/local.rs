@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client_options::{DrainArgs, LocalArgs, TopArgs};
-use super::{Exit, LocalCommand, terminal};
+use super::{Exit, LocalCommand, LogsArgs, commands, terminal};
 use crate::client::{LocalAgent, LocalError};
 use crate::status::{Kernel, Status};
 
@@ -42,6 +42,7 @@ pub(super) async fn perform(command: LocalCommand) -> Result<Exit, LocalError> {
             }
         }
         LocalCommand::Top(args) => return top(args).await,
+        LocalCommand::Logs(args) => logs(&args).await?,
         LocalCommand::Drain(args) => return drain(args).await,
         LocalCommand::Resume(args) => {
             let status = args.agent().await?.set_drained(false).await?;
@@ -78,6 +79,12 @@ async fn top(args: TopArgs) -> Result<Exit, LocalError> {
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
         }
     }
+}
+
+async fn logs(args: &LogsArgs) -> Result<(), LocalError> {
+    let text = args.local.agent().await?.logs(args.kernel, args.timeout).await?;
+    commands::show_logs(args.local.json, &text, args.tail);
+    Ok(())
 }
 
 async fn drain(args: DrainArgs) -> Result<Exit, LocalError> {

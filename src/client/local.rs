@@ -9,16 +9,21 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::status::Status;
+use crate::ids::KernelId;
+use crate::status::{Logs, Status};
 
 /// Where agents have their sockets unless they are told otherwise.
 const DIRECTORY: &str = "/run/backendai-agent";
 
 /// How long an answer may take to begin; the agent reads snapshots for it.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// The same for a kernel's log, which Docker has to give out.
+const LOGS_LIMIT: Duration = Duration::from_secs(6);
 
 /// Why an agent of this machine did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -50,16 +55,18 @@ pub enum LocalError {
         source: hyper::Error,
     },
     /// No answer in time.
-    #[error("the agent at {path} did not answer within {} s", LIMIT.as_secs())]
+    #[error("the agent at {path} did not answer within {} s", limit.as_secs_f32())]
     Late {
         /// The socket.
         path: PathBuf,
+        /// How long it had.
+        limit: Duration,
     },
     /// It said no.
     #[error("{0}")]
     Refused(String),
     /// Something else listens there, or another version.
-    #[error("what {path} answers is no agent's status")]
+    #[error("what {path} answers is not what an agent of this version would")]
     Nonsense {
         /// The socket.
         path: PathBuf,
@@ -114,9 +121,25 @@ impl LocalAgent {
         self.status_after(Method::POST, "/end").await
     }
 
+    /// The newest part of the log of a kernel's container; `limit` is for each of the answer's beginning and its rest.
+    pub async fn logs(&self, kernel: KernelId, limit: Option<Duration>) -> Result<String, LocalError> {
+        let limit = limit.unwrap_or(LOGS_LIMIT);
+        let Logs { logs } = self.document(Method::GET, &format!("/logs/{kernel}"), limit).await?;
+        Ok(logs)
+    }
+
     async fn status_after(&self, method: Method, path: &str) -> Result<Status, LocalError> {
-        let body = self.ask(method, path).await?.into_body();
-        let collected = timeout(LIMIT, body.collect()).await.map_err(|_| self.late())?;
+        self.document(method, path, LIMIT).await
+    }
+
+    async fn document<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> Result<T, LocalError> {
+        let body = self.ask(method, path, limit).await?.into_body();
+        let collected = timeout(limit, body.collect()).await.map_err(|_| self.late(limit))?;
         let bytes = collected.map_err(|source| self.broken(source))?.to_bytes();
         serde_json::from_slice(&bytes)
             .map_err(|source| LocalError::Nonsense { path: self.path.clone(), source })
@@ -124,12 +147,17 @@ impl LocalAgent {
 
     /// Lines as they come.
     pub async fn lines(&self, path: &str) -> Result<Lines, LocalError> {
-        let body = self.ask(Method::GET, path).await?.into_body();
+        let body = self.ask(Method::GET, path, LIMIT).await?.into_body();
         Ok(Lines { agent: self.clone(), body, rest: Vec::new() })
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<Response<Incoming>, LocalError> {
-        let answer = timeout(LIMIT, self.exchange(method, path)).await.map_err(|_| self.late())??;
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Response<Incoming>, LocalError> {
+        let answer = timeout(limit, self.exchange(method, path)).await.map_err(|_| self.late(limit))??;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -150,8 +178,8 @@ impl LocalAgent {
         sender.send_request(request).await.map_err(|source| self.broken(source))
     }
 
-    fn late(&self) -> LocalError {
-        LocalError::Late { path: self.path.clone() }
+    fn late(&self, limit: Duration) -> LocalError {
+        LocalError::Late { path: self.path.clone(), limit }
     }
 
     fn broken(&self, source: hyper::Error) -> LocalError {

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::support::http::get;
 use crate::support::ports::Port;
-use crate::support::{Agent, Bed, kernel, new_id, secs, until};
+use crate::support::{Agent, Bed, docker, kernel, new_id, secs, until};
 
 fn socket(bed: &Bed) -> PathBuf {
     bed.outside().join("agent.sock")
@@ -92,6 +92,37 @@ async fn the_commands_show_a_running_agent_over_its_socket() {
     // No code, no environment, wherever it is looked.
     let all = said(&bed, &["status", "--json"]).await;
     assert!(!all.contains("time.sleep"), "{all}");
+}
+
+#[tokio::test]
+async fn the_log_of_a_kernel_is_shown_over_the_socket_and_over_the_port() {
+    let bed = Bed::start().await;
+    let metrics = Port::lease();
+    let address = format!("127.0.0.1:{}", metrics.number());
+    let agent = bed.agent(&["--create-deadline", "9", "--metrics-addr", &address]).await;
+    ready(&bed).await;
+    let kernel = agent.create_tiny().await;
+    let script = "for i in 1 2 3; do echo \"line $i\" >/proc/1/fd/1; done";
+    docker::docker(&["exec", kernel.container(), "/bin/sh", "-c", script]).await;
+    assert_eq!(said(&bed, &["logs", &kernel.id]).await, "line 1\nline 2\nline 3\n");
+    let last = "line 3";
+    assert_eq!(said(&bed, &["logs", &kernel.id, "--tail", "1"]).await.trim_end(), last);
+    let json: Json =
+        serde_json::from_str(&said(&bed, &["logs", &kernel.id, "--tail", "1", "--json"]).await).unwrap();
+    assert_eq!(json, json!({ "logs": last }));
+    // As a manager would, and from elsewhere.
+    let over_the_port = Command::new(env!("CARGO_BIN_EXE_backendai-agent"))
+        .args(["logs", &kernel.id, "--tail", "1", "--agent", &agent.rpc().address().to_string()])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&over_the_port.stdout).trim_end(), last);
+    // What users' code prints is nothing for whoever reaches the port of the figures.
+    assert_eq!(get(metrics.number(), &format!("/logs/{}", kernel.id)).await.unwrap().0, 404);
+    let unknown = run(&bed, &["logs", &new_id()]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    let why = String::from_utf8_lossy(&unknown.stderr);
+    assert!(why.contains("is not running on this agent"), "{why}");
 }
 
 #[tokio::test]
