@@ -182,7 +182,10 @@ impl Follower<'_> {
             (Wish::Asked, Typed::Line(line)) => match line.trim().to_ascii_lowercase().as_str() {
                 "y" | "yes" => Some(Wish::Interrupted),
                 "d" => None,
-                _ => Some(Wish::None),
+                _ => {
+                    note("[the run goes on]");
+                    Some(Wish::None)
+                }
             },
             // It did not care.
             (Wish::Interrupted, Typed::Interrupt) => None,

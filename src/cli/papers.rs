@@ -9,15 +9,23 @@ use clap_mangen::Man;
 use super::client_options::{CompletionsArgs, ManArgs};
 use super::{Exit, options, terminal};
 
+const PROGRAM: &str = "backendai-agent";
+
 /// The section of manuals for what runs a machine.
 const SECTION: &str = "8";
 
 /// Prints a script of completions.
 pub(super) fn completions(args: &CompletionsArgs) -> Exit {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut whole(), "backendai-agent", &mut script);
-    terminal::print(&String::from_utf8_lossy(&script));
+    clap_complete::generate(args.shell, &mut whole(), PROGRAM, &mut script);
+    terminal::print(&repaired(&String::from_utf8_lossy(&script)));
     Exit::Done
+}
+
+/// The library's script for bash has two names for a program with a dash in its own, so that no option of a command is ever
+/// completed (<https://github.com/clap-rs/clap/issues/6421>). In other scripts neither name occurs.
+fn repaired(script: &str) -> String {
+    script.replace(&PROGRAM.replace('-', "__subcmd__"), &PROGRAM.replace('-', "__"))
 }
 
 /// Writes a page for the agent and one for each of its commands.

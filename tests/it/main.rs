@@ -44,4 +44,5 @@ mod rpc;
 mod stopping;
 mod support;
 mod systemd;
+mod terminal;
 mod updates;

@@ -40,6 +40,7 @@ pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod rpc;
 pub(crate) mod services;
+pub(crate) mod terminal;
 pub(crate) mod vitals;
 pub(crate) mod wait;
 
