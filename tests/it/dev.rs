@@ -81,7 +81,12 @@ impl Dev {
         self.home.path().join(".cache/backendai-agent/dev")
     }
 
-    async fn interrupt(&mut self) -> ExitStatus {
+    /// Where its etcd is.
+    pub(crate) fn etcd(&self) -> String {
+        self.told("Its etcd is at ")
+    }
+
+    pub(crate) async fn interrupt(&mut self) -> ExitStatus {
         self.process.signal(Signal::INT);
         self.process.wait(secs(10)).await
     }
@@ -127,7 +132,7 @@ async fn the_printed_commands_work_and_show_what_they_do() {
     // What is kept can be asked for with the usual tools.
     let keys = typed(
         "etcdctl get --prefix /sorna/dev/",
-        &format!("export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", dev.told("Its etcd is at ")),
+        &format!("export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", dev.etcd()),
     )
     .await;
     for key in ["nodes/manager\n", "nodes/manager/event_addr\n", "nodes/redis\n"] {
@@ -156,7 +161,7 @@ async fn the_printed_commands_work_and_show_what_they_do() {
 #[tokio::test]
 async fn it_is_reached_on_this_machine_only() {
     let elsewhere = Elsewhere::new();
-    let dev = Dev::start(&["--trusted-peers", "0.0.0.0/0"]);
+    let mut dev = Dev::start(&["--trusted-peers", "0.0.0.0/0"]);
     dev.serves().await;
     let port = dev.port.number();
     let connects = async |ip: IpAddr| TcpStream::connect(SocketAddr::new(ip, port)).await;
@@ -164,6 +169,7 @@ async fn it_is_reached_on_this_machine_only() {
     // Another address of this machine is where its neighbours on the network would call.
     let refused = connects(elsewhere.ip()).await.expect_err("it listens for the network");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert!(dev.interrupt().await.success());
 }
 
 #[tokio::test]

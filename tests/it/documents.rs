@@ -1,9 +1,11 @@
 //! What README and docs tell a reader to type, typed.
 //!
-//! In a block of code that begins with ```` ```sh run ```` every line is run, against an agent of `backendai-agent dev`. Of
-//! all other calls of the program in code the command and each option must be there: its help has them.
+//! Commands stand in blocks of code that say how they are tried: of ```` ```sh run ```` every line is run here, against an agent
+//! of `backendai-agent dev`; ```` ```sh by scripts/NAME ```` names the script that does it; ```` ```sh by hand ```` is for the
+//! few of [`BY_HAND`]. Wherever the program is called, the command and each option must be there: its help has them.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tokio::process::Command;
@@ -11,8 +13,36 @@ use tokio::process::Command;
 use crate::dev::Dev;
 use crate::support::docker::image;
 use crate::support::new_id;
+use crate::support::ports::Port;
 
 const PROGRAM: &str = "backendai-agent";
+
+/// What no test can do, and why: the first word of each such command.
+const BY_HAND: [&str; 5] = [
+    // Another engine than Docker, of which `docs/engines.md` tells who tried what.
+    "podman",
+    "backendai-agent --docker-host unix:///run/podman",
+    // An image of the reader's own.
+    "docker build",
+    // A whole release build for another target.
+    "rustup",
+    "scripts/package",
+];
+
+/// Stands in the program's place where lines are run. What has no end is interrupted after a while, as a person would; `check` finds something
+/// on a machine of tests, and a run is over when `attach` asks for it; the settings of an agent are read, and no second one started.
+const WRAPPER: &str = r#"#!/bin/sh
+case "$1" in
+    dev) exec timeout --preserve-status --signal INT 5 "$AGENT" "$@" $OTHER_DEV ;;
+    top | events) exec timeout --preserve-status --signal INT 3 "$AGENT" "$@" ;;
+    check | attach) "$AGENT" "$@"; [ $? -le 1 ] ;;
+    -*) exec "$AGENT" config "$@" ;;
+    *) exec "$AGENT" "$@" ;;
+esac
+"#;
+
+/// What a test must not do, or can't without systemd.
+const STUBS: [&str; 4] = ["reboot", "systemctl", "journalctl", "groupadd"];
 
 /// Code in a document.
 struct Block {
@@ -20,6 +50,14 @@ struct Block {
     place: String,
     info: Option<String>,
     lines: Vec<String>,
+}
+
+impl Block {
+    fn commands(&self) -> impl Iterator<Item = &str> {
+        let is_shell = self.info.as_deref().is_some_and(|info| info.starts_with("sh"));
+        let lines = self.lines.iter().filter(move |_| is_shell).map(|line| line.trim());
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+    }
 }
 
 fn blocks() -> Vec<Block> {
@@ -84,7 +122,7 @@ async fn each_command_and_option_in_code_exists() {
     let mut helps: BTreeMap<Option<String>, Option<String>> = BTreeMap::new();
     let mut count = 0;
     for block in blocks() {
-        for call in block.lines.iter().flat_map(|line| calls(line)) {
+        for call in block.commands().flat_map(calls) {
             let command = call.first().filter(|word| !word.starts_with('-') && *word != "…").cloned();
             // What follows are options of the agent.
             let helped = command.clone().filter(|command| command != "dev");
@@ -100,31 +138,115 @@ async fn each_command_and_option_in_code_exists() {
             count += 1;
         }
     }
-    assert!(count >= 10, "only {count} calls were found");
+    assert!(count >= 30, "only {count} calls were found");
+}
+
+/// So that no command gets into a document that nothing tries.
+#[test]
+fn each_block_of_commands_says_how_it_is_tried() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for block in blocks() {
+        let place = &block.place;
+        let Some(info) = block.info.as_deref() else {
+            let line = &block.lines[0];
+            let typed = [PROGRAM, "scripts/", "cargo ", "docker ", "systemctl ", "apt ", "install ", "curl "];
+            let is_command = typed.iter().any(|start| line.trim_start().starts_with(start));
+            assert!(!is_command, "{place}: put this into a block of code that begins with ```sh run: {line}");
+            continue;
+        };
+        match info.split_once(' ').unwrap_or((info, "")) {
+            ("sh", "run") | ("log" | "text" | "toml" | "yaml", "") => {}
+            ("sh", "by hand") => {
+                for command in block.commands() {
+                    let is_known = BY_HAND.iter().any(|start| command.starts_with(start));
+                    assert!(is_known, "{place}: something can try this: {command}");
+                }
+            }
+            ("sh", by) if by.starts_with("by scripts/") => {
+                let script = by.trim_start_matches("by ");
+                assert!(root.join(script).is_file(), "{place}: there is no {script}");
+            }
+            _ => panic!("{place}: what is a block of {info:?}?"),
+        }
+    }
+}
+
+/// A program of this name among those that are run.
+fn put(bin: &Path, name: &str, text: &str) {
+    let path = bin.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[tokio::test]
 async fn what_is_marked_to_be_run_runs() {
-    let dev = Dev::start(&[]);
+    let (outside, metrics, other) = (tempfile::tempdir().unwrap(), Port::lease(), Port::lease());
+    let socket = outside.path().join("agent.sock");
+    let metrics = format!("127.0.0.1:{}", metrics.number());
+    let mut dev = Dev::start(&["--socket", socket.to_str().unwrap(), "--metrics-addr", &metrics]);
     dev.serves().await;
-    let bin = Path::new(env!("CARGO_BIN_EXE_backendai-agent")).parent().unwrap();
+
+    let bin = outside.path().join("bin");
+    // Where the lines that install put things.
+    let root = outside.path().join("root");
+    for directory in
+        ["usr/local/bin", "etc/default", "etc/systemd/system", "usr/share/bash-completion/completions"]
+    {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    std::fs::create_dir(&bin).unwrap();
+    put(&bin, PROGRAM, WRAPPER);
+    for name in STUBS {
+        put(&bin, name, "#!/bin/sh\necho \"$0 $*\"\n");
+    }
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let other_dev = format!("--agent-port {} --instance-id i-dev-{}", other.number(), &new_id()[..8]);
+    let replaced = [
+        ("tcp://127.0.0.1:6021".to_owned(), dev.address()),
+        ("127.0.0.1:6021".to_owned(), dev.address()),
+        ("10.0.0.11:6001".to_owned(), dev.address()),
+        ("10.0.0.5:2379".to_owned(), dev.etcd()),
+        ("/sorna/local/".to_owned(), "/sorna/dev/".to_owned()),
+        ("127.0.0.1:6090".to_owned(), metrics.clone()),
+        ("python:3.6-debian".to_owned(), image::python()),
+        (
+            "target/static/".to_owned(),
+            format!("{}/", Path::new(env!("CARGO_BIN_EXE_backendai-agent")).parent().unwrap().display()),
+        ),
+        (" /usr/".to_owned(), format!(" {}/usr/", root.display())),
+        (" /etc/".to_owned(), format!(" {}/etc/", root.display())),
+    ];
     let mut count = 0;
     for block in blocks() {
         if block.info.as_deref() != Some("sh run") {
             continue;
         }
-        let text = block.lines.join("\n");
-        let text = text.replace("tcp://127.0.0.1:6021", &dev.address());
-        let text = text.replace("python:3.6-debian", &image::python());
+        let mut text = block.lines.join("\n");
+        for (from, to) in &replaced {
+            text = text.replace(from, to);
+        }
+        // A kernel that is there; `$KERNEL` is one that is made.
+        if text.contains(" KERNEL") {
+            let create = format!("{PROGRAM} create --lang {} --kernel-id $THERE\n", image::python());
+            text = create + &text.replace(" KERNEL", " $THERE").replace(" RUN", " r-1");
+        }
+        // For the next one, which may wait until there is none.
+        text += &format!("\n{PROGRAM} reset --yes");
         let mut shell = Command::new("sh");
-        shell.args(["-euxc", &text]).env("PATH", &path).env("KERNEL", new_id()).kill_on_drop(true);
+        shell.args(["-euxc", &text]).current_dir(env!("CARGO_MANIFEST_DIR")).kill_on_drop(true);
+        shell
+            .env("PATH", &path)
+            .env("AGENT", env!("CARGO_BIN_EXE_backendai-agent"))
+            .env("OTHER_DEV", &other_dev);
+        shell.env("KERNEL", new_id()).env("THERE", new_id()).env("HOME", outside.path());
+        shell.env("BACKENDAI_AGENT", dev.address()).env("BACKENDAI_AGENT_SOCKET", &socket);
         let output = shell.output().await.unwrap();
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(output.status.success(), "{}:\n{text}\n\n{said}", block.place);
         count += 1;
     }
-    assert!(count >= 1, "nothing is marked");
+    assert!(count >= 15, "only {count} blocks are marked");
+    assert!(dev.interrupt().await.success());
 }
 
 #[test]
