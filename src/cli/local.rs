@@ -97,7 +97,7 @@ async fn drain(args: DrainArgs) -> Result<Exit, LocalError> {
     let mut told = usize::MAX;
     while args.wait && !status.kernels.is_empty() {
         if std::mem::replace(&mut told, status.kernels.len()) != told {
-            terminal::note(&format!("waiting for {told} kernels to end"));
+            terminal::note(&format!("waiting for {} to end", counted(told, "kernel")));
         }
         let next = async {
             sleep(EVERY).await;
@@ -119,7 +119,8 @@ async fn drain(args: DrainArgs) -> Result<Exit, LocalError> {
 }
 
 fn left(status: &Status) -> String {
-    format!("drained; {} kernels are left", status.kernels.len())
+    let count = status.kernels.len();
+    format!("drained; {} {} left", counted(count, "kernel"), if count == 1 { "is" } else { "are" })
 }
 
 fn headline(status: &Status) -> String {
@@ -149,11 +150,11 @@ fn node(status: &Status) -> String {
         // Writing into a text does not fail.
         let _ = writeln!(
             text,
-            "cores {busy} of {} given, {shares} times; memory {} of {} given; {} kernels; {} images",
+            "cores {busy} of {} given, {shares} times; memory {} of {} given; {}; {} images",
             node.cores.len(),
             bytes(node.memory_given),
             bytes(node.memory),
-            status.kernels.len(),
+            counted(status.kernels.len(), "kernel"),
             node.images
         );
         let _ = writeln!(
@@ -246,6 +247,11 @@ fn span(seconds: f64) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86400),
     }
+}
+
+/// `1 kernel`, `2 kernels`.
+fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn bytes(n: u64) -> String {

@@ -37,7 +37,7 @@ pub enum LocalError {
     #[error("several agents run here; choose one with --socket: {0}")]
     Several(String),
     /// The socket can't be opened.
-    #[error("no agent at {path}: {source}; is it running, and are you root or in its group?")]
+    #[error("no agent at {path}; is it running, and are you root or in its group?")]
     Connect {
         /// The socket.
         path: PathBuf,

@@ -88,7 +88,7 @@ async fn the_commands_show_a_running_agent_over_its_socket() {
     let top = said(&bed, &["top", "--count", "2", "--every", "600ms"]).await;
     assert!(top.matches(&kernel.id).count() == 2 && top.contains(": ready, up "), "{top}");
     let text = said(&bed, &["status"]).await;
-    assert!(text.contains("undrained") && text.contains("1 kernels"), "{text}");
+    assert!(text.contains("undrained") && text.contains("; 1 kernel;"), "{text}");
     // No code, no environment, wherever it is looked.
     let all = said(&bed, &["status", "--json"]).await;
     assert!(!all.contains("time.sleep"), "{all}");
@@ -155,13 +155,13 @@ async fn a_drained_node_takes_nothing_until_it_is_resumed_also_over_a_restart() 
     ready(&bed).await;
     let kernel = agent.create_tiny().await;
     assert_ne!(slots(&bed).await, json!([0, 0]));
-    assert!(said(&bed, &["drain"]).await.contains("drained; 1 kernels are left"));
+    assert!(said(&bed, &["drain"]).await.contains("drained; 1 kernel is left"));
     assert_eq!(slots(&bed).await, json!([0, 0]));
     let refused = agent.call("create_kernel", json!([new_id(), tiny()])).await.unwrap_err();
     assert!(refused.repr.contains("an operator has drained this node"), "{refused:?}");
     let late = run(&bed, &["drain", "--wait", "--timeout", "1s"]).await;
     assert_eq!(late.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&late.stderr).contains("waiting for 1 kernels to end"));
+    assert!(String::from_utf8_lossy(&late.stderr).contains("waiting for 1 kernel to end"));
 
     agent.kill9();
     let again = bed.agent(&pace).await;
