@@ -410,3 +410,29 @@ run_redis() {
 stop_redis() { [ -z "$redis_pid" ] || stop "$redis_pid" redis-server 10; redis_pid=; }
 
 redis_private() { timeout 10 redis-cli -h 127.0.0.1 -p "${redis_addr##*:}" "$@"; }
+
+# -- what agents leave --------------------------------------------------------
+
+# An agent's kernels have a network, which stays for its next start, with rules of the packet filter for its bridge.
+kernel_networks() {
+    docker network ls --quiet --filter "label=ai.backend.namespace=$1" --filter "label=ai.backend.instance-id=$2"
+}
+
+# kernel_bridges NAMESPACE INSTANCE
+kernel_bridges() {
+    kernel_networks "$@" | xargs --no-run-if-empty docker network inspect --format '{{index .Options "com.docker.network.bridge.name"}}'
+}
+
+# remove_kernel_networks NAMESPACE INSTANCE
+remove_kernel_networks() {
+    local bridges bridge
+    bridges=$(kernel_bridges "$@")
+    kernel_networks "$@" | xargs --no-run-if-empty docker network rm >/dev/null
+    for bridge in $bridges; do
+        {
+            iptables -w -t mangle -D PREROUTING -i "$bridge" -j "$bridge"
+            iptables -w -t mangle -F "$bridge"
+            iptables -w -t mangle -X "$bridge"
+        } 2>/dev/null || true # there may be none
+    done
+}
