@@ -231,7 +231,7 @@ async fn what_is_marked_to_be_run_runs() {
             text = create + &text.replace(" KERNEL", " $THERE").replace(" RUN", " r-1");
         }
         // For the next one, which may wait until there is none.
-        let text = [&text, "\n", PROGRAM, " reset --yes"].concat();
+        let text = format!("{text}\n{PROGRAM} reset --yes");
         let mut shell = Command::new("sh");
         shell.args(["-euxc", &text]).current_dir(env!("CARGO_MANIFEST_DIR")).kill_on_drop(true);
         shell
