@@ -18,7 +18,7 @@ fn execute_call() -> Call {
     let header = RequestHeader { pid: 1, random: 2, request_id: 3, sent_at: 4.0 };
     let kernel = "0b9e1d3a-1f0c-4a52-9a43-0c7a6f3b2f10";
     let args = vec![2.into(), kernel.into(), "run".into(), "query".into(), "print(1)".into(), Value::Nil];
-    Call { header, method: "execute".to_owned(), args, kwargs: Vec::new() }
+    Call { header, method: "execute".to_owned(), args, file: None, kwargs: Vec::new() }
 }
 
 /// From frames to a typed request.
@@ -27,7 +27,7 @@ fn decode_execute(bencher: Bencher) {
     let frames = execute_call().encode();
     bencher.bench(|| {
         let call = Call::decode(black_box(&frames)).ok()?;
-        Request::parse(&call.method, call.args, call.kwargs).ok()
+        Request::of(call).ok()
     });
 }
 

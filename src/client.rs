@@ -118,7 +118,7 @@ impl Client {
             request_id: u32::try_from(low & 0xffff_ffff).unwrap_or(0),
             sent_at,
         };
-        let call = Call { header, method: method.to_owned(), args, kwargs: Vec::new() };
+        let call = Call { header, method: method.to_owned(), args, file: None, kwargs: Vec::new() };
         let request = call.encode();
         let mut dealer = Redial::new(self.address.to_string(), Kind::Dealer, Caps::calls(LARGEST));
         // Nothing has been asked yet: a connection that is slow or breaks is tried again until the limit of the call.

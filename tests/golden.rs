@@ -62,8 +62,7 @@ fn call(title: &str) -> Call {
 }
 
 fn request(title: &str) -> Result<Request, BadRequest> {
-    let call = call(title);
-    Request::parse(&call.method, call.args, call.kwargs)
+    Request::of(call(title))
 }
 
 fn kernel() -> KernelId {
@@ -130,7 +129,10 @@ fn calls_hold_the_method_and_the_arguments() {
     assert_eq!((keyword.args, keyword.kwargs), (vec![], vec![("msg".to_owned(), "kw".into())]));
     let upload = call("upload_file");
     let bytes: Vec<u8> = (0..=255).collect();
-    assert_eq!(upload.args, [KERNEL.into(), "a/b/c.bin".into(), Value::Binary(bytes)]);
+    assert_eq!(
+        (&upload.args[..], upload.file),
+        (&[KERNEL.into(), "a/b/c.bin".into()][..], Some(bytes.into()))
+    );
 }
 
 #[test]

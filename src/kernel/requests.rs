@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -298,7 +297,7 @@ impl Kernels {
         let live = self.live(kernel).await?;
         self.use_now(kernel);
         let size = upload.data.len();
-        let done = live.scratch.upload(&upload.filename, Bytes::from(upload.data)).await;
+        let done = live.scratch.upload(&upload.filename, upload.data).await;
         done.map_err(KernelError::from)?;
         tracing::debug!(%kernel, bytes = size, "uploaded a file");
         Ok(())

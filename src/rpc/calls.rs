@@ -158,7 +158,7 @@ mod tests {
 
     fn subject(method: &str, args: Vec<Value>) -> (Option<String>, Option<String>) {
         let header = RequestHeader { pid: 1, random: 2, request_id: 3, sent_at: 0.0 };
-        let call = Call { header, method: method.to_owned(), args, kwargs: Vec::new() };
+        let call = Call { header, method: method.to_owned(), args, file: None, kwargs: Vec::new() };
         let Subject { kernel, run } = Subject::of(&call);
         (kernel.map(|kernel| kernel.to_string()), run)
     }

@@ -36,7 +36,7 @@ pub(super) async fn call(
     received: Instant,
     gone: &CancellationToken,
 ) -> Result<Done, RemoteError> {
-    let request = Request::parse(&call.method, call.args, call.kwargs).map_err(|e| errors::of_request(&e))?;
+    let request = Request::of(call).map_err(|e| errors::of_request(&e))?;
     perform(kernels, request, received, gone).await.map_err(|e| errors::of_kernel(&e))
 }
 

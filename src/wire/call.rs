@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::header::RequestHeader;
-use super::value::{self, UnpackError, Value};
+use super::value::{self, Sequence, UnpackError, Value};
 
 /// The most values of a call's arguments, and again of its keyword arguments; a create with a long environment has some
 /// hundreds.
@@ -18,8 +18,10 @@ pub struct Call {
     pub header: RequestHeader,
     /// The method's name, as sent.
     pub method: String,
-    /// Positional arguments.
+    /// Positional arguments, but for `file`.
     pub args: Vec<Value>,
+    /// The last positional argument where that is bytes: a part of the frame in which it came.
+    pub file: Option<Bytes>,
     /// Keyword arguments, in the order sent.
     pub kwargs: Vec<(String, Value)>,
 }
@@ -71,17 +73,23 @@ impl Call {
         };
         let header = RequestHeader::decode(header).ok_or(BadCall::Header(header.len()))?;
         let method = std::str::from_utf8(method).map_err(|_| BadCall::Method)?.to_owned();
-        let unpack = |frame, bytes| {
-            value::unpack_at_most(bytes, MAX_VALUES).map_err(|source| BadCall::Unpack { frame, source })
-        };
-        let Value::Array(args) = unpack("args", args)? else {
-            return Err(BadCall::Shape { frame: "args", wanted: "sequence" });
-        };
+        let no_msgpack = |frame| move |source| BadCall::Unpack { frame, source };
+        let Sequence { items: args, file } = value::unpack_sequence(args, MAX_VALUES)
+            .map_err(no_msgpack("args"))?
+            .ok_or(BadCall::Shape { frame: "args", wanted: "sequence" })?;
+        let kwargs = value::unpack_at_most(kwargs, MAX_VALUES).map_err(no_msgpack("kwargs"))?;
         let shape = BadCall::Shape { frame: "kwargs", wanted: "map with text keys" };
-        let Value::Map(pairs) = unpack("kwargs", kwargs)? else { return Err(shape) };
+        let Value::Map(pairs) = kwargs else { return Err(shape) };
         let named = pairs.into_iter().map(|(k, v)| Some((k.as_str()?.to_owned(), v)));
         let kwargs = named.collect::<Option<Vec<_>>>().ok_or(shape)?;
-        Ok(Self { header, method, args, kwargs })
+        Ok(Self { header, method, args, file, kwargs })
+    }
+
+    /// All positional arguments, whatever they hold.
+    #[must_use]
+    pub fn all_args(self) -> Vec<Value> {
+        let file = self.file.map(|bytes| Value::Binary(bytes.into()));
+        self.args.into_iter().chain(file).collect()
     }
 
     /// The frames after the routing id; what a client sends.
@@ -91,7 +99,7 @@ impl Call {
         vec![
             Bytes::copy_from_slice(&self.header.encode()),
             Bytes::copy_from_slice(self.method.as_bytes()),
-            value::pack(&Value::Array(self.args.clone())).into(),
+            value::pack(&Value::Array(self.clone().all_args())).into(),
             value::pack(&kwargs).into(),
         ]
     }
@@ -108,9 +116,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn calls_round_trip(method in ".{0,12}", text in ".*", number: i64, key in "[a-z]{1,8}") {
+        fn calls_round_trip(method in ".{0,12}", text in ".*", number: i64, key in "[a-z]{1,8}",
+                            file: Option<Vec<u8>>) {
             let call = Call { header: header(), method, args: vec![text.into(), number.into()],
-                              kwargs: vec![(key, Value::Nil)] };
+                              file: file.map(Bytes::from), kwargs: vec![(key, Value::Nil)] };
             prop_assert_eq!(Call::decode(&call.encode()).unwrap(), call);
         }
 
@@ -124,7 +133,8 @@ mod tests {
 
     #[test]
     fn each_frame_is_checked() {
-        let good = Call { header: header(), method: "ping".into(), args: vec![], kwargs: vec![] }.encode();
+        let good = Call { header: header(), method: "ping".into(), args: vec![], file: None, kwargs: vec![] }
+            .encode();
         let with = |i: usize, bytes: &'static [u8]| {
             let mut frames = good.clone();
             frames[i] = Bytes::from_static(bytes);

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::call::Call;
 use super::config::{BadConfig, ConfigPatch, KernelConfig};
 use super::limits;
 use super::params::{self, BadParameters, Bound};
@@ -95,8 +98,8 @@ pub struct Completions {
 pub struct Upload {
     /// Relative to the scratch directory; not yet checked.
     pub filename: String,
-    /// The whole file.
-    pub data: Vec<u8>,
+    /// The whole file; where the call had it last, a part of the call's own bytes.
+    pub data: Bytes,
 }
 
 impl std::fmt::Debug for Upload {
@@ -184,6 +187,21 @@ pub enum BadRequest {
 }
 
 impl Request {
+    /// What a call asks for.
+    pub fn of(mut call: Call) -> Result<Self, BadRequest> {
+        // A file may have 100 MB, and is held once.
+        if call.method == "upload_file"
+            && call.args.len() == 2
+            && call.kwargs.is_empty()
+            && let Some(data) = call.file.take()
+        {
+            let mut p = params::bind(&["kernel_id", "filename"], call.args, call.kwargs)?;
+            return upload(&mut p, |_| Ok(data));
+        }
+        let (method, kwargs) = (std::mem::take(&mut call.method), std::mem::take(&mut call.kwargs));
+        Self::parse(&method, call.all_args(), kwargs)
+    }
+
     /// Binds and checks the arguments.
     pub fn parse(method: &str, args: Vec<Value>, kwargs: Vec<(String, Value)>) -> Result<Self, BadRequest> {
         let bind = |names: &[&'static str], args, kwargs| params::bind(names, args, kwargs);
@@ -211,9 +229,7 @@ impl Request {
             "execute" => execute(args, kwargs),
             "upload_file" => {
                 let mut p = bind(&["kernel_id", "filename", "filedata"], args, kwargs)?;
-                let kernel = p.text("kernel_id")?;
-                let upload = Upload { filename: p.text("filename")?, data: p.bytes("filedata")? };
-                Ok(Self::UploadFile(kernel.parse()?, upload))
+                upload(&mut p, |p| p.bytes("filedata").map(Bytes::from))
             }
             "list_files" => {
                 let mut p = bind(&["kernel_id", "path"], args, kwargs)?;
@@ -241,6 +257,15 @@ impl Request {
             other => Err(BadRequest::UnknownMethod(other.to_owned())),
         }
     }
+}
+
+fn upload<'n>(
+    p: &mut Bound<'n>,
+    data: impl FnOnce(&mut Bound<'n>) -> Result<Bytes, BadParameters>,
+) -> Result<Request, BadRequest> {
+    let kernel = p.text("kernel_id")?;
+    let upload = Upload { filename: p.text("filename")?, data: data(p)? };
+    Ok(Request::UploadFile(kernel.parse()?, upload))
 }
 
 /// Both arities: the reference has `(kernel_id, text, opts)`, manager 1.3.12 sends `(kernel_id, mode, text, opts)`.
@@ -331,6 +356,7 @@ fn flush(value: &Value) -> Result<Duration, BadParameters> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::header::RequestHeader;
 
     const K: &str = "0b9e1d3a-1f0c-4a52-9a43-0c7a6f3b2f10";
 
@@ -412,6 +438,34 @@ mod tests {
         assert!(with(2, K, Value::Nil, "continue").contains("needs the run_id"));
         assert!(with(2, K, "".into(), "query").contains("at least 1 character"));
         assert!(with(2, K, "r".into(), "dance").contains("not \"dance\""));
+    }
+
+    #[test]
+    fn a_file_is_taken_from_wherever_it_stands_and_not_copied() {
+        let header = RequestHeader { pid: 1, random: 2, request_id: 3, sent_at: 4.0 };
+        let parse = |args: &[Value], kwargs: &[(&str, Value)]| -> Result<bool, String> {
+            let kwargs = kwargs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+            let call = Call { header, method: "upload_file".into(), args: args.to_vec(), file: None, kwargs };
+            let frames = call.encode();
+            let request = Request::of(Call::decode(&frames).unwrap()).map_err(|error| error.to_string())?;
+            let Request::UploadFile(_, upload) = request else { panic!("{request:?}") };
+            assert_eq!((&upload.filename[..], &upload.data[..]), ("a", &[7; 100][..]));
+            Ok(frames[2].as_ptr_range().contains(&upload.data.as_ptr()))
+        };
+        let (kernel, name, data) = (Value::from(K), Value::from("a"), || Value::from(vec![7_u8; 100]));
+        assert_eq!(parse(&[kernel.clone(), name.clone(), data()], &[]), Ok(true));
+        assert_eq!(parse(&[kernel.clone(), name.clone()], &[("filedata", data())]), Ok(false));
+        let refused = |args: &[Value]| parse(args, &[]).unwrap_err();
+        assert_eq!(refused(&[kernel.clone(), data()]), "missing a required argument: 'filedata'");
+        assert_eq!(
+            refused(&[kernel.clone(), name.clone(), name.clone(), data()]),
+            "too many positional arguments"
+        );
+        let text = "argument 'filename' must be text, not an integer";
+        assert_eq!(refused(&[kernel.clone(), 1.into(), data()]), text);
+        assert!(refused(&["/".into(), name.clone(), data()]).starts_with("kernel_id must be a UUID"));
+        let pickle = Value::Ext(127, vec![1]);
+        assert!(refused(&[kernel, pickle, data()]).contains("msgpack extension type"));
     }
 
     #[test]

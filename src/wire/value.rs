@@ -6,6 +6,7 @@
 
 use std::io::{self, Cursor, Read};
 
+use bytes::Bytes;
 pub use rmpv::Value;
 
 /// How deep a value may nest. The manager sends four levels at most; a deeper value is an attempt on the stack.
@@ -35,14 +36,60 @@ pub fn unpack(bytes: &[u8]) -> Result<Value, UnpackError> {
 /// bytes. Stops reading at the limit.
 pub fn unpack_at_most(bytes: &[u8], values: usize) -> Result<Value, UnpackError> {
     let mut counted = Counted { bytes: Cursor::new(bytes), left: 2 * values };
-    match rmpv::decode::read_value_with_max_depth(&mut counted, MAX_DEPTH) {
-        Err(_) if counted.left == 0 => Err(UnpackError::TooMany(values)),
-        Err(malformed) => Err(malformed.into()),
-        Ok(value) => match counted.bytes.get_ref().len() - counted.read() {
-            0 => Ok(value),
-            more => Err(UnpackError::Trailing(more)),
-        },
+    let value = counted.value(MAX_DEPTH, values)?;
+    counted.ends()?;
+    Ok(value)
+}
+
+/// A sequence, and what it ends with.
+#[derive(Debug)]
+pub struct Sequence {
+    /// Its values but for `file`.
+    pub items: Vec<Value>,
+    /// The last value where that is bytes: a part of the frame, not copied, since it may be a file of any size.
+    pub file: Option<Bytes>,
+}
+
+/// A sequence as [`unpack_at_most`] has it; `None` for a value that is none.
+pub fn unpack_sequence(frame: &Bytes, values: usize) -> Result<Option<Sequence>, UnpackError> {
+    let Some((head, count)) = sequence_head(frame) else {
+        return unpack_at_most(frame, values).map(|_| None);
+    };
+    let mut counted = Counted { bytes: Cursor::new(frame), left: 2 * values - 1 };
+    counted.bytes.set_position(head);
+    let mut items = Vec::new();
+    for still in (0..count).rev() {
+        if still == 0
+            && let Some(at) = start_of_last_bytes(frame, counted.read())
+        {
+            return Ok(Some(Sequence { items, file: Some(frame.slice(at..)) }));
+        }
+        items.push(counted.value(MAX_DEPTH - 1, values)?);
     }
+    counted.ends()?;
+    Ok(Some(Sequence { items, file: None }))
+}
+
+/// How many bytes the head of a sequence takes, and how many values follow it.
+fn sequence_head(bytes: &[u8]) -> Option<(u64, u32)> {
+    match *bytes {
+        [marker @ 0x90..=0x9f, ..] => Some((1, u32::from(marker & 0x0f))),
+        [0xdc, a, b, ..] => Some((3, u32::from_be_bytes([0, 0, a, b]))),
+        [0xdd, a, b, c, d, ..] => Some((5, u32::from_be_bytes([a, b, c, d]))),
+        _ => None,
+    }
+}
+
+/// Where the content begins, if the value at `at` is bytes that go on to the end of all.
+fn start_of_last_bytes(all: &[u8], at: usize) -> Option<usize> {
+    let (head, length) = match *all.get(at..)? {
+        [0xc4, a, ..] => (2, u32::from(a)),
+        [0xc5, a, b, ..] => (3, u32::from_be_bytes([0, 0, a, b])),
+        [0xc6, a, b, c, d, ..] => (5, u32::from_be_bytes([a, b, c, d])),
+        _ => return None,
+    };
+    let start = at + head;
+    (start.checked_add(usize::try_from(length).ok()?)? == all.len()).then_some(start)
 }
 
 /// Counts values by the reads of a single byte: one for each value's marker, and for some values one more.
@@ -52,6 +99,22 @@ struct Counted<'b> {
 }
 
 impl Counted<'_> {
+    /// The next value; `values` is the limit that an error names.
+    fn value(&mut self, depth: usize, values: usize) -> Result<Value, UnpackError> {
+        match rmpv::decode::read_value_with_max_depth(self, depth) {
+            Err(_) if self.left == 0 => Err(UnpackError::TooMany(values)),
+            read => Ok(read?),
+        }
+    }
+
+    /// Nothing may be left.
+    fn ends(&self) -> Result<(), UnpackError> {
+        match self.bytes.get_ref().len() - self.read() {
+            0 => Ok(()),
+            more => Err(UnpackError::Trailing(more)),
+        }
+    }
+
     fn read(&self) -> usize {
         usize::try_from(self.bytes.position()).unwrap_or(usize::MAX)
     }
@@ -219,6 +282,20 @@ mod tests {
         let texts = pack(&Value::Array(vec!["".into(), "a".into(), "b".repeat(40).into(), 200.into()]));
         assert!(unpack_at_most(&texts, 5).is_ok());
         assert!(matches!(unpack_at_most(&[0x91; 5000], 10_000), Err(UnpackError::Malformed(_))));
+    }
+
+    #[test]
+    fn bytes_at_the_end_of_a_sequence_stay_where_they_came() {
+        let frame = Bytes::from(pack(&Value::Array(vec!["name".into(), Value::from(vec![7_u8; 1000])])));
+        let Sequence { items, file } = unpack_sequence(&frame, 10).unwrap().unwrap();
+        let file = file.unwrap();
+        assert_eq!((items, &file[..]), (vec!["name".into()], &[7; 1000][..]));
+        assert!(frame.as_ptr_range().contains(&file.as_ptr()), "the bytes were copied");
+        let inner = Bytes::from(pack(&Value::Array(vec![Value::from(vec![7_u8]), 1.into()])));
+        let Sequence { items, file } = unpack_sequence(&inner, 10).unwrap().unwrap();
+        assert_eq!((items.len(), file), (2, None));
+        assert!(unpack_sequence(&Bytes::from_static(b"\xc0"), 10).unwrap().is_none());
+        assert!(matches!(unpack_sequence(&inner, 2), Err(UnpackError::TooMany(2))));
     }
 
     #[test]

@@ -19,7 +19,7 @@ fn recorded(series: &str, title: &str) -> Request {
         all.into_iter().find(|e| e.title == title).unwrap_or_else(|| panic!("no recording of {title}"));
     let call = Call::decode(&found.request).unwrap();
     assert_eq!(call.encode(), found.request, "{title}");
-    Request::parse(&call.method, call.args, call.kwargs).unwrap_or_else(|bad| panic!("{title}: {bad}"))
+    Request::of(call).unwrap_or_else(|bad| panic!("{title}: {bad}"))
 }
 
 fn execution(series: &str, title: &str) -> Execute {
