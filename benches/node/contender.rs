@@ -27,10 +27,13 @@ pub(crate) struct Usage {
 }
 
 impl Contender {
-    /// The binary of this build, then those of `BENCH_AGAINST`.
+    /// The binary of this build or `BENCH_OURS`, then those of `BENCH_AGAINST`.
     pub(crate) fn all() -> Vec<Self> {
-        let ours =
-            Self { name: "ours".to_owned(), command: env!("CARGO_BIN_EXE_backendai-agent").to_owned() };
+        let built = || env!("CARGO_BIN_EXE_backendai-agent").to_owned();
+        let ours = Self {
+            name: "ours".to_owned(),
+            command: std::env::var("BENCH_OURS").unwrap_or_else(|_| built()),
+        };
         let against = std::env::var("BENCH_AGAINST").unwrap_or_default();
         let others = against.split(';').filter(|pair| !pair.trim().is_empty()).map(|pair| {
             let (name, command) = pair.split_once('=').expect("BENCH_AGAINST holds name=command");
@@ -46,9 +49,14 @@ impl Contender {
         bed
     }
 
+    /// Whether it is the Python agent.
+    pub(crate) fn is_python(&self) -> bool {
+        self.command.ends_with("server")
+    }
+
     /// Starts it and does not wait.
     pub(crate) fn spawn(&self, bed: &Bed) -> Agent {
-        if !self.command.ends_with("server") {
+        if !self.is_python() {
             return bed.spawn_agent(&[]);
         }
         let args = [
@@ -72,6 +80,18 @@ impl Contender {
 }
 
 impl Usage {
+    /// Of several agents together.
+    pub(crate) fn of_all(agents: &[Agent]) -> Self {
+        let mut all = Self { processor: 0.0, pss: 0.0, peak: 0.0, threads: 0.0 };
+        for one in agents.iter().map(Self::of) {
+            all.processor += one.processor;
+            all.pss += one.pss;
+            all.peak += one.peak;
+            all.threads += one.threads;
+        }
+        all
+    }
+
     /// Of an agent and its children.
     pub(crate) fn of(agent: &Agent) -> Self {
         let mut usage = Self { processor: 0.0, pss: 0.0, peak: 0.0, threads: 0.0 };
@@ -93,6 +113,11 @@ impl Usage {
 /// Processor time of an agent since `before`.
 pub(crate) fn processor_since(before: &Usage, agent: &Agent) -> Duration {
     Duration::from_secs_f64((Usage::of(agent).processor - before.processor).max(0.0))
+}
+
+/// The same of several.
+pub(crate) fn processor_since_all(before: &Usage, agents: &[Agent]) -> Duration {
+    Duration::from_secs_f64((Usage::of_all(agents).processor - before.processor).max(0.0))
 }
 
 fn kib(text: &str, name: &str) -> f64 {

@@ -1,11 +1,15 @@
-//! Figures of several contenders, and the table of their medians.
+//! Figures of several contenders: the table of their medians, and a file of all samples for `scripts/chart`.
 
 use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
 
 /// Everything that was measured and is not printed yet.
 pub(crate) struct Figures {
     contenders: Vec<String>,
     rows: Vec<Row>,
+    /// What was printed, as it goes into `BENCH_OUT`.
+    printed: Vec<Json>,
 }
 
 struct Row {
@@ -24,7 +28,7 @@ pub(crate) struct Report<'a> {
 impl Figures {
     /// Of contenders with these names; the first is the one that the others are compared with.
     pub(crate) fn of(contenders: Vec<String>) -> Self {
-        Self { contenders, rows: Vec::new() }
+        Self { contenders, rows: Vec::new(), printed: Vec::new() }
     }
 
     /// One contender's turn.
@@ -32,9 +36,14 @@ impl Figures {
         Report { figures: self, contender }
     }
 
-    /// Prints medians, each with its ratio to the first contender's, and forgets them.
-    pub(crate) fn print(&mut self) {
+    /// Prints medians, each with its ratio to the first contender's, writes them to `BENCH_OUT`, and forgets them.
+    pub(crate) fn print(&mut self, part: &str) {
         for row in self.rows.drain(..) {
+            let samples = self.contenders.iter().zip(&row.samples).filter(|(_, samples)| !samples.is_empty());
+            let samples: Map<String, Json> =
+                samples.map(|(name, samples)| (name.clone(), json!(samples))).collect();
+            let printed = json!({ "part": part, "what": row.what, "unit": row.unit, "samples": samples });
+            self.printed.push(printed);
             let medians: Vec<f64> = row.samples.iter().map(|samples| median(samples)).collect();
             let cells = self.contenders.iter().zip(&medians).filter(|(_, median)| !median.is_nan());
             let cells = cells.map(|(name, median)| {
@@ -42,7 +51,12 @@ impl Figures {
                 let ratio = if ratio.is_finite() { format!(" ({ratio:.2})") } else { String::new() };
                 format!("{name} {median:.3}{ratio}")
             });
-            println!("{:<48} {:>7}  {}", row.what, row.unit, cells.collect::<Vec<_>>().join("  "));
+            println!("{:<56} {:>7}  {}", row.what, row.unit, cells.collect::<Vec<_>>().join("  "));
+        }
+        if let Some(file) = std::env::var_os("BENCH_OUT") {
+            let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+            let all = json!({ "contenders": self.contenders, "load": load.trim(), "rows": self.printed });
+            std::fs::write(file, format!("{all:#}\n")).expect("write BENCH_OUT");
         }
     }
 }

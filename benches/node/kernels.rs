@@ -11,7 +11,8 @@ use crate::support::{Agent, Kernel, new_id};
 
 const LIVES: usize = 4;
 const WARM: usize = 100;
-const AT_ONCE: usize = 10;
+/// Creates at once, as often as [`LIVES`] where they are compared with Docker's.
+const AT_ONCE: [usize; 2] = [8, 10];
 
 pub(crate) async fn kernels(contender: &Contender, report: &mut Report<'_>) {
     let bed = contender.bed().await;
@@ -44,10 +45,20 @@ pub(crate) async fn kernels(contender: &Contender, report: &mut Report<'_>) {
         report.took("destroy", begun.elapsed());
     }
     first.destroy().await;
-    let mut took = together(&agent, AT_ONCE).await;
-    took.sort_by(f64::total_cmp);
-    report.add("create, 10 at once: median", "ms", median(&took));
-    report.add("create, 10 at once: slowest", "ms", took.pop().unwrap());
+    let tiny = agent.create_tiny().await;
+    let like = model(tiny.container()).await;
+    tiny.destroy().await;
+    for count in AT_ONCE {
+        let (mut raw, mut own) = (Vec::new(), Vec::new());
+        for _ in 0..LIVES {
+            raw.extend(raw_together(&like, count).await);
+            own.extend(together(&agent, count).await);
+        }
+        report.add(&format!("create, {count} at once: raw Docker, median"), "ms", median(&raw));
+        report.add(&format!("create, {count} at once: median"), "ms", median(&own));
+        own.sort_by(f64::total_cmp);
+        report.add(&format!("create, {count} at once: slowest"), "ms", own.pop().unwrap());
+    }
 }
 
 async fn warm(kernel: &Kernel) -> f64 {
@@ -69,6 +80,16 @@ async fn together(agent: &Agent, count: usize) -> Vec<f64> {
         let took = begun.elapsed().as_secs_f64() * 1e3;
         kernel.destroy().await;
         took
+    });
+    futures_util::future::join_all(lives).await
+}
+
+/// The same of Docker alone.
+async fn raw_together(like: &serde_json::Value, count: usize) -> Vec<f64> {
+    let lives = (0..count).map(|_| async {
+        let (raw, took) = RawKernel::like(like).await;
+        raw.remove().await;
+        took.as_secs_f64() * 1e3
     });
     futures_util::future::join_all(lives).await
 }

@@ -8,8 +8,13 @@
 //! ```
 //!
 //! `BENCH_AGAINST` holds `name=command` pairs, parted by `;`. A command that ends in `server` is taken for the Python
-//! agent, which knows fewer flags. `BENCH_ROUNDS` (3) is how often the contenders take turns. Figures are medians; compare
-//! figures of one run only, on a machine that does nothing else.
+//! agent, which knows fewer flags. `BENCH_OURS` is measured in place of this build. `BENCH_ROUNDS` (3) is how often the
+//! contenders take turns in the parts that are short; `many`, `growth`, `beats` and `fleet` are measured once. Figures are
+//! medians; compare figures of one run only, on a machine that does nothing else. `BENCH_OUT` names a file for all samples,
+//! from which `scripts/chart` draws.
+//!
+//! Sizes: `BENCH_KERNELS` (200) that live at once, `BENCH_LIVES` (500) kernels one after the other, `BENCH_AGENTS` (100) of a
+//! fleet.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,10 +23,14 @@
 )]
 #![allow(clippy::cast_precision_loss, reason = "figures are for people")]
 
+mod beats;
 mod contender;
 mod figures;
+mod fleet;
+mod growth;
 mod idle;
 mod kernels;
+mod many;
 mod output;
 mod ping;
 mod raw;
@@ -31,30 +40,53 @@ mod support;
 use self::contender::Contender;
 use self::figures::Figures;
 
-/// The parts by name; each is one agent's turn.
-const PARTS: [&str; 5] = ["start", "idle", "ping", "kernel", "output"];
+/// The parts by name, and whether one turn of each contender is enough.
+const PARTS: [(&str, bool); 9] = [
+    ("start", false),
+    ("idle", false),
+    ("ping", false),
+    ("kernel", false),
+    ("output", false),
+    ("many", true),
+    ("growth", true),
+    ("beats", true),
+    ("fleet", true),
+];
 
 #[tokio::main]
 async fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let unknown: Vec<&String> = wanted.iter().filter(|word| !PARTS.contains(&word.as_str())).collect();
+    let is_known = |word: &String| PARTS.iter().any(|(part, _)| part == word);
+    let unknown: Vec<&String> = wanted.iter().filter(|word| !is_known(word)).collect();
     assert!(unknown.is_empty(), "no parts {unknown:?}; there are {PARTS:?}");
     let contenders = Contender::all();
-    let rounds = std::env::var("BENCH_ROUNDS").map_or(3, |rounds| rounds.parse().expect("BENCH_ROUNDS"));
+    let rounds = sized("BENCH_ROUNDS", 3);
     let mut figures = Figures::of(contenders.iter().map(|contender| contender.name.clone()).collect());
-    for part in PARTS.iter().filter(|part| wanted.is_empty() || wanted.iter().any(|word| word == *part)) {
-        for _ in 0..rounds {
+    for (part, once) in PARTS {
+        if !wanted.is_empty() && !wanted.iter().any(|word| word == part) {
+            continue;
+        }
+        for _ in 0..if once { 1 } else { rounds } {
             for (turn, contender) in contenders.iter().enumerate() {
                 let mut report = figures.turn(turn);
-                match *part {
+                match part {
                     "start" => idle::start(contender, &mut report).await,
                     "idle" => idle::idle(contender, &mut report).await,
                     "ping" => ping::ping(contender, &mut report).await,
                     "kernel" => kernels::kernels(contender, &mut report).await,
-                    _ => output::output(contender, &mut report).await,
+                    "output" => output::output(contender, &mut report).await,
+                    "many" => many::many(contender, &mut report).await,
+                    "growth" => growth::growth(contender, &mut report).await,
+                    "beats" => beats::beats(contender, &mut report).await,
+                    _ => fleet::fleet(contender, &mut report).await,
                 }
             }
         }
-        figures.print();
+        figures.print(part);
     }
+}
+
+/// A number from the environment.
+fn sized(variable: &str, usually: usize) -> usize {
+    std::env::var(variable).map_or(usually, |number| number.parse().expect(variable))
 }

@@ -68,7 +68,7 @@ fn hello() -> (Value, Value) {
     (from_json(&json!(["hello"])), Value::Map(Vec::new()))
 }
 
-async fn round_trips(line: &mut Line, calls: u32) {
+pub(crate) async fn round_trips(line: &mut Line, calls: u32) {
     let (args, kwargs) = hello();
     for _ in 0..calls {
         line.request("ping", &args, &kwargs).await;

@@ -6,6 +6,8 @@ pub(crate) mod agent;
 pub(crate) mod bed;
 #[path = "../../tests/it/support/docker.rs"]
 pub(crate) mod docker;
+#[path = "../../tests/it/support/dockerd.rs"]
+pub(crate) mod dockerd;
 #[path = "../../tests/it/support/kernel.rs"]
 pub(crate) mod kernel;
 #[path = "../../tests/it/support/manager.rs"]
@@ -25,6 +27,7 @@ pub(crate) mod wait;
 
 pub(crate) use agent::Agent;
 pub(crate) use bed::Bed;
+pub(crate) use dockerd::Dockerd;
 pub(crate) use kernel::Kernel;
 pub(crate) use rpc::{RemoteError, Rpc};
 pub(crate) use wait::until;

@@ -1,0 +1,70 @@
+//! Many agents of one machine, against one etcd and one manager.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::contender::{Contender, Usage, processor_since_all};
+use crate::figures::Report;
+use crate::sized;
+use crate::support::ports::Port;
+use crate::support::{Agent, Bed, secs, until};
+
+/// How long the heartbeats are watched once all agents serve.
+const WATCHED: Duration = secs(30);
+
+pub(crate) async fn fleet(contender: &Contender, report: &mut Report<'_>) {
+    if contender.is_python() {
+        return;
+    }
+    let count = sized("BENCH_AGENTS", 100);
+    let bed = contender.bed().await;
+    let begun = Instant::now();
+    let mut fleet: Vec<(Port, Agent)> = Vec::new();
+    for number in 0..count {
+        fleet.push(one(&bed, number));
+    }
+    let (_ports, agents): (Vec<Port>, Vec<Agent>) = fleet.into_iter().unzip();
+    until("all agents of the fleet", secs(300), async || {
+        (bed.manager.all("instance_started", |_| true).len() >= count).then_some(())
+    })
+    .await;
+    report.add(&format!("fleet of {count}: started within"), "s", begun.elapsed().as_secs_f64());
+    let (since, before) = (SystemTime::now(), Usage::of_all(&agents));
+    tokio::time::sleep(WATCHED).await;
+    report.took("fleet: largest gap of heartbeats", widest_gap(&bed, since, count));
+    let spent = processor_since_all(&before, &agents).as_secs_f64();
+    let percent = 100.0 * spent / WATCHED.as_secs_f64() / count as f64;
+    report.add("fleet: processor of each agent", "% core", percent);
+    report.add("fleet: memory of all (PSS)", "MiB", Usage::of_all(&agents).pss);
+}
+
+fn one(bed: &Bed, number: usize) -> (Port, Agent) {
+    let port = Port::lease();
+    let name = format!("{}-{number}", bed.instance);
+    let scratch = bed.outside().join(format!("fleet-{number}"));
+    std::fs::create_dir(&scratch).unwrap();
+    let agent = bed.spawn_agent(&[
+        "--instance-id",
+        &name,
+        "--agent-port",
+        &port.number().to_string(),
+        "--scratch-root",
+        &scratch.display().to_string(),
+        "--socket",
+        &bed.outside().join(format!("fleet-{number}.sock")).display().to_string(),
+    ]);
+    (port, agent)
+}
+
+/// The longest time between two heartbeats of one agent, of `count` that all must have some.
+pub(crate) fn widest_gap(bed: &Bed, since: SystemTime, count: usize) -> Duration {
+    let mut last: HashMap<String, SystemTime> = HashMap::new();
+    let mut widest = Duration::ZERO;
+    for beat in bed.manager.all("instance_heartbeat", |beat| beat.at >= since) {
+        if let Some(before) = last.insert(beat.instance.clone(), beat.at) {
+            widest = widest.max(beat.at.duration_since(before).unwrap_or_default());
+        }
+    }
+    assert_eq!(last.len(), count, "an agent sent no heartbeat");
+    widest
+}

@@ -1,0 +1,63 @@
+//! What kernels cost while they do nothing: memory, processor time, and a start of the agent that finds them.
+
+use std::time::Instant;
+
+use futures_util::StreamExt;
+
+use crate::contender::{Contender, Usage, processor_since};
+use crate::figures::Report;
+use crate::sized;
+use crate::support::{Agent, Bed, Kernel, secs};
+
+/// How many kernels are made or ended at a time.
+const AT_ONCE: usize = 4;
+
+pub(crate) async fn many(contender: &Contender, report: &mut Report<'_>) {
+    let count = sized("BENCH_KERNELS", 200);
+    let bed = contender.bed().await;
+    let mut agent = contender.serving(&bed).await;
+    tokio::time::sleep(secs(5)).await;
+    let before = Usage::of(&agent);
+    let kernels = futures_util::stream::iter(0..count).map(|_| agent.create_tiny());
+    let kernels: Vec<Kernel> = kernels.buffer_unordered(AT_ONCE).collect().await;
+    tokio::time::sleep(secs(10)).await;
+    let each = (Usage::of(&agent).pss - before.pss) / count as f64;
+    report.add(&format!("memory of each of {count} kernels"), "KiB", each * 1024.0);
+    quiet(&agent, count, report).await;
+    if !contender.is_python() {
+        restart(contender, &bed, &mut agent, count, report).await;
+    }
+    let ends = futures_util::stream::iter(&kernels).map(Kernel::destroy);
+    ends.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+}
+
+/// Statistics are most of it, each five seconds.
+async fn quiet(agent: &Agent, count: usize, report: &mut Report<'_>) {
+    const CYCLES: u32 = 6;
+    let before = Usage::of(agent);
+    tokio::time::sleep(secs(5) * CYCLES).await;
+    let spent = processor_since(&before, agent);
+    let seconds = f64::from(5 * CYCLES);
+    report.add(&format!("{count} kernels: processor"), "% core", 100.0 * spent.as_secs_f64() / seconds);
+    report.took(&format!("{count} kernels: processor of 5 s"), spent / CYCLES);
+    let samples = u32::try_from(count).unwrap() * CYCLES;
+    report.took("processor for a kernel and 5 s", spent / samples);
+}
+
+/// The agent is killed, and a new one takes the kernels back.
+async fn restart(contender: &Contender, bed: &Bed, agent: &mut Agent, count: usize, report: &mut Report<'_>) {
+    agent.kill9();
+    agent.wait(secs(5)).await;
+    let started = bed.manager.all("instance_started", |_| true).len() + 1;
+    let begun = Instant::now();
+    *agent = contender.spawn(bed);
+    let mut line = agent.rpc().connect().await;
+    crate::ping::round_trips(&mut line, 1).await;
+    report.took(&format!("start with {count} kernels: to the first ping"), begun.elapsed());
+    bed.manager.wait("instance_started", started, |_| true, secs(60)).await;
+    report.took(&format!("start with {count} kernels: to instance_started"), begun.elapsed());
+    // An answer about a kernel waits until all are known.
+    let known = agent.rpc().call("get_logs", serde_json::json!([crate::support::new_id()]), secs(60)).await;
+    assert!(known.is_err(), "a kernel that nobody made has a log");
+    report.took(&format!("start with {count} kernels: all known"), begun.elapsed());
+}
