@@ -18,7 +18,8 @@ pub(crate) async fn many(contender: &Contender, report: &mut Report<'_>) {
     let mut agent = contender.serving(&bed).await;
     tokio::time::sleep(secs(5)).await;
     let before = Usage::of(&agent);
-    let kernels = futures_util::stream::iter(0..count).map(|_| agent.create_tiny());
+    // With runners: where none listens, the agent tries to connect again and again.
+    let kernels = futures_util::stream::iter(0..count).map(|_| agent.create_python());
     let kernels: Vec<Kernel> = kernels.buffer_unordered(AT_ONCE).collect().await;
     tokio::time::sleep(secs(10)).await;
     let each = (Usage::of(&agent).pss - before.pss) / count as f64;
