@@ -98,16 +98,21 @@ impl Usage {
         for pid in family(agent.pid()) {
             let read =
                 |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            let stat = read("stat");
-            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-            let ticks = |at: usize| fields.get(at).map_or(0.0, |field| field.parse().unwrap());
-            usage.processor += (ticks(11) + ticks(12)) / TICKS;
+            usage.processor += processor_of(pid);
             usage.pss += kib(&read("smaps_rollup"), "Pss:") / 1024.0;
             usage.threads += kib(&read("status"), "Threads:");
             usage.peak = f64::max(usage.peak, kib(&read("status"), "VmHWM:") / 1024.0);
         }
         usage
     }
+}
+
+/// Processor time of a process so far, in seconds.
+pub(crate) fn processor_of(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).map_or(0.0, |field| field.parse().unwrap());
+    (ticks(11) + ticks(12)) / TICKS
 }
 
 /// Processor time of an agent since `before`.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::contender::{Contender, Usage, processor_since_all};
+use crate::contender::{Contender, Usage, processor_of, processor_since_all};
 use crate::figures::Report;
 use crate::sized;
 use crate::support::ports::Port;
@@ -30,12 +30,31 @@ pub(crate) async fn fleet(contender: &Contender, report: &mut Report<'_>) {
     .await;
     report.add(&format!("fleet of {count}: started within"), "s", begun.elapsed().as_secs_f64());
     let (since, before) = (SystemTime::now(), Usage::of_all(&agents));
+    let ports = [("etcd", bed.etcd.port()), ("Redis", bed.redis.port())];
+    let served = ports.map(|(_, port)| server_processor(port));
     tokio::time::sleep(WATCHED).await;
+    for ((name, port), before) in ports.into_iter().zip(served) {
+        let percent = 100.0 * (server_processor(port) - before) / WATCHED.as_secs_f64() / count as f64;
+        report.add(&format!("fleet: processor of {name} for each agent"), "% core", percent);
+    }
     report.took("fleet: largest gap of heartbeats", widest_gap(&bed, since, count));
     let spent = processor_since_all(&before, &agents).as_secs_f64();
     let percent = 100.0 * spent / WATCHED.as_secs_f64() / count as f64;
     report.add("fleet: processor of each agent", "% core", percent);
     report.add("fleet: memory of all (PSS)", "MiB", Usage::of_all(&agents).pss);
+}
+
+/// Processor time in seconds of the server whose command line has this port.
+fn server_processor(port: u16) -> f64 {
+    let port = format!(":{port}");
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let has_port = |pid: &u32| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        (line.contains("etcd") || line.contains("redis")) && line.contains(&port)
+    };
+    pids.filter(has_port).map(processor_of).sum()
 }
 
 fn one(bed: &Bed, number: usize) -> (Port, Agent) {
