@@ -96,7 +96,6 @@ async fn figures_follow_a_kernel_from_its_create_to_its_end() {
     for (series, expected) in [
         ("kernels{state=\"running\"}", 1.0),
         ("kernels{state=\"ending\"}", 0.0),
-        ("kernels{state=\"undoing\"}", 0.0),
         ("kernel_creates_total{result=\"done\"}", 1.0),
         ("kernel_creates_total{result=\"failed\"}", 1.0),
         ("kernel_create_duration_seconds_count", 1.0),
