@@ -49,7 +49,7 @@ async fn look(config: Config) -> Vec<Finding> {
         walls::look(&docker, &config.scratch_root).boxed(),
         async { manager.clone().await.0 }.boxed(),
         async { address::look(&config, manager.clone().await.1).await }.boxed(),
-        async { ports::look(&config) }.boxed(),
+        ports::look(&config).boxed(),
         firewall::look(&docker, config.kernel_network.as_deref()).boxed(),
         async { clock::look(manager.clone().await.1.and_then(|told| told.redis_time)) }.boxed(),
     ];
