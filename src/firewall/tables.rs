@@ -1,7 +1,6 @@
 //! The packet filter, through Docker's own tool for it.
 
 use std::io;
-use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -13,6 +12,9 @@ use super::rules::Fence;
 
 /// How long one call may take; another program may hold the tables' lock for a while.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// The interfaces of the agent's own network namespace. `/sys/class/net` has those of whoever mounted it.
+const INTERFACES: &str = "/proc/self/net/dev";
 
 /// Why the rules are not there.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +68,8 @@ impl Tables {
     /// Makes the rules be there; whether they were not. May be called as often as one likes.
     pub async fn put_up(&mut self, fence: &Fence) -> Result<bool, FirewallError> {
         let bridge = &fence.bridge;
-        if !Path::new("/sys/class/net").join(bridge).exists() {
+        let interfaces = tokio::fs::read_to_string(INTERFACES).await.unwrap_or_default();
+        if !is_among(&interfaces, bridge) {
             return Err(FirewallError::NotHere { bridge: bridge.clone() });
         }
         let is_same = match &self.up {
@@ -100,6 +103,11 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// Whether one of the interfaces has this name.
+fn is_among(interfaces: &str, bridge: &str) -> bool {
+    interfaces.lines().filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() == bridge)
 }
 
 async fn is_jump_there(bridge: &str) -> Result<bool, FirewallError> {
@@ -137,4 +145,17 @@ fn succeeded(program: &'static str, step: &'static str, output: &Output) -> Resu
     }
     let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ").chars().take(300).collect();
     Err(FirewallError::Refused { program, step, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_known_by_its_whole_name() {
+        let interfaces = "Inter-|   Receive  |  Transmit\n face |bytes    packets|bytes\n    lo: 0 0 0\nbai-12345678:98 1 2\n";
+        for (bridge, is_there) in [("bai-12345678", true), ("lo", true), ("bai-1", false), ("face", false)] {
+            assert_eq!(is_among(interfaces, bridge), is_there, "{bridge}");
+        }
+    }
 }

@@ -53,21 +53,26 @@ async fn creates_that_wait_too_long_are_refused_before_anything_is_made() {
             most.fetch_max(lines.lines().count(), Ordering::Relaxed);
         }
     };
-    let answers = tokio::select! {
-        answers = join_all(asked) => answers,
-        () = watching => unreachable!(),
+    let mut answers = Vec::new();
+    let storm = async {
+        answers = tokio::select! {
+            answers = join_all(asked) => answers,
+            () = watching => unreachable!(),
+        };
     };
+    let longest = longest_wait(&agent, storm).await;
     let (made, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     let crowded =
         refused.iter().filter(|answer| answer.as_ref().unwrap_err().text().contains("was not begun"));
     let crowded = crowded.count();
     println!(
-        "{} made, {} refused, {crowded} before anything was made; most containers {most:?}",
+        "{} made, {} refused, {crowded} before anything was made; most containers {most:?}; another caller waited {longest:?}",
         made.len(),
         refused.len()
     );
     // Whoever was begun and came too late was one of those at once, a round or two of them.
     assert!(crowded + made.len() + 3 * AT_ONCE >= CREATES, "{refused:?}");
+    assert!(longest < secs(2), "another caller waited for {longest:?}");
     assert!(most.load(Ordering::Relaxed) <= made.len() + AT_ONCE, "{most:?} containers, {} made", made.len());
     let what = "the removal of what was undone";
     until(what, secs(10), async || {
