@@ -42,7 +42,7 @@ esac
 "#;
 
 /// What a test must not do, or can't without systemd.
-const STUBS: [&str; 4] = ["reboot", "systemctl", "journalctl", "groupadd"];
+const STUBS: [&str; 5] = ["reboot", "systemctl", "systemd-run", "journalctl", "groupadd"];
 
 /// Code in a document.
 struct Block {
