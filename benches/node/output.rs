@@ -9,16 +9,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::contender::{Contender, Usage, processor_since};
 use crate::figures::Report;
 use crate::raw::{RawKernel, model};
-use crate::support::{new_id, secs};
+use crate::support::{docker, kernel, new_id, secs};
 
 const UPLOAD: usize = 100 * 1024 * 1024;
 /// Of lines of 1,000 bytes; some 100 MB.
 const LINES: usize = 100_000;
 
+/// Of the kernel: a runner that is not read fast enough holds its output itself. An image may allow less.
+const MEMORY_MIB: u64 = 1024;
+
 pub(crate) async fn output(contender: &Contender, report: &mut Report<'_>) {
     let bed = contender.bed().await;
     let agent = contender.serving(&bed).await;
-    let kernel = agent.create_python().await.warm().await;
+    let mut config = kernel::config(&docker::image::python());
+    config["limits"]["mem_slot"] = json!(MEMORY_MIB);
+    let kernel = agent.create_with(config).await.warm().await;
 
     let peak = Usage::of(&agent).peak;
     report.took("upload of 100 MiB: received and written without an agent", raw_upload(bed.outside()).await);
@@ -30,9 +35,8 @@ pub(crate) async fn output(contender: &Contender, report: &mut Report<'_>) {
 
     let code = format!("line = 'x' * 999\nfor _ in range({LINES}): print(line)");
     let mut like = model(kernel.container()).await;
-    // A runner that nobody reads fast enough holds its output itself.
     for limit in ["Memory", "MemorySwap"] {
-        like["HostConfig"][limit] = json!(1_u64 << 30);
+        like["HostConfig"][limit] = json!(MEMORY_MIB << 20);
     }
     let (raw, _) = RawKernel::like(&like).await;
     let (mut runner, _) = raw.runner().await;
