@@ -78,7 +78,7 @@ async fn callers_of_every_libzmq_are_answered() {
 #[tokio::test]
 async fn managers_on_every_libzmq_get_events_of_three_frames() {
     let mut bed = Bed::start().await;
-    let agent = bed.agent(&["--heartbeat-interval", "0.2"]).await;
+    let agent = bed.agent(&["--heartbeat-interval", "0.2", "--debug"]).await;
     bed.manager.down();
     for (version, library) in versions() {
         let before = agent.output().len();

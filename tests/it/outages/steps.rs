@@ -115,7 +115,9 @@ async fn a_create_that_docker_does_long_after_its_time_leaves_nothing() {
     agent.call("create_kernel", json!([id, kernel::config(&image::tiny())])).await.expect_err("too late");
     until("the end of all traces", secs(5), async || traces(&bed).is_empty().then_some(())).await;
     // Docker makes no container over a directory that is gone.
-    std::fs::create_dir(bed.scratch().join(&id)).unwrap();
+    for mounted in ["work", "config"] {
+        std::fs::create_dir_all(bed.scratch().join(&id).join(mounted)).unwrap();
+    }
     engine.release();
     until("the late container", secs(5), async || {
         (!docker::containers_named(&id).await.is_empty() || agent.output().contains("belongs to no kernel"))
