@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::ports::Port;
 use crate::support::process::Process;
 use crate::support::services::output;
-use crate::support::{Bed, secs, until};
+use crate::support::{Agent, Bed, secs, until};
 
 /// An etcd with users and a Redis with a password, both with TLS and asking for clients' certificates.
 struct Private {
@@ -159,6 +159,16 @@ impl Private {
         options.push(format!("localhost:{}", self.etcd.number()));
         options
     }
+
+    /// An agent that signs in at both with passwords out of files, and measures each second.
+    async fn agent(&self, bed: &Bed) -> Agent {
+        fs::write(self.dir.join("etcd-password-file"), "hunter-of-etcd\n").unwrap();
+        fs::write(self.dir.join("redis-password-file"), "hunter-of-redis\n").unwrap();
+        let options = self.options(&FILES);
+        let options: Vec<&str> =
+            options.iter().map(String::as_str).chain(["--stats-interval", "1"]).collect();
+        bed.agent(&options).await
+    }
 }
 
 /// An authority, and one certificate that it signed, for the servers of this machine and their clients.
@@ -193,11 +203,7 @@ async fn an_agent_signs_in_at_etcd_and_redis_over_tls() {
     let bed = Bed::without_manager().await;
     let private = Private::start(bed.outside()).await;
     private.fill(&bed).await;
-    fs::write(private.dir.join("etcd-password-file"), "hunter-of-etcd\n").unwrap();
-    fs::write(private.dir.join("redis-password-file"), "hunter-of-redis\n").unwrap();
-    let options = private.options(&FILES);
-    let options: Vec<&str> = options.iter().map(String::as_str).chain(["--stats-interval", "1"]).collect();
-    let mut agent = bed.agent(&options).await;
+    let mut agent = private.agent(&bed).await;
     let kernel = agent.create_tiny().await;
     until("statistics in a Redis with TLS", secs(10), async || {
         let used = output(private.redis_cli(&["hget", &kernel.id, "cpu_used"])).await;
@@ -221,11 +227,7 @@ async fn a_redis_that_answers_without_end_over_tls_takes_no_memory() {
     let bed = Bed::without_manager().await;
     let private = Private::start(bed.outside()).await;
     private.fill(&bed).await;
-    fs::write(private.dir.join("etcd-password-file"), "hunter-of-etcd\n").unwrap();
-    fs::write(private.dir.join("redis-password-file"), "hunter-of-redis\n").unwrap();
-    let options = private.options(&FILES);
-    let options: Vec<&str> = options.iter().map(String::as_str).chain(["--stats-interval", "1"]).collect();
-    let agent = bed.agent(&options).await;
+    let agent = private.agent(&bed).await;
     let _kernel = agent.create_tiny().await;
     let (listener, acceptor) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), private.acceptor());
     let at = listener.local_addr().unwrap().to_string();

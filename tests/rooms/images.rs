@@ -196,7 +196,7 @@ async fn a_registry_that_stands_still_in_the_middle_of_a_layer_is_left_and_tried
     let config = ImagesConfig { stall_limit: Duration::from_secs(2), ..quickly(gate.source(), wanted) };
     let running = Running::start(config);
     gate.is_shut().await;
-    let mut pulls = running.images.pulls();
+    let pulls = running.images.pulls();
     let seen = async |is_there: bool| {
         let mut pulls = pulls.clone();
         let change = pulls.wait_for(|pulls| pulls.contains_key(image.lang()) == is_there);
@@ -204,7 +204,6 @@ async fn a_registry_that_stands_still_in_the_middle_of_a_layer_is_left_and_tried
     };
     seen(true).await;
     seen(false).await;
-    pulls.mark_unchanged();
     assert_eq!(running.images.list().borrow().id_of(image.lang()), Some(&*old), "half of an image is none");
     gate.becomes(Way::Open);
     running.shows(image.lang(), &new).await;

@@ -82,9 +82,12 @@ async fn row(bed: &Bed, agent: &mut Agent, how: End, moment: Moment) -> Kernel {
             if !is_begin {
                 let log = bed.home(&kernel.id).join("log");
                 // To the millisecond, unlike other waits.
-                while !log.exists() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                let is_there = async {
+                    while !log.exists() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                tokio::time::timeout(secs(60), is_there).await.expect("the run has begun");
             }
             ends().await;
             println!("  {:?}", run.outcome(&kernel, line, how).await);
