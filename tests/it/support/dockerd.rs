@@ -159,8 +159,11 @@ impl Dockerd {
     fn make_bridge(&self) {
         let n = self.number.number() - 20_000;
         let address = format!("10.{}.{}.1/24", 200 + n / 256, n % 256);
+        // A bridge without a link address of its own takes over its containers', and another when one goes; the others then
+        // send to where nobody is, until they ask again.
+        let link = format!("02:00:0a:{:02x}:{:02x}:01", 200 + n / 256, n % 256);
         for line in [
-            format!("link add name {} type bridge", self.bridge),
+            format!("link add name {} address {link} type bridge", self.bridge),
             format!("addr add {address} dev {}", self.bridge),
             format!("link set {} up", self.bridge),
         ] {
