@@ -100,12 +100,17 @@ fn is_part(part: &str, whole: &str) -> bool {
     part.chars().all(|wanted| rest.any(|found| found == wanted))
 }
 
-async fn no_moment_wedges_a_kernel(how: End) {
-    let rounds = std::env::var("BACKENDAI_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(12);
-    let seed =
-        std::env::var("BACKENDAI_TEST_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or_else(rand::random);
+/// How many rounds to do, `usual` if nobody says, and what tells their moments.
+fn rounds(usual: u64) -> (u64, StdRng) {
+    let said = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let rounds = said("BACKENDAI_TEST_KILLS").unwrap_or(usual);
+    let seed = said("BACKENDAI_TEST_SEED").unwrap_or_else(rand::random);
     println!("BACKENDAI_TEST_SEED={seed} BACKENDAI_TEST_KILLS={rounds}");
-    let mut random = StdRng::seed_from_u64(seed);
+    (rounds, StdRng::seed_from_u64(seed))
+}
+
+async fn no_moment_wedges_a_kernel(how: End) {
+    let (rounds, mut random) = rounds(12);
     let bed = Bed::start().await;
     let mut agent = bed.agent(&[]).await;
     let kernel = agent.create_python().await.warm().await;
@@ -139,4 +144,27 @@ async fn no_moment_of_a_kill_wedges_a_kernel() {
 #[tokio::test]
 async fn no_moment_of_a_stop_wedges_a_kernel() {
     no_moment_wedges_a_kernel(End::Stop).await;
+}
+
+/// Each agent that takes the run over is killed, too, while it finds out what became of it.
+#[tokio::test]
+async fn no_moment_of_kills_in_a_row_wedges_a_kernel() {
+    let (rounds, mut random) = rounds(6);
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    for round in 0..rounds {
+        let run = Marked::new(format!("round-{round}"));
+        let pause = Duration::from_millis(random.random_range(0..400));
+        let line = run.ask(bed.rpc(), &kernel, pause).await;
+        let waits: Vec<u64> = (0..random.random_range(2..4)).map(|_| random.random_range(0..200)).collect();
+        for wait in &waits {
+            tokio::time::sleep(Duration::from_millis(*wait)).await;
+            end(&mut agent, End::Kill).await;
+            agent = bed.agent(&[]).await;
+        }
+        let outcome = run.outcome(&kernel, line, End::Kill).await;
+        println!("round {round} of {pause:?}, kills after {waits:?} ms: {outcome:?}");
+    }
+    assert_eq!(kernel.run("print('free')").await.stdout(), "free\n");
 }
