@@ -22,6 +22,16 @@ const EAGERNESS: Duration = Duration::from_secs(20);
 /// The pauses after failures otherwise.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
+/// A firewall that forgot a connection (too many of them, or its tables were flushed) takes what the other side sends for an
+/// attempt to connect from there, and drops it, until this side says something; a receiving end never does. So TCP probes it
+/// soon, and for long: what is on its way is lost with a connection that is given up.
+const KEEP: KeepAlive = KeepAlive {
+    idle: Duration::from_secs(5),
+    every: Duration::from_secs(5),
+    times: 24,
+    unacknowledged: None,
+};
+
 /// One end of a connection that is made again.
 pub struct Redial {
     /// `host:port`.
@@ -125,7 +135,7 @@ fn opening(address: &str, own: Kind, caps: Caps, pause: Duration) -> State {
         if !pause.is_zero() {
             sleep(pause).await;
         }
-        Connection::open(address, own, caps, KeepAlive::default()).await
+        Connection::open(address, own, caps, KEEP).await
     }))
 }
 

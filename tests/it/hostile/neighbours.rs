@@ -137,6 +137,31 @@ async fn iptables(args: &[&str]) -> String {
     crate::support::services::output(command).await
 }
 
+/// The packet filter may forget which connections stand, by a command or because there are too many. From the kernel's side a
+/// connection that it forgot looks like one that the kernel begins, which the fence is against.
+#[tokio::test]
+async fn a_run_outlives_that_the_packet_filter_forgets_its_connection() {
+    let bed = Bed::start().await;
+    let agent = fenced(&bed, &[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let (container, _) = place(&kernel).await;
+    let code = "import time\nfor i in range(40):\n    print(i)\n    time.sleep(0.1)";
+    let run = async { kernel.run(code).await };
+    let forget = async {
+        tokio::time::sleep(secs(1)).await;
+        let mut command = tokio::process::Command::new("conntrack");
+        command.args(["-D", "--proto", "tcp", "--orig-dst", &container]);
+        let forgotten = crate::support::services::output(command).await;
+        assert!(forgotten.lines().count() >= 2, "{forgotten}");
+        std::time::Instant::now()
+    };
+    let (run, forgotten) = tokio::join!(run, forget);
+    let numbers: String = (0..40).map(|i| format!("{i}\n")).collect();
+    assert_eq!(run.stdout(), numbers);
+    let took = forgotten.elapsed();
+    assert!(took < secs(40), "{took:?}");
+}
+
 /// A network that somebody has removed is made again by the next create.
 #[tokio::test]
 async fn a_network_that_is_gone_is_made_again() {
