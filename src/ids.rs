@@ -94,7 +94,7 @@ text_id! {
     ContainerId
 }
 text_id! {
-    /// The id of one run, given by the client or made up here; never empty.
+    /// The id of one run, given by the client or made up here; empty only for [a run whose id nobody knows](RunId::unnamed).
     RunId
 }
 text_id! {
@@ -111,6 +111,18 @@ impl ContainerId {
 }
 
 impl RunId {
+    /// Of a run that an agent began which left no note of it. No caller can name it so.
+    #[must_use]
+    pub const fn unnamed() -> Self {
+        Self(String::new())
+    }
+
+    /// Whether it is the id of such a run.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// 32 random hex digits, for a caller that gave none (PROTOCOL section 8).
     #[must_use]
     pub fn random() -> Self {

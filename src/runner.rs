@@ -124,7 +124,7 @@ impl Runner {
 
     /// Takes a place in the queue; dropping the seat frees it.
     pub fn enter(&self, run: RunId, entry: Entry) -> Result<Seat, Refusal> {
-        let ticket = self.shared.change(|runs| runs.enter(&run, entry, Instant::now()))?;
+        let ticket = self.shared.change(|runs| runs.enter(&run, entry))?;
         Ok(Seat::new(self.shared.clone(), self.commands.clone(), self.remembered.clone(), ticket, run))
     }
 

@@ -184,7 +184,7 @@ impl Current {
         // Before its caller has its code there is nothing that the next life could do about the run.
         let is_known = self.since.is_some() || self.code.is_some();
         Activity {
-            run: Some(self.out.run.clone()),
+            run: Some(self.out.run.clone()).filter(|run| !run.is_unnamed()),
             running_since: self.left_at.filter(|_| !self.wants_input),
             waits: self.wants_input,
             // A runner that is never reached must not keep its kernel from idling out.

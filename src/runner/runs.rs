@@ -19,14 +19,13 @@ mod inherited;
 mod leaving;
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 pub use self::collecting::Taken;
 pub(super) use self::leaving::Interrupt;
 use super::current::{Activity, Current, RunOutput, Ticket};
 use super::doubt::Doubt;
 use super::kept::{Kept, Place};
-use super::output::{FULL, FULL_WHILE_ASKING, Output};
+use super::output::{FULL, FULL_WHILE_ASKING};
 use super::spill::Spilled;
 use crate::ids::RunId;
 use crate::wire::record::Record;
@@ -97,9 +96,9 @@ pub struct Runs {
     waiting: VecDeque<(Ticket, RunId)>,
     /// Finished runs whose last answer was not collected.
     parked: VecDeque<RunOutput>,
-    /// Output of a run whose id is not known, because an earlier agent began it and left no record of it;
-    /// the first caller that goes on with any run gets it.
-    adrift: Option<Output>,
+    /// By which id a caller goes on with [the run whose id nobody knows](RunId::unnamed): the first that goes on with any unknown
+    /// run gets that one.
+    alias: Option<RunId>,
     /// Whether there will be answers.
     course: Course,
     /// Whether somebody waits for completions, which must get through a full buffer.
@@ -143,12 +142,13 @@ impl Runs {
     }
 
     /// A caller comes.
-    pub fn enter(&mut self, run: &RunId, entry: Entry, now: Instant) -> Result<Ticket, Refusal> {
+    pub fn enter(&mut self, run: &RunId, entry: Entry) -> Result<Ticket, Refusal> {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         if self.course != Course::Open {
             return Ok(ticket);
         }
+        let run = &self.meant(run, entry);
         if let Some(current) = self.current.as_mut().filter(|c| c.out.run == *run) {
             // Before its code is sent the run still belongs to the caller that will send it.
             if current.since.is_some() {
@@ -159,7 +159,8 @@ impl Runs {
         match entry {
             Entry::New if self.waiting.len() >= MAX_WAITING => Err(Refusal::Full),
             Entry::New => {
-                while let Some(at) = self.parked.iter().position(|p| p.run == *run && p.attached.is_none()) {
+                let is_dated = |p: &RunOutput| p.attached.is_none() && (p.run == *run || p.run.is_unnamed());
+                while let Some(at) = self.parked.iter().position(is_dated) {
                     self.drop_parked(at);
                 }
                 self.waiting.push_back((ticket, run.clone()));
@@ -176,26 +177,22 @@ impl Runs {
                 if begins_later.any(|r| r == run) {
                     return Err(Refusal::Waiting(run.clone()));
                 }
-                if self.current.is_none()
-                    && let Some(output) = self.adrift.take()
-                {
-                    self.go_on_adrift(run, ticket, output, now);
-                    return Ok(ticket);
-                }
                 Err(Refusal::Unknown(run.clone()))
             }
         }
     }
 
-    fn go_on_adrift(&mut self, run: &RunId, ticket: Ticket, output: Output, now: Instant) {
-        let is_over = output.has_finished();
-        let number = self.kept.next_number();
-        let mut current = Current::taken_over(run.clone(), output, number, now);
-        current.out.attached = Some(ticket);
-        self.current = Some(current);
-        if is_over {
-            self.park();
+    /// Which run a caller means.
+    fn meant(&mut self, run: &RunId, entry: Entry) -> RunId {
+        if entry == Entry::New || !self.outputs().any(|out| out.run.is_unnamed()) {
+            return run.clone();
         }
+        let is_known =
+            self.outputs().map(|out| &out.run).chain(self.waiting.iter().map(|(_, r)| r)).any(|r| r == run);
+        if !is_known && self.alias.get_or_insert_with(|| run.clone()) == run {
+            return RunId::unnamed();
+        }
+        run.clone()
     }
 
     /// Where the caller stands.
@@ -244,12 +241,7 @@ impl Runs {
     fn take_in(&mut self, record: Record) -> bool {
         let is_end = matches!(record, Record::Finished(_));
         let wants_input = matches!(record, Record::WaitingInput(_));
-        let Some(current) = self.current.as_mut().filter(|c| c.since.is_some()) else {
-            if let Some(output) = self.adrift.as_mut().filter(|o| !o.is_full()) {
-                output.push(record);
-            }
-            return false;
-        };
+        let Some(current) = self.current.as_mut().filter(|c| c.since.is_some()) else { return false };
         current.wants_input = wants_input || (current.wants_input && !is_end);
         let wake = current.out.output.push(record);
         if is_end {
@@ -285,7 +277,6 @@ impl Runs {
         let places = outputs(&mut self.parked, self.current.as_mut()).filter_map(RunOutput::unkeep);
         self.kept.forget(places);
         self.current = None;
-        self.adrift = None;
     }
 
     /// The agent goes and the kernel stays: whoever follows the current run is answered with what there is and can go on
@@ -354,7 +345,6 @@ impl Runs {
             return;
         }
         let Some((ticket, run)) = self.waiting.pop_front() else { return };
-        self.adrift = None;
         self.current = Some(Current::promoted(run, ticket, self.kept.next_number()));
     }
 }

@@ -119,6 +119,36 @@ async fn a_run_whose_end_was_lost_is_answered_as_ended() {
     assert_eq!(end.args[1], "idle-timeout");
 }
 
+/// As after a Python agent, which notes nothing: whether a run goes on, and of what id, is found out.
+#[tokio::test]
+async fn without_a_note_a_run_goes_on_and_one_that_is_over_holds_nobody_up() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let forget = || {
+        let notes = bed.scratch().join(".agent");
+        std::fs::remove_file(notes.join(format!("kernels/{}.json", kernel.id))).unwrap();
+        std::fs::remove_file(notes.join(format!("runs/{}.json", kernel.id))).unwrap();
+    };
+    end(&mut agent, End::Kill).await;
+    forget();
+    let mut agent = bed.agent(&[]).await;
+    let (console, answer) =
+        follow(&kernel, "lost", secs(20)).await.expect("taken for the one that may go on");
+    assert!(text(&console, "stderr").contains("not known") && answer["exitCode"].is_null(), "{console:?}");
+    assert_eq!(kernel.run("print('free')").await.stdout(), "free\n");
+
+    let code = "import time\ntime.sleep(3)\nprint('over')";
+    assert_eq!(kernel.execute("long", "query", code, json!({})).await.unwrap()["status"], "continued");
+    end(&mut agent, End::Kill).await;
+    forget();
+    let _agent = bed.agent(&[]).await;
+    let next = async { kernel.run("print('next')").await.stdout() };
+    let (went_on, next) = tokio::join!(follow(&kernel, "long", secs(20)), next);
+    assert_eq!(text(&went_on.unwrap().0, "stdout"), "over\n");
+    assert_eq!(next, "next\n");
+}
+
 /// Whoever interrupts before the runner listens gets the run's end, and the code never runs.
 #[tokio::test]
 async fn an_interrupt_before_the_runner_listens_cancels_the_run() {

@@ -1,6 +1,6 @@
 //! What callers are answered of their runs' output. Pure.
 
-use super::{Course, Runs, outputs};
+use super::{Course, Entry, Runs, outputs};
 use crate::ids::RunId;
 use crate::runner::current::{Current, Ticket};
 use crate::wire::reply::{ConsoleItem, RunStatus};
@@ -89,6 +89,7 @@ impl Runs {
 
     /// Takes back an answer that was taken, of a run that has not ended by it, and that nobody was given.
     pub(in crate::runner) fn give_back(&mut self, run: &RunId, items: Vec<ConsoleItem>, status: RunStatus) {
+        let run = &self.meant(run, Entry::GoOn);
         let stop = (status != RunStatus::Continued).then_some(status);
         if let Some(out) = outputs(&mut self.parked, self.current.as_mut()).find(|out| out.run == *run) {
             out.output.give_back(items, stop);

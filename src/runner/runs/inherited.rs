@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::Runs;
+use crate::ids::RunId;
 use crate::runner::code::{GoingRun, Way};
 use crate::runner::current::Current;
 use crate::runner::doubt::{Doubt, Heard};
@@ -18,16 +19,15 @@ const LOST_END: &str =
 
 impl Runs {
     /// A queue whose kernel an earlier agent left, with what that remembered of the run that goes on, and the output of runs
-    /// that it had read and nobody had collected. Without a memory, a run may go on unremembered.
+    /// that it had read and nobody had collected. Without a memory, a run may go on whose id nobody knows.
     #[must_use]
-    pub fn taken_over(going: Option<GoingRun>, left: Vec<LeftOutput>, now: Instant) -> Self {
+    pub fn taken_over(going: Option<GoingRun>, mut left: Vec<LeftOutput>, now: Instant) -> Self {
         let kept = Kept::after(left.iter().map(|left| left.number).max().unwrap_or(0));
         let mut runs = Self { kept, ..Self::default() };
-        let Some(going) = going else {
-            runs.adrift = Some(Output::default());
-            runs.kept.forget(left.into_iter().map(|left| (left.number, left.run)));
-            return runs;
-        };
+        let going = going.unwrap_or_else(|| {
+            runs.kept.forget(left.drain(..).map(|left| (left.number, left.run)));
+            GoingRun { run: Some(RunId::unnamed()), ..GoingRun::default() }
+        });
         for LeftOutput { number, run, records } in left {
             let output = Output::restored(records);
             let (is_over, is_going) = (output.has_finished(), going.run.as_ref() == Some(&run));

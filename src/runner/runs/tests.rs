@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -29,7 +30,7 @@ fn done() -> Record {
 }
 
 fn begin(runs: &mut Runs, run: &str) -> Ticket {
-    let ticket = runs.enter(&id(run), Entry::New, now()).unwrap();
+    let ticket = runs.enter(&id(run), Entry::New).unwrap();
     assert_eq!(runs.turn(ticket), Turn::Start);
     start(runs, ticket);
     ticket
@@ -61,11 +62,11 @@ fn a_run_goes_from_its_first_call_to_its_end() {
     assert_eq!(runs.take(first), Taken::Nothing);
     assert_eq!(runs.take_all(first), answer("a", RunStatus::Continued));
     runs.record(out("b"));
-    let second = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    let second = runs.enter(&id("r"), Entry::GoOn).unwrap();
     assert_eq!(runs.turn(second), Turn::Resume);
     assert!(runs.record(done()));
     assert_eq!(runs.take(second), answer("b", RunStatus::Finished(Some(0))));
-    assert_eq!(runs.enter(&id("r"), Entry::GoOn, now()), Err(Refusal::Unknown(id("r"))));
+    assert_eq!(runs.enter(&id("r"), Entry::GoOn), Err(Refusal::Unknown(id("r"))));
 }
 
 #[test]
@@ -73,12 +74,12 @@ fn a_finished_run_gives_way_but_keeps_its_last_answer() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r1");
     runs.take_all(first);
-    let second = runs.enter(&id("r2"), Entry::New, now()).unwrap();
+    let second = runs.enter(&id("r2"), Entry::New).unwrap();
     assert_eq!(runs.turn(second), Turn::Wait);
     runs.record(out("late"));
     runs.record(done());
     assert_eq!(runs.turn(second), Turn::Start);
-    let back = runs.enter(&id("r1"), Entry::GoOn, now()).unwrap();
+    let back = runs.enter(&id("r1"), Entry::GoOn).unwrap();
     assert_eq!(runs.take(back), answer("late", RunStatus::Finished(Some(0))));
 }
 
@@ -87,24 +88,22 @@ fn so_many_wait_and_no_more_but_the_going_run_is_gone_on_with() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r");
     let waiting: Vec<Ticket> =
-        (0..MAX_WAITING).map(|n| runs.enter(&id(&format!("w{n}")), Entry::New, now()).unwrap()).collect();
-    let refused = runs.enter(&id("one-more"), Entry::New, now()).unwrap_err();
+        (0..MAX_WAITING).map(|n| runs.enter(&id(&format!("w{n}")), Entry::New).unwrap()).collect();
+    let refused = runs.enter(&id("one-more"), Entry::New).unwrap_err();
     assert!(refused == Refusal::Full && refused.to_string().starts_with("256 runs"), "{refused}");
     runs.take_all(first);
-    assert!(
-        runs.enter(&id("r"), Entry::GoOn, now()).is_ok() && runs.enter(&id("r"), Entry::New, now()).is_ok()
-    );
+    assert!(runs.enter(&id("r"), Entry::GoOn).is_ok() && runs.enter(&id("r"), Entry::New).is_ok());
     runs.leave(waiting[0]);
-    assert!(runs.enter(&id("one-more"), Entry::New, now()).is_ok());
+    assert!(runs.enter(&id("one-more"), Entry::New).is_ok());
 }
 
 #[test]
 fn a_caller_that_goes_away_frees_its_place() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r1");
-    let second = runs.enter(&id("r2"), Entry::New, now()).unwrap();
-    let third = runs.enter(&id("r3"), Entry::New, now()).unwrap();
-    assert_eq!(runs.enter(&id("r3"), Entry::GoOn, now()), Err(Refusal::Waiting(id("r3"))));
+    let second = runs.enter(&id("r2"), Entry::New).unwrap();
+    let third = runs.enter(&id("r3"), Entry::New).unwrap();
+    assert_eq!(runs.enter(&id("r3"), Entry::GoOn), Err(Refusal::Waiting(id("r3"))));
     runs.leave(second);
     runs.record(done());
     assert_eq!(runs.turn(third), Turn::Start);
@@ -117,10 +116,10 @@ fn a_caller_that_goes_away_frees_its_place() {
 fn a_close_answers_everybody_nil() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r1");
-    let second = runs.enter(&id("r2"), Entry::New, now()).unwrap();
+    let second = runs.enter(&id("r2"), Entry::New).unwrap();
     runs.close();
     assert_eq!((runs.take(first), runs.turn(second)), (Taken::Cut, Turn::Cut));
-    let late = runs.enter(&id("r1"), Entry::GoOn, now()).unwrap();
+    let late = runs.enter(&id("r1"), Entry::GoOn).unwrap();
     assert_eq!(runs.turn(late), Turn::Cut);
 }
 
@@ -138,27 +137,59 @@ fn an_expired_run_is_told_so_before_the_close() {
 fn a_run_left_by_an_earlier_agent_goes_on() {
     let mut runs = Runs::taken_over(Some(going("r")), vec![], now());
     runs.record(out("meanwhile"));
-    let other = runs.enter(&id("q"), Entry::New, now()).unwrap();
+    let other = runs.enter(&id("q"), Entry::New).unwrap();
     assert_eq!(runs.turn(other), Turn::Wait);
-    let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    let back = runs.enter(&id("r"), Entry::GoOn).unwrap();
     runs.record(done());
     assert_eq!(runs.take(back), answer("meanwhile", RunStatus::Finished(Some(0))));
 }
 
+/// A kernel of an agent that left no note: whether a run goes on there is found out, and which nobody knows.
 #[test]
 fn an_unrecorded_run_goes_to_the_first_that_asks() {
     let mut runs = Runs::taken_over(None, vec![], now());
+    assert!(runs.doubt().is_some(), "the runner is asked");
     runs.record(out("meanwhile"));
+    let next = runs.enter(&id("next"), Entry::New).unwrap();
+    assert_eq!(runs.turn(next), Turn::Wait, "its output would be taken for the other's");
+    let back = runs.enter(&id("any"), Entry::GoOn).unwrap();
+    assert_eq!(runs.enter(&id("other"), Entry::GoOn), Err(Refusal::Unknown(id("other"))));
+    assert_eq!(runs.enter(&id("next"), Entry::GoOn), Err(Refusal::Waiting(id("next"))));
     runs.record(done());
-    let back = runs.enter(&id("any"), Entry::GoOn, now()).unwrap();
     assert_eq!(runs.take(back), answer("meanwhile", RunStatus::Finished(Some(0))));
-    assert!(runs.enter(&id("any"), Entry::GoOn, now()).is_err());
+    assert_eq!(runs.enter(&id("any"), Entry::GoOn), Err(Refusal::Unknown(id("any"))));
+    assert_eq!(runs.turn(next), Turn::Start);
+}
 
-    let mut runs = Runs::taken_over(None, vec![], now());
-    runs.record(out("old"));
+#[test]
+fn an_unrecorded_run_that_is_over_holds_nobody_up() {
+    let over = || {
+        let mut runs = Runs::taken_over(None, vec![], now());
+        runs.record(Record::BuildFinished(Some(0)));
+        runs.record(Record::BuildFinished(Some(0)));
+        runs
+    };
+    let mut runs = over();
+    assert_eq!(runs.activity(), Activity::default());
+    let back = runs.enter(&id("any"), Entry::GoOn).unwrap();
+    let Taken::Answer(console, status) = runs.take(back) else { panic!("no answer") };
+    assert_eq!((console.len(), status), (1, RunStatus::Finished(None)));
+
+    let mut runs = over();
     let fresh = begin(&mut runs, "new");
+    assert!(runs.enter(&id("any"), Entry::GoOn).is_err(), "nobody came for it in time");
     runs.record(done());
     assert_eq!(runs.take(fresh), Taken::Answer(vec![], RunStatus::Finished(Some(0))));
+}
+
+/// It stays nameless over a further end of the agent.
+#[test]
+fn an_unrecorded_run_is_noted_without_a_name() {
+    let runs = Runs::taken_over(None, vec![], now());
+    let activity = runs.activity();
+    assert_eq!((activity.run, activity.in_use), (None, true));
+    let mut next = Runs::taken_over(Some(activity.going), vec![], now());
+    assert!(next.enter(&id("any"), Entry::GoOn).is_ok() && next.doubt().is_some());
 }
 
 #[test]
@@ -169,7 +200,7 @@ fn waiting_for_input_without_a_caller_is_no_use() {
     runs.record(Record::WaitingInput(serde_json::json!({})));
     assert!(matches!(runs.take(first), Taken::Answer(_, RunStatus::WaitingInput(_))));
     assert!(!runs.activity().in_use && runs.activity().running_since.is_none());
-    let second = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    let second = runs.enter(&id("r"), Entry::GoOn).unwrap();
     runs.gave_input(second);
     assert!(runs.activity().in_use && runs.activity().running_since.is_some());
 }
@@ -208,7 +239,7 @@ proptest! {
             match op {
                 Op::Enter(n) if !tickets.contains_key(&n) => {
                     let run = id(&format!("{n}.{}", names.len()));
-                    let ticket = runs.enter(&run, Entry::New, now()).unwrap();
+                    let ticket = runs.enter(&run, Entry::New).unwrap();
                     names.insert(ticket, run);
                     tickets.insert(n, ticket);
                     model.push_back((ticket, n));
@@ -254,7 +285,7 @@ fn a_run_that_waited_for_input_is_taken_over_as_that() {
     let mut runs = Runs::taken_over(Some(GoingRun { waits: true, ..going("r") }), vec![], now());
     let activity = runs.activity();
     assert!(activity.waits && !activity.in_use && activity.running_since.is_none());
-    let ticket = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    let ticket = runs.enter(&id("r"), Entry::GoOn).unwrap();
     runs.gave_input(ticket);
     assert!(runs.activity().running_since.is_some() && !runs.activity().waits);
 }
@@ -262,8 +293,8 @@ fn a_run_that_waited_for_input_is_taken_over_as_that() {
 #[test]
 fn an_agent_that_stops_answers_who_follows_a_run_and_cuts_off_who_waits() {
     let mut runs = Runs::default();
-    let follows = runs.enter(&id("a"), Entry::New, now()).unwrap();
-    let waits = runs.enter(&id("b"), Entry::New, now()).unwrap();
+    let follows = runs.enter(&id("a"), Entry::New).unwrap();
+    let waits = runs.enter(&id("b"), Entry::New).unwrap();
     start(&mut runs, follows);
     runs.record(Record::Stdout(Bytes::from_static(b"so far")));
     assert!(!runs.has_answer(follows));
@@ -272,13 +303,13 @@ fn an_agent_that_stops_answers_who_follows_a_run_and_cuts_off_who_waits() {
     let expected = Taken::Answer(vec![ConsoleItem::Stdout("so far".to_owned())], RunStatus::Continued);
     assert_eq!(runs.take(follows), expected);
     assert_eq!(runs.activity().run, Some(id("a")), "the next agent goes on with it");
-    let late = runs.enter(&id("c"), Entry::New, now()).unwrap();
+    let late = runs.enter(&id("c"), Entry::New).unwrap();
     assert_eq!(runs.turn(late), Turn::Cut);
 }
 
 /// A run whose code waits for a runner that was not reached yet.
 fn begin_unreached(runs: &mut Runs, run: &str, code: &Code) -> Ticket {
-    let ticket = runs.enter(&id(run), Entry::New, now()).unwrap();
+    let ticket = runs.enter(&id(run), Entry::New).unwrap();
     runs.prepared(ticket, code.clone());
     assert!(runs.started(ticket, now()));
     assert_eq!(runs.hand_out(), Handing::Nothing);
@@ -312,14 +343,14 @@ fn a_run_whose_end_was_lost_is_answered_as_ended() {
     for way in [Way::Leaving, Way::Left] {
         let mut runs = Runs::taken_over(Some(GoingRun { way, ..going("r") }), vec![], now());
         runs.doubt().unwrap().asked(now());
-        let next = runs.enter(&id("next"), Entry::New, now()).unwrap();
+        let next = runs.enter(&id("next"), Entry::New).unwrap();
         runs.record(out("from before"));
         runs.record(Record::Status);
         runs.record(Record::BuildFinished(Some(0)));
         assert_eq!(runs.turn(next), Turn::Wait);
         runs.record(Record::BuildFinished(Some(0)));
         assert_eq!(runs.turn(next), Turn::Start);
-        let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+        let back = runs.enter(&id("r"), Entry::GoOn).unwrap();
         let Taken::Answer(items, RunStatus::Finished(None)) = runs.take(back) else { panic!("not ended") };
         let [ConsoleItem::Stdout(before), ConsoleItem::Stderr(why)] = &items[..] else { panic!("{items:?}") };
         assert!(before == "from before" && why.contains("restarted"), "{items:?}");
@@ -331,7 +362,7 @@ fn a_runner_that_says_nothing_holds_nobody_up() {
     let mut runs = Runs::taken_over(Some(going("r")), vec![], now());
     runs.doubt().unwrap().asked(now());
     assert!(runs.doubt_until().is_some());
-    let next = runs.enter(&id("next"), Entry::New, now()).unwrap();
+    let next = runs.enter(&id("next"), Entry::New).unwrap();
     runs.silent(None, now());
     assert!(runs.doubt_until().is_none());
     start(&mut runs, next);
@@ -349,7 +380,7 @@ fn a_runner_that_says_nothing_holds_nobody_up() {
 fn code_that_is_too_large_to_be_kept_is_not_waited_for() {
     let going = GoingRun { way: Way::Kept(None), ..going("r") };
     let mut runs = Runs::taken_over(Some(going), vec![], now());
-    let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    let back = runs.enter(&id("r"), Entry::GoOn).unwrap();
     let Taken::Answer(items, RunStatus::Finished(None)) = runs.take(back) else { panic!("not ended") };
     assert!(format!("{items:?}").contains("too large"), "{items:?}");
     assert_eq!(runs.activity().run, None);
@@ -425,15 +456,15 @@ fn output_that_nobody_collected_is_collected_from_the_next_life() {
     assert!(runs.doubt().is_some(), "r2 may go on");
     runs.record(out(" goes on"));
     let mut runs = next_life(&mut runs, &mut disk);
-    let back = runs.enter(&id("r1"), Entry::GoOn, now()).unwrap();
+    let back = runs.enter(&id("r1"), Entry::GoOn).unwrap();
     assert_eq!(runs.take(back), answer("r1, \u{20ac}", RunStatus::Finished(Some(0))));
     runs.record(done());
-    let back = runs.enter(&id("r2"), Entry::GoOn, now()).unwrap();
+    let back = runs.enter(&id("r2"), Entry::GoOn).unwrap();
     write(&mut runs, &mut disk);
     assert_eq!(runs.take(back), answer("r2 goes on", RunStatus::Finished(Some(0))));
     // An answer that a kill keeps from arriving is there once more.
     let mut runs = next_life(&mut runs, &mut disk);
-    let back = runs.enter(&id("r2"), Entry::GoOn, now()).unwrap();
+    let back = runs.enter(&id("r2"), Entry::GoOn).unwrap();
     assert_eq!(runs.take(back), answer("r2 goes on", RunStatus::Finished(Some(0))));
     begin(&mut runs, "next");
     write(&mut runs, &mut disk);
@@ -458,14 +489,14 @@ fn a_run_that_is_on_the_disk_and_not_in_the_memory_is_over() {
         let left = LeftOutput { number: 3, run: id("r"), records: vec![out("x")] };
         let mut runs = Runs::taken_over(Some(going), vec![left], now());
         assert_eq!(runs.activity().run.is_none(), over);
-        let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+        let back = runs.enter(&id("r"), Entry::GoOn).unwrap();
         assert_eq!(matches!(runs.take(back), Taken::Answer(_, RunStatus::Finished(None))), over);
     }
     // The run's end was on the disk before the memory heard of it.
     let left = LeftOutput { number: 3, run: id("r"), records: vec![out("x"), done()] };
     let mut runs = Runs::taken_over(Some(going("r")), vec![left], now());
     assert!(runs.doubt().is_none() && runs.activity().run.is_none());
-    let back = runs.enter(&id("r"), Entry::GoOn, now()).unwrap();
+    let back = runs.enter(&id("r"), Entry::GoOn).unwrap();
     assert_eq!(runs.take(back), answer("x", RunStatus::Finished(Some(0))));
 }
 
