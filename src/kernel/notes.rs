@@ -4,12 +4,7 @@
 //!   everybody's to read among Docker's labels and its user's to lose in the scratch directory. Labels can't change after
 //!   the create, and a container that was removed takes its labels with it.
 //! - `runs/{id}.json`: the run that goes on in it; `runs/{id}.output/`: output that nobody has collected.
-//! - `endings/{id}.json`: the kernel is being ended, why, and its last statistics; after the event arrived it is
-//!   kept for an hour, marked as told: a destroy within the next minute may have crossed the event and is not told
-//!   again, a later one proves that the event was not heard (section 12, items 1 and 4).
-//!   While the event is under way it is marked as such: a crash in that moment leaves open whether it arrived. It most
-//!   likely did, and a second one would do harm in the manager, so it is told again only if the manager asks for the
-//!   kernel's end: a manager that knows of the end never does.
+//! - `endings/{id}.json`: the kernel is being ended ([`journal`]).
 //!
 //! - `samples.{namespace}.{instance}.json`: the last statistics of all kernels, for those that die while no agent runs.
 //!
@@ -24,33 +19,27 @@ mod entries;
 mod files;
 #[cfg(feature = "rooms")]
 pub mod fuzz;
+mod journal;
 mod outputs;
 mod reserve;
 mod shelter;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use self::entries::{Ended, Told};
 pub use self::entries::{Ending, Environ, KernelNote, NotedPhase, RunNote, unix_now};
 use self::files::{file, read_all, read_one, remove, set_aside, write};
+pub use self::journal::Journal;
 use self::reserve::Reserve;
 use self::shelter::Shelter;
 use super::disk::Disk;
 use super::labels::Owner;
 use crate::ids::KernelId;
 use crate::runner::{LeftOutput, Spilled};
-use crate::wire::event::EndReason;
 use crate::wire::sample::Sample;
-
-/// How long a told ending is remembered, in seconds (section 12, item 4).
-const REMEMBER_SECS: u64 = 3600;
-
-/// For how long after its arrival an event and a destroy of the same kernel may have crossed, in seconds.
-const CROSSING_SECS: u64 = 60;
 
 /// Changes with each start of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -60,7 +49,6 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct Notes {
     kernels: PathBuf,
     runs: PathBuf,
-    endings: PathBuf,
     /// The file of statistics.
     samples: PathBuf,
     /// Whose notes these are: namespace and instance id. Others' are not looked at.
@@ -69,14 +57,11 @@ pub struct Notes {
     boot: Option<String>,
     /// For whoever must not wait for it.
     disk: Disk,
-    /// What `endings` holds, so that a destroy of an ended kernel costs no disk access. A std mutex, held for a
-    /// look-up and never over an await.
-    ended: Mutex<HashMap<KernelId, Ended>>,
+    /// The ends.
+    pub journal: Journal,
     /// For a disk that takes no new files.
-    reserve: Reserve,
-    /// For ends that it doesn't take at all.
-    sheltered_ends: Shelter,
-    /// The same for the notes of runs.
+    reserve: Arc<Reserve>,
+    /// For notes of runs that it doesn't take at all.
     sheltered_runs: Shelter,
     /// Kernels that exist no more, and whose notes the disk did not let go. A std mutex, held for a look-up.
     unforgotten: Mutex<HashSet<KernelId>>,
@@ -134,17 +119,17 @@ impl NotesDir {
     /// The notes of one agent.
     #[must_use]
     pub fn of(&self, owner: &Owner) -> Notes {
+        let reserve = Arc::new(Reserve::open(self.path.join("reserve")));
+        let sheltered = Shelter::new(self.shelter.as_deref(), "endings", owner);
         Notes {
             kernels: self.path.join("kernels"),
             runs: self.path.join("runs"),
-            endings: self.path.join("endings"),
             samples: self.path.join(format!("samples.{}.{}.json", owner.namespace, owner.instance)),
             owner: owner.to_string(),
             boot: self.boot.clone(),
             disk: Disk::default(),
-            ended: Mutex::default(),
-            reserve: Reserve::open(self.path.join("reserve")),
-            sheltered_ends: Shelter::new(self.shelter.as_deref(), "endings", owner),
+            journal: Journal::new(self.path.join("endings"), owner, reserve.clone(), sheltered),
+            reserve,
             sheltered_runs: Shelter::new(self.shelter.as_deref(), "runs", owner),
             unforgotten: Mutex::default(),
         }
@@ -197,31 +182,7 @@ impl Notes {
         }
         // Only for what can't be understood: each kernel reads its own.
         read_all::<RunNote>(&self.runs, &self.owner)?;
-        let mut endings: HashMap<_, _> = read_all::<Ending>(&self.endings, &self.owner)?
-            .into_iter()
-            .map(|(id, ending)| (id, (ending, true)))
-            .collect();
-        endings.extend(
-            self.sheltered_ends
-                .found::<Ending>(&self.owner)
-                .into_iter()
-                .map(|(id, ending)| (id, (ending, false))),
-        );
-        for (id, (ending, written)) in endings {
-            let ended = Ended { written, ..Ended::found(&ending) };
-            let (told, is_unheard) = (ended.told, ending.unheard);
-            self.ended().insert(id, ended);
-            match told {
-                Told::Not { .. } => drop(found.untold.insert(id, ending)),
-                Told::Perhaps(_) => {
-                    if !is_unheard {
-                        tracing::warn!(kernel = %id, "an earlier agent ended in the moment in which it told this kernel's end, which is told again only if the manager asks for it");
-                    }
-                    found.over.insert(id);
-                }
-                Told::At(_) => drop(found.over.insert(id)),
-            }
-        }
+        (found.untold, found.over) = self.journal.load()?;
         found.samples = self.samples();
         Ok(found)
     }
@@ -302,18 +263,7 @@ impl Notes {
     /// Writes and removes what the disk refused before; with room, makes the reserve whole again. What it refuses still is left
     /// for the next time.
     pub fn catch_up(&self, has_room: bool) {
-        let behind: Vec<KernelId> =
-            self.ended().iter().filter(|(_, ended)| !ended.written).map(|(kernel, _)| *kernel).collect();
-        for kernel in behind {
-            // Whoever tells this end may write it, too: what is newest in memory is written last.
-            while let Some(entry) = self.entry(kernel) {
-                if self.write_ending(kernel, entry.clone(), true).is_err()
-                    || self.entry(kernel) == Some(entry)
-                {
-                    break;
-                }
-            }
-        }
+        self.journal.catch_up();
         let unforgotten: Vec<KernelId> = self.unforgotten().iter().copied().collect();
         for kernel in unforgotten {
             self.forget(kernel);
@@ -323,11 +273,6 @@ impl Notes {
         }
     }
 
-    /// The entry of an end as the disk should have it.
-    fn entry(&self, kernel: KernelId) -> Option<Ending> {
-        self.ended().get(&kernel).map(Ended::entry)
-    }
-
     fn unforgotten(&self) -> MutexGuard<'_, HashSet<KernelId>> {
         self.unforgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -335,132 +280,7 @@ impl Notes {
     /// Whether any agent has a note of the kernel, or of its end.
     #[must_use]
     pub fn knows(&self, kernel: KernelId) -> bool {
-        [&self.kernels, &self.endings].iter().any(|dir| file(dir, kernel).exists())
-    }
-
-    /// The kernel is about to be ended: before anything is done to it.
-    pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
-        // Remembered even if the disk refuses: this life of the agent still tells it once.
-        let told = Told::Not { doubted: false };
-        let ended = Ended { told, ending: ending.clone(), under_way: None, written: false };
-        self.ended().insert(kernel, ended);
-        self.write_ending(kernel, ending.clone(), true)
-    }
-
-    /// The end's event is about to leave, or (`false`) did not arrive and waits again. Not synced: this is for a kill of the
-    /// agent, and syncing takes a hundred times as long.
-    pub fn under_way(&self, kernel: KernelId, mut ending: Ending, is_under_way: bool) -> io::Result<()> {
-        ending.left_at = is_under_way.then(unix_now);
-        if let Some(ended) = self.ended().get_mut(&kernel) {
-            if matches!(ended.told, Told::At(_)) {
-                // A slow disk: it has arrived meanwhile.
-                return Ok(());
-            }
-            ended.under_way = ending.left_at;
-        }
-        self.write_ending(kernel, ending, false)
-    }
-
-    /// The end's event has arrived.
-    pub fn told(&self, kernel: KernelId, mut ending: Ending) -> io::Result<()> {
-        let now = unix_now();
-        {
-            let mut all = self.ended();
-            let ended = all.entry(kernel).or_insert_with(|| Ended::found(&ending));
-            ended.under_way = None;
-            if ended.told == (Told::Not { doubted: true }) {
-                (ending.left_at, ending.unheard, ended.ending.unheard) = (Some(now), true, true);
-                ended.told = Told::Perhaps(now);
-            } else {
-                ending.told_at = Some(now);
-                ended.told = Told::At(now);
-            }
-        }
-        // Renamed before it is synced, for the same reason.
-        self.write_ending(kernel, ending, false)?;
-        File::open(file(&self.endings, kernel))?.sync_all()
-    }
-
-    /// A kernel of this id was made again.
-    pub fn born_again(&self, kernel: KernelId) {
-        if self.ended().remove(&kernel).is_some() {
-            remove(&file(&self.endings, kernel));
-            self.sheltered_ends.forget(kernel);
-        }
-    }
-
-    /// The end that has to be told because the manager asks for it; from now on it is being told.
-    ///
-    /// Not if it was told just now (section 12, item 4): the request and the event may have crossed. A manager that asks
-    /// later has not heard it, since it never asks for the end of a session that it knows to be over.
-    #[must_use]
-    pub fn to_be_told(&self, kernel: KernelId) -> Option<Ending> {
-        let mut all = self.ended();
-        let ended = all.entry(kernel).or_insert_with(|| {
-            let unknown = Ended::found(&Ending::new(kernel, EndReason::AlreadyTerminated, None));
-            Ended { told: Told::Perhaps(0), ..unknown }
-        });
-        let must = match ended.told {
-            Told::Perhaps(_) => true,
-            Told::Not { .. } => false,
-            Told::At(at) => unix_now().saturating_sub(at) >= CROSSING_SECS,
-        };
-        must.then(|| {
-            (ended.told, ended.ending.unheard) = (Told::Not { doubted: false }, false);
-            ended.ending.clone()
-        })
-    }
-
-    /// An end that was told, or is on its way, is not heard by the manager: the next question after it tells it again.
-    pub fn unheard(&self, kernel: KernelId) -> io::Result<()> {
-        let now = unix_now();
-        let ending = match self.ended().get_mut(&kernel) {
-            Some(ended) if matches!(ended.told, Told::At(_)) => {
-                (ended.told, ended.ending.unheard) = (Told::Perhaps(now), true);
-                Ending { left_at: Some(now), ..ended.ending.clone() }
-            }
-            Some(Ended { told: Told::Not { doubted }, .. }) => {
-                *doubted = true;
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        self.write_ending(kernel, ending, false)
-    }
-
-    /// Forgets endings that were told more than an hour ago.
-    pub fn purge(&self) {
-        let limit = unix_now().saturating_sub(REMEMBER_SECS);
-        let is_old = |told: &Told| match told {
-            Told::At(at) | Told::Perhaps(at) => *at < limit,
-            Told::Not { .. } => false,
-        };
-        let old: Vec<_> =
-            self.ended().extract_if(|_, ended| is_old(&ended.told)).map(|(kernel, _)| kernel).collect();
-        // Without the lock: a disk may hang, and requests look things up.
-        for kernel in old {
-            remove(&file(&self.endings, kernel));
-            self.sheltered_ends.forget(kernel);
-        }
-    }
-
-    fn write_ending(&self, kernel: KernelId, ending: Ending, durable: bool) -> io::Result<()> {
-        let entry = Ending { owner: Some(self.owner.clone()), ..ending };
-        let written = write(&self.endings, kernel, &entry, durable, &self.reserve);
-        let was_written = self
-            .ended()
-            .get_mut(&kernel)
-            .is_none_or(|ended| std::mem::replace(&mut ended.written, written.is_ok()));
-        match &written {
-            Ok(()) if !was_written => self.sheltered_ends.forget(kernel),
-            Ok(()) => {}
-            Err(_) => self.sheltered_ends.keep(kernel, &entry),
-        }
-        written
-    }
-
-    fn ended(&self) -> MutexGuard<'_, HashMap<KernelId, Ended>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+        file(&self.kernels, kernel).exists() || self.journal.knows(kernel)
     }
 }
 

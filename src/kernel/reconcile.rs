@@ -96,7 +96,7 @@ impl Kernels {
             let node = self.node.clone();
             let has_room = node.refusal().is_none();
             let tended = tokio::task::spawn_blocking(move || {
-                node.notes.purge();
+                node.notes.journal.purge();
                 node.notes.catch_up(has_room);
             });
             if tended.await.is_err() {

@@ -201,7 +201,7 @@ impl Kernels {
         if registry.handles.contains_key(&kernel) {
             return true;
         }
-        let Some(ending) = self.node.notes.to_be_told(kernel) else { return false };
+        let Some(ending) = self.node.notes.journal.to_be_told(kernel) else { return false };
         let reason = ending.reason();
         tracing::info!(%kernel, %reason, "asked to destroy a kernel that this agent does not have; telling that it is over");
         self.insert(&mut registry, kernel, Birth::Unheard(reason, ending.sample));

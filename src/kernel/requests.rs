@@ -68,7 +68,8 @@ impl Kernels {
                     return Err(Arc::new(refusal));
                 }
                 let node = self.node.clone();
-                let forgotten = tokio::task::spawn_blocking(move || node.notes.born_again(kernel)).await;
+                let forgotten =
+                    tokio::task::spawn_blocking(move || node.notes.journal.born_again(kernel)).await;
                 forgotten.map_err(|_| KernelError::Thread("forget an earlier end"))?;
             }
             let place = self.place(kernel, received, limit, gone).await?;
@@ -192,7 +193,7 @@ impl Kernels {
     /// told, or is on its way, nobody hears it.
     async fn too_late(&self, kernel: KernelId, error: Failure) -> Failure {
         let node = self.node.clone();
-        let noted = tokio::task::spawn_blocking(move || node.notes.unheard(kernel)).await;
+        let noted = tokio::task::spawn_blocking(move || node.notes.journal.unheard(kernel)).await;
         if let Ok(Err(error)) = noted {
             tracing::warn!(%kernel, %error, "could not note that the kernel's end was not heard");
         }

@@ -49,8 +49,11 @@ impl Telling {
     ) -> Self {
         let ending = Ending::new(kernel, reason, sample);
         let (writer, entry) = (node.clone(), ending.clone());
-        let written =
-            node.notes.disk().within(JOURNAL_LIMIT, move || writer.notes.ending(kernel, &entry)).await;
+        let written = node
+            .notes
+            .disk()
+            .within(JOURNAL_LIMIT, move || writer.notes.journal.ending(kernel, &entry))
+            .await;
         if let Err(error) = written {
             node.scratch.doubt();
             tracing::warn!(%kernel, %error, "could not note the end on disk; a crash of the agent now may lose or repeat it");
@@ -76,7 +79,7 @@ impl Telling {
 
     async fn note_under_way(&self, is_under_way: bool) {
         let (node, kernel, ending) = (self.node.clone(), self.kernel, self.ending.clone());
-        let write = move || node.notes.under_way(kernel, ending, is_under_way);
+        let write = move || node.notes.journal.under_way(kernel, ending, is_under_way);
         if let Err(error) = self.node.notes.disk().within(NOTE_LIMIT, write).await {
             tracing::warn!(kernel = %self.kernel, %error, "could not note that the kernel's end is being told; a crash of the agent in this moment repeats it or loses it");
         }
@@ -84,7 +87,7 @@ impl Telling {
 
     async fn note_told(self) {
         let (node, kernel) = (self.node.clone(), self.kernel);
-        let noted = tokio::task::spawn_blocking(move || node.notes.told(kernel, self.ending)).await;
+        let noted = tokio::task::spawn_blocking(move || node.notes.journal.told(kernel, self.ending)).await;
         if let Ok(Err(error)) = noted {
             tracing::warn!(%kernel, %error, "could not note that the kernel's end was told; check the disk below the scratch root");
         }

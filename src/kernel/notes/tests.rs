@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use super::entries::Told;
+use super::journal::{CROSSING_SECS, REMEMBER_SECS};
 use super::*;
 use crate::ids::RunId;
 use crate::runner::GoingRun;
+use crate::wire::event::EndReason;
 
 fn owner(instance: &str) -> Owner {
     Owner { namespace: "n".to_owned(), instance: crate::ids::InstanceId::new(instance) }
@@ -25,11 +28,11 @@ fn notes_in(dir: &Path, instance: &str) -> Notes {
 }
 
 fn must_tell(notes: &Notes, kernel: KernelId) -> bool {
-    notes.to_be_told(kernel).is_some()
+    notes.journal.to_be_told(kernel).is_some()
 }
 
 fn told_at(notes: &Notes, kernel: KernelId, at: u64) {
-    notes.ended().get_mut(&kernel).unwrap().told = Told::At(at);
+    notes.journal.ended().get_mut(&kernel).unwrap().told = Told::At(at);
 }
 
 #[test]
@@ -41,7 +44,7 @@ fn kernels_and_untold_endings_come_back() {
     let going = GoingRun { run: Some(RunId::new("r")), ..GoingRun::default() };
     notes.run(a, RunNote::new(a, &going)).unwrap();
     let ending = Ending::new(b, EndReason::IdleTimeout, Some(Sample::default()));
-    notes.ending(b, &ending).unwrap();
+    notes.journal.ending(b, &ending).unwrap();
 
     let again = notes_in(dir.path(), "i");
     let found = again.load().unwrap();
@@ -83,10 +86,10 @@ fn next_life(dir: &tempfile::TempDir) -> (Notes, Found) {
 fn a_told_ending_is_remembered_but_not_told_again() {
     let (dir, notes) = notes();
     let kernel = KernelId::random();
-    notes.told(kernel, Ending::new(kernel, EndReason::UserRequested, None)).unwrap();
+    notes.journal.told(kernel, Ending::new(kernel, EndReason::UserRequested, None)).unwrap();
     let (again, found) = next_life(&dir);
     assert!(found.untold.is_empty() && found.over.contains(&kernel));
-    again.purge();
+    again.journal.purge();
     assert!(!must_tell(&again, kernel), "the request may have crossed the event");
     told_at(&again, kernel, unix_now() - CROSSING_SECS + 10);
     assert!(!must_tell(&again, kernel), "a minute has not passed");
@@ -94,11 +97,11 @@ fn a_told_ending_is_remembered_but_not_told_again() {
     assert!(must_tell(&again, kernel), "the manager asks so late because it did not hear");
     assert!(!must_tell(&again, kernel), "it is being told");
     told_at(&again, kernel, unix_now() - REMEMBER_SECS + 60);
-    again.purge();
-    assert!(file(&again.endings, kernel).exists(), "an hour has not passed");
+    again.journal.purge();
+    assert!(again.journal.knows(kernel), "an hour has not passed");
     told_at(&again, kernel, unix_now() - REMEMBER_SECS - 1);
-    again.purge();
-    assert!(!file(&again.endings, kernel).exists());
+    again.journal.purge();
+    assert!(!again.journal.knows(kernel));
     assert!(must_tell(&again, kernel));
 }
 
@@ -106,8 +109,8 @@ fn a_told_ending_is_remembered_but_not_told_again() {
 fn an_ending_that_was_under_way_at_a_kill_is_told_only_when_asked_for() {
     let (dir, notes) = notes();
     let (kernel, ending) = (KernelId::random(), |k| Ending::new(k, EndReason::IdleTimeout, None));
-    notes.ending(kernel, &ending(kernel)).unwrap();
-    notes.under_way(kernel, ending(kernel), true).unwrap();
+    notes.journal.ending(kernel, &ending(kernel)).unwrap();
+    notes.journal.under_way(kernel, ending(kernel), true).unwrap();
     assert!(!must_tell(&notes, kernel), "this life will know whether it arrives");
 
     let (again, found) = next_life(&dir);
@@ -115,7 +118,7 @@ fn an_ending_that_was_under_way_at_a_kill_is_told_only_when_asked_for() {
     assert!(must_tell(&again, kernel), "the manager asks, so it does not know");
     assert!(!must_tell(&again, kernel), "once");
 
-    notes.under_way(kernel, ending(kernel), false).unwrap();
+    notes.journal.under_way(kernel, ending(kernel), false).unwrap();
     let (_, found) = next_life(&dir);
     assert_eq!(found.untold[&kernel], ending(kernel), "it did not arrive, and waits again");
 }
@@ -124,28 +127,28 @@ fn an_ending_that_was_under_way_at_a_kill_is_told_only_when_asked_for() {
 fn an_end_that_was_not_heard_is_told_when_asked_for() {
     let (dir, notes) = notes();
     let (told, waits) = (KernelId::random(), KernelId::random());
-    notes.told(told, Ending::new(told, EndReason::SelfTerminated, None)).unwrap();
-    notes.ending(waits, &Ending::new(waits, EndReason::SelfTerminated, None)).unwrap();
+    notes.journal.told(told, Ending::new(told, EndReason::SelfTerminated, None)).unwrap();
+    notes.journal.ending(waits, &Ending::new(waits, EndReason::SelfTerminated, None)).unwrap();
     for kernel in [told, waits, KernelId::random()] {
-        notes.unheard(kernel).unwrap();
+        notes.journal.unheard(kernel).unwrap();
     }
     let (again, found) = next_life(&dir);
     assert_eq!(found.untold.keys().collect::<Vec<_>>(), [&waits], "it is going to be told anyway");
     assert!(must_tell(&notes, told) && must_tell(&again, told));
     // The one that was on its way arrives now, at a manager that does not listen.
-    notes.told(waits, Ending::new(waits, EndReason::SelfTerminated, None)).unwrap();
+    notes.journal.told(waits, Ending::new(waits, EndReason::SelfTerminated, None)).unwrap();
     let (again, found) = next_life(&dir);
     assert!(found.untold.is_empty() && must_tell(&notes, waits) && must_tell(&again, waits));
 }
 
 #[test]
 fn entries_of_earlier_versions_of_the_agent_are_understood() {
-    let (dir, notes) = notes();
+    let (dir, _) = notes();
     let kernel = KernelId::random();
     let text = format!(
         r#"{{"version":1,"kernel":"{kernel}","reason":"idle-timeout","sample":null,"told_at":null}}"#
     );
-    fs::write(file(&notes.endings, kernel), text).unwrap();
+    fs::write(file(&dir.path().join("endings"), kernel), text).unwrap();
     assert_eq!(next_life(&dir).1.untold[&kernel], Ending::new(kernel, EndReason::IdleTimeout, None));
 }
 
@@ -153,7 +156,7 @@ fn entries_of_earlier_versions_of_the_agent_are_understood() {
 fn what_is_damaged_foreign_or_of_the_future_is_set_aside() {
     let (dir, notes) = notes();
     let good = KernelId::random();
-    notes.ending(good, &Ending::new(good, EndReason::AgentReset, None)).unwrap();
+    notes.journal.ending(good, &Ending::new(good, EndReason::AgentReset, None)).unwrap();
     let put = |name: &str, text: &str| fs::write(dir.path().join("endings").join(name), text).unwrap();
     let other = KernelId::random();
     put(&format!("{other}.json"), "{\"version\": 1, \"kern");
@@ -180,7 +183,7 @@ fn another_agent_s_notes_are_neither_read_nor_touched() {
     let (dir, notes) = notes();
     let (kernel, ended) = (KernelId::random(), KernelId::random());
     notes.note(kernel, &KernelNote::new(kernel, NotedPhase::Running), false).unwrap();
-    notes.ending(ended, &Ending::new(ended, EndReason::IdleTimeout, None)).unwrap();
+    notes.journal.ending(ended, &Ending::new(ended, EndReason::IdleTimeout, None)).unwrap();
     notes.keep_samples(&[(kernel, Sample::default())]).unwrap();
     let other = notes_in(dir.path(), "another");
     let found = other.load().unwrap();
@@ -197,11 +200,11 @@ fn an_end_that_the_disk_did_not_take_is_known_to_the_next_life_and_reaches_the_d
     let (told, untold) = (KernelId::random(), KernelId::random());
     let ending = |kernel| Ending::new(kernel, EndReason::IdleTimeout, None);
     let away = dir.path().join("away");
-    notes.ending(told, &ending(told)).unwrap();
+    notes.journal.ending(told, &ending(told)).unwrap();
     fs::rename(dir.path().join("endings"), &away).unwrap();
-    notes.under_way(told, ending(told), true).unwrap_err();
-    notes.told(told, ending(told)).unwrap_err();
-    notes.ending(untold, &ending(untold)).unwrap_err();
+    notes.journal.under_way(told, ending(told), true).unwrap_err();
+    notes.journal.told(told, ending(told)).unwrap_err();
+    notes.journal.ending(untold, &ending(untold)).unwrap_err();
 
     // It is back, with what it had.
     fs::rename(&away, dir.path().join("endings")).unwrap();
