@@ -17,11 +17,13 @@ mod current;
 mod doubt;
 #[cfg(feature = "rooms")]
 pub mod fuzz;
+mod hearing;
 mod intake;
 mod kept;
 pub mod memory;
 mod outlet;
 pub mod output;
+mod parting;
 pub mod runs;
 mod seat;
 mod shared;

@@ -157,6 +157,11 @@ impl Current {
         (self.way, self.left_at) = (Way::Left, Some(now));
     }
 
+    /// When all of the code had left; `None` before that.
+    pub(super) fn left_at(&self) -> Option<Instant> {
+        self.left_at
+    }
+
     /// Nothing of the code has left after all, and the agent stops: the next one sends it.
     pub(super) fn code_stays(&mut self, code: &Arc<Code>) {
         self.way = Way::kept(code);

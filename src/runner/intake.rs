@@ -43,6 +43,16 @@ impl Intake {
             }
         }
     }
+
+    /// Ends the connection without losing what the runner has written to it, which [`Self::rest`] brings. Whether there is one.
+    pub(super) async fn part(&mut self) -> bool {
+        self.link.part().await
+    }
+
+    /// The next message of a connection that [ends](Self::part); `None` once everything has come. May be cancelled.
+    pub(super) async fn rest(&mut self) -> Option<Message> {
+        self.link.recv().await.ok()
+    }
 }
 
 #[cfg(test)]

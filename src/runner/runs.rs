@@ -19,6 +19,7 @@ mod inherited;
 mod leaving;
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 pub use self::collecting::Taken;
 pub(super) use self::leaving::Interrupt;
@@ -298,8 +299,17 @@ impl Runs {
         self.current.as_ref().is_none_or(|c| c.out.output.bytes() < limit)
     }
 
+    /// Until when it is worth waiting for the end of the current run: one that has begun within `young` may end soon. `None` when
+    /// no such run goes on.
+    pub(super) fn may_end_until(&self, young: Duration) -> Option<Instant> {
+        self.current
+            .as_ref()
+            .filter(|current| !current.wants_input)
+            .and_then(Current::left_at)
+            .map(|at| at + young)
+    }
+
     /// Roughly what the current run's output holds, in bytes.
-    #[cfg(test)]
     pub(super) fn current_bytes(&self) -> usize {
         self.current.as_ref().map_or(0, |c| c.out.output.bytes())
     }

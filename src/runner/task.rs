@@ -1,7 +1,6 @@
 //! The task that owns a runner's two sockets.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::code::Code;
 use super::current::Handing;
 use super::doubt::Doubt;
+use super::hearing::{handle, skip};
 use super::intake::Intake;
 use super::memory::Remembered;
 use super::outlet::Outlet;
+use super::parting;
 use super::shared::Shared;
 use super::signs::Signs;
 use crate::patience::Tally;
 use crate::wire::command::Command;
-use crate::wire::record::{BadRecord, Record};
-use crate::zmtp::{Message, Multipart};
+use crate::zmtp::Multipart;
 
 /// Commands that wait for a container which does not take them (paused, or still starting).
 const MAX_OUTBOX: usize = 64;
@@ -30,10 +30,8 @@ const MAX_OUTBOX: usize = 64;
 /// them in one go would make a heartbeat late.
 const LARGE: usize = 64 * 1024;
 
-/// How long a stop waits for what is leaving, and for what comes.
+/// How long a stop waits for what is leaving.
 const LEAVING: Duration = Duration::from_millis(500);
-/// A runner from which nothing comes for so long has nothing on its way.
-const QUIET: Duration = Duration::from_millis(30);
 
 /// How the task ends.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +69,7 @@ pub(super) async fn serve(
             () = ends.cancel.cancelled() => return,
             () = ends.leave.cancelled() => {
                 out.leave(&shared, commands).await;
-                return read_what_came(&mut intake, &shared, &mut skipped).await;
+                return parting::hear_out(&mut intake, &shared, &mut skipped).await;
             }
             Some(command) = commands.recv(), if out.outbox.len() < MAX_OUTBOX => out.outbox.push_back(command.encode()),
             () = out.advance() => out.advanced(&shared),
@@ -92,19 +90,6 @@ pub(super) async fn serve(
         }
         // Records may be ready without end; give others on this thread their share.
         tokio::task::consume_budget().await;
-    }
-}
-
-/// Reads what the runner has sent already, which would be lost with the connection: until nothing comes for a moment, or
-/// the buffer is full.
-async fn read_what_came(intake: &mut Intake, shared: &Shared, skipped: &mut Tally) {
-    let deadline = Instant::now() + LEAVING;
-    while shared.runs().may_read() && Instant::now() < deadline {
-        match timeout(QUIET, intake.recv()).await {
-            Ok(Ok(message)) => handle(shared, &message, skipped),
-            Ok(Err(broken)) => skip(shared, &broken, skipped),
-            Err(_) => return,
-        }
     }
 }
 
@@ -242,44 +227,5 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn handle(shared: &Shared, message: &Message, skipped: &mut Tally) {
-    let record = match Record::decode(&message.frames).map_err(|bad| bad.of_cut(message.cut)) {
-        Ok(record) => record,
-        Err(bad) => {
-            skip(shared, &bad, skipped);
-            if let BadRecord::MediaTooLarge(_) = bad {
-                shared.runs().note(&format!("[{bad}; it was dropped]"));
-            }
-            return;
-        }
-    };
-    match &record {
-        Record::Completion(found) if shared.completions.answered(found) => return,
-        Record::ServiceResult(found) => {
-            // Nothing of a run, whoever sent it.
-            shared.services.answered(found);
-            return;
-        }
-        _ => {}
-    }
-    let wake = {
-        let mut runs = shared.runs();
-        let wake = runs.record(record);
-        shared.publish(&runs);
-        wake
-    };
-    if wake {
-        // Ordinary output wakes nobody: answers go out at a stop, a full buffer, or when time is up.
-        shared.changed.send_modify(|n| *n = n.wrapping_add(1));
-    }
-}
-
-fn skip(shared: &Shared, reason: &dyn Display, skipped: &mut Tally) {
-    // User code can send garbage as fast as it likes.
-    if let Some(skipped) = skipped.more() {
-        tracing::warn!(kernel = %shared.kernel, %reason, skipped, "skipped what the runner sent");
     }
 }

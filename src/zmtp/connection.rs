@@ -320,6 +320,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Closes this side alone. A peer that has written something before it notices gets it over, and closes its own side then,
+    /// which [`Self::recv`] tells.
+    pub async fn end_writing(&mut self) -> Result<(), Trouble> {
+        Ok(self.stream.shutdown().await?)
+    }
+
     /// Writes what was put and closes the connection so that the peer gets all of it: bytes that nobody has read
     /// would make the system tear it down. Gives up after `limit`.
     pub async fn finish(mut self, limit: Duration) {

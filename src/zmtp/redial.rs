@@ -86,6 +86,15 @@ impl Redial {
         opened.map_err(|trouble| self.lost(trouble))
     }
 
+    /// Closes this side of the connection that stands. What the peer has written already can be received still, until it closes
+    /// its own side, which is an error. Whether there was such a connection; without one there is nothing to wait for.
+    pub async fn part(&mut self) -> bool {
+        match &mut self.state {
+            State::Open(connection) => connection.end_writing().await.is_ok(),
+            State::Opening(_) => false,
+        }
+    }
+
     /// Whether a message was put and is not written whole.
     #[must_use]
     pub fn is_amid(&self) -> bool {

@@ -16,6 +16,9 @@ use crate::support::msgpack::{from_json, to_json};
 use crate::support::rpc::Line;
 use crate::support::{Bed, Kernel, Rpc, secs};
 
+/// How long an agent listens on at its stop, in microseconds, and somewhat more.
+const ENDING: u64 = 60_000;
+
 /// A run that leaves a mark in its kernel's file `log`, prints a line, and ends.
 pub(super) struct Marked {
     /// Its id and its mark.
@@ -121,13 +124,15 @@ async fn no_moment_wedges_a_kernel(how: End) {
     let mut outcomes = Vec::new();
     for round in 0..rounds {
         let run = Marked::new(format!("round-{round}"));
+        // Every other run goes on for longer, and ends while the agent does.
+        let pause = Duration::from_micros(if round % 2 == 0 { 0 } else { random.random_range(0..ENDING) });
         let wait = Duration::from_micros(random.random_range(0..window));
-        let line = run.ask(bed.rpc(), &kernel, Duration::ZERO).await;
+        let line = run.ask(bed.rpc(), &kernel, pause).await;
         tokio::time::sleep(wait).await;
         end(&mut agent, how).await;
         agent = bed.agent(&[]).await;
         let outcome = run.outcome(&kernel, line, how).await;
-        println!("round {round}, after {wait:?}: {outcome:?}");
+        println!("round {round} of {pause:?}, after {wait:?}: {outcome:?}");
         outcomes.push(outcome);
     }
     for kind in [Outcome::NeverBegun, Outcome::Unsure, Outcome::Cut, Outcome::Whole] {
@@ -167,4 +172,30 @@ async fn no_moment_of_kills_in_a_row_wedges_a_kernel() {
         println!("round {round} of {pause:?}, kills after {waits:?} ms: {outcome:?}");
     }
     assert_eq!(kernel.run("print('free')").await.stdout(), "free\n");
+}
+
+/// A run that prints a line each millisecond over stops: no line comes twice or out of order, and what a stop loses is what the
+/// runner hands to its ZeroMQ while that notices the end of the connection.
+#[tokio::test]
+async fn a_run_that_prints_goes_on_over_stops() {
+    let (rounds, mut random) = rounds(6);
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    // Each write is one record.
+    let code = "import os, sys, time\nn = 0\nwhile not os.path.exists('/home/work/enough'):\n    sys.stdout.write(f'{n}\\n')\n    n += 1\n    time.sleep(0.001)";
+    assert_eq!(kernel.execute("r", "query", code, json!({})).await.unwrap()["status"], "continued");
+    for _ in 0..rounds {
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
+        end(&mut agent, End::Stop).await;
+        agent = bed.agent(&[]).await;
+    }
+    std::fs::write(bed.home(&kernel.id).join("enough"), "").unwrap();
+    let (console, _) = follow(&kernel, "r", secs(60)).await.expect("the run is known");
+    let lines: Vec<u64> = text(&console, "stdout").lines().map(|line| line.parse().unwrap()).collect();
+    let gaps: Vec<u64> = lines.windows(2).map(|two| two[1].checked_sub(two[0] + 1).expect("twice")).collect();
+    let lost: u64 = gaps.iter().sum();
+    let gaps = gaps.into_iter().filter(|gap| *gap > 0).count();
+    println!("{rounds} stops, {} lines, {lost} lost in {gaps} gaps", lines.len());
+    assert!(lost <= 5 * rounds, "{lost} of {} lines are lost", lines.len());
 }
