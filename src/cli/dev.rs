@@ -26,6 +26,9 @@ mod screen;
 /// Where `dev` serves: beside an agent that has the usual port.
 const PORT: &str = "6021";
 
+/// Where its page is.
+const PAGE: &str = "127.0.0.1:6022";
+
 /// `dev`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DevArgs {
@@ -45,6 +48,8 @@ impl DevArgs {
             ("--rpc-listen", Some("127.0.0.1")),
             ("--agent-host-override", Some("127.0.0.1")),
             ("--kernel-host-override", Some("127.0.0.1")),
+            // Whoever tries wants to look.
+            ("--metrics-addr", Some(PAGE)),
             // No manager gives up after 3 s here.
             ("--create-deadline", Some("0")),
             ("--stop-kernels-on-exit", None),
@@ -173,5 +178,8 @@ mod tests {
         assert!(other.windows(2).any(|pair| pair == ["--rpc-listen", "127.0.0.1"]), "{other:?}");
         assert_eq!(line(&["--rpc-listen=0.0.0.0"]).iter().filter(|word| *word == "--rpc-listen").count(), 0);
         assert!(other.contains(&"--stop-kernels-on-exit".to_owned()));
+        assert!(usual.windows(2).any(|pair| pair == ["--metrics-addr", PAGE]), "{usual:?}");
+        let elsewhere = line(&["--metrics-addr", "127.0.0.1:7001"]);
+        assert!(!elsewhere.contains(&PAGE.to_owned()), "{elsewhere:?}");
     }
 }

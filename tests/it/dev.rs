@@ -21,23 +21,26 @@ pub(crate) struct Dev {
     process: Process,
     instance: String,
     port: Port,
+    /// Of its page.
+    page: Port,
     home: TempDir,
 }
 
 impl Dev {
     pub(crate) fn start(options: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let port = Port::lease();
+        let (port, page) = (Port::lease(), Port::lease());
         let instance = format!("i-dev-{}", &new_id()[..8]);
-        let process = Self::process(&home, &instance, &port, options);
-        Self { process, instance, port, home }
+        let process = Self::process(&home, &instance, &port, &page, options);
+        Self { process, instance, port, page, home }
     }
 
-    fn process(home: &TempDir, instance: &str, port: &Port, options: &[&str]) -> Process {
-        let port = port.number().to_string();
-        let own =
-            [env!("CARGO_BIN_EXE_backendai-agent"), "dev", "--instance-id", instance, "--agent-port", &port];
-        let command: Vec<_> = own.iter().chain(options).map(|&word| word.to_owned()).collect();
+    fn process(home: &TempDir, instance: &str, port: &Port, page: &Port, options: &[&str]) -> Process {
+        let (port, page) = (port.number().to_string(), format!("127.0.0.1:{}", page.number()));
+        let own = [env!("CARGO_BIN_EXE_backendai-agent"), "dev", "--instance-id", instance];
+        let places = ["--agent-port", &port, "--metrics-addr", &page];
+        let command =
+            own.iter().chain(&places).chain(options).map(|&word| word.to_owned()).collect::<Vec<_>>();
         // A variable of a real agent on the same machine changes nothing.
         let env = [("HOME", home.path().to_str().unwrap()), ("BACKEND_NAMESPACE", "real")];
         Process::spawn("dev", &command, &env, &home.path().join("log")).talkative()
@@ -81,6 +84,11 @@ impl Dev {
         self.home.path().join(".cache/backendai-agent/dev")
     }
 
+    /// Where its page is.
+    pub(crate) fn page(&self) -> String {
+        format!("127.0.0.1:{}", self.page.number())
+    }
+
     /// Where its etcd is.
     pub(crate) fn etcd(&self) -> String {
         self.told("Its etcd is at ")
@@ -122,6 +130,9 @@ async fn the_printed_commands_work_and_show_what_they_do() {
     let [export, create, exec, destroy] = &commands[..] else { panic!("{commands:?}") };
     assert!(create.contains(" create --lang python:"), "{create}");
     let kernel = create.rsplit(' ').next().unwrap();
+
+    let page = typed(&format!("curl --fail --silent --show-error {}", dev.told("Its page is ")), "").await;
+    assert!(page.contains("<title>"), "{page}");
 
     typed(create, export).await;
     dev.says(&format!("event       kernel_creating {} \"{kernel}\"", dev.instance), secs(5)).await;
@@ -182,7 +193,7 @@ async fn it_ends_its_kernels_and_takes_back_those_of_one_that_was_killed() {
 
     dev.process.kill();
     std::fs::remove_file(dev.home.path().join("log")).unwrap();
-    dev.process = Dev::process(&dev.home, &dev.instance, &dev.port, &[]);
+    dev.process = Dev::process(&dev.home, &dev.instance, &dev.port, &dev.page, &[]);
     dev.serves().await;
     assert_eq!(typed(&commands[2], &commands[0]).await.lines().next(), Some("42"));
 

@@ -184,10 +184,9 @@ fn put(bin: &Path, name: &str, text: &str) {
 
 #[tokio::test]
 async fn what_is_marked_to_be_run_runs() {
-    let (outside, metrics, other) = (tempfile::tempdir().unwrap(), Port::lease(), Port::lease());
+    let (outside, other, other_page) = (tempfile::tempdir().unwrap(), Port::lease(), Port::lease());
     let socket = outside.path().join("agent.sock");
-    let metrics = format!("127.0.0.1:{}", metrics.number());
-    let mut dev = Dev::start(&["--socket", socket.to_str().unwrap(), "--metrics-addr", &metrics]);
+    let mut dev = Dev::start(&["--socket", socket.to_str().unwrap()]);
     dev.serves().await;
 
     let bin = outside.path().join("bin");
@@ -204,14 +203,20 @@ async fn what_is_marked_to_be_run_runs() {
         put(&bin, name, "#!/bin/sh\necho \"$0 $*\"\n");
     }
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let other_dev = format!("--agent-port {} --instance-id i-dev-{}", other.number(), &new_id()[..8]);
+    let other_dev = format!(
+        "--agent-port {} --metrics-addr 127.0.0.1:{} --instance-id i-dev-{}",
+        other.number(),
+        other_page.number(),
+        &new_id()[..8]
+    );
     let replaced = [
         ("tcp://127.0.0.1:6021".to_owned(), dev.address()),
         ("127.0.0.1:6021".to_owned(), dev.address()),
         ("10.0.0.11:6001".to_owned(), dev.address()),
         ("10.0.0.5:2379".to_owned(), dev.etcd()),
         ("/sorna/local/".to_owned(), "/sorna/dev/".to_owned()),
-        ("127.0.0.1:6090".to_owned(), metrics.clone()),
+        ("127.0.0.1:6090".to_owned(), dev.page()),
+        ("127.0.0.1:6022".to_owned(), dev.page()),
         ("python:3.6-debian".to_owned(), image::python()),
         (
             "target/static/".to_owned(),

@@ -1,7 +1,7 @@
 //! What `dev` tells of its agent: where everything is, what to type next, events and statistics. Pure but for the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(super) struct Screen {
     agent: String,
     etcd: SocketAddr,
     redis: SocketAddr,
+    /// Where a browser on this machine finds the agent's page; `None` where the system chose the port.
+    page: Option<SocketAddr>,
     root: PathBuf,
     ends_kernels: bool,
     /// The newest list of kernel images, once there was one.
@@ -47,6 +49,10 @@ impl Screen {
                 .endpoint(),
             etcd,
             redis,
+            page: config
+                .metrics_addr
+                .map(|addr| SocketAddr::new(called_at(addr.ip()), addr.port()))
+                .filter(|addr| addr.port() != 0),
             root: config.scratch_root.clone(),
             ends_kernels: config.stop_kernels_on_exit,
             images: None,
@@ -112,8 +118,10 @@ impl Screen {
         let Self { agent, etcd, redis, program, .. } = self;
         let images = self.images.as_deref().unwrap_or_default();
         let root = self.root.display();
+        let page =
+            self.page.map(|page| format!("Its page is http://{page}/ for a browser.\n")).unwrap_or_default();
         let head = format!(
-            "The agent serves at {agent}; kernels' files are in {root}.\n\
+            "The agent serves at {agent}; kernels' files are in {root}.\n{page}\
              Its etcd is at {etcd} and its Redis at {redis}, for etcdctl and redis-cli.\n"
         );
         let python = images.iter().find(|name| name.starts_with("python"));
@@ -162,7 +170,11 @@ impl Screen {
 
 /// Where an agent that listens there is called from this machine.
 fn called_at(listens: IpAddr) -> IpAddr {
-    if listens.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listens }
+    match listens {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +191,7 @@ mod tests {
             agent: "tcp://127.0.0.1:6021".to_owned(),
             etcd: at(1),
             redis: at(2),
+            page: Some(at(3)),
             root: "/root/dev".into(),
             ends_kernels: true,
             images: None,
@@ -204,6 +217,7 @@ mod tests {
         assert_eq!(screen.heard(&beat(&[])), None);
         let told = screen.heard(&event("instance_started", vec![])).unwrap();
         assert!(told.contains("docker pull ") && !told.contains("exec"), "{told}");
+        assert!(told.contains("http://127.0.0.1:3/ "), "{told}");
         assert_eq!(screen.heard(&beat(&[])), None);
         let told = screen.heard(&beat(&["lua:5", "python:3"])).unwrap();
         assert!(told.contains("    ./agent create --lang python:3 --kernel-id "), "{told}");
