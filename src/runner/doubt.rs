@@ -24,8 +24,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(25);
 /// holds up no other.
 pub(super) const WATCHED: Duration = Duration::from_secs(5);
 
-/// This part of a core is work; a runner that waits takes a hundredth of that.
-const WORK: f64 = 0.1;
+/// This part of a core is work, also where many others want the core; a runner that waits takes a twentieth of that.
+const WORK: f64 = 0.02;
 
 /// How long a runner may be silent whatever its kernel does: whoever waits for the next run has to get it once.
 const LONGEST: Duration = Duration::from_secs(600);
