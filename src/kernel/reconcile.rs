@@ -26,6 +26,8 @@ use crate::patience::{Outage, seconds};
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// What one may take. Two that hang make a Docker that does not answer, within 8 s.
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// How often statistics are written while there are none, as a look at the disk.
+const EMPTY_WRITE: Duration = Duration::from_secs(15);
 /// How long keeping statistics may take before the disk is looked at.
 const SLOW_WRITE: Duration = Duration::from_secs(3);
 /// A container that is older and does not run waits for no restart: the manager gives one up after 30 s.
@@ -184,7 +186,7 @@ impl Kernels {
     }
 
     /// Keeps the kernels' last statistics on disk for ever, one file for all. The one write that comes whether or not
-    /// anything happens, so that it also notices a disk that hangs.
+    /// anything happens, so that it also notices a disk that hangs: each time while there are kernels, rarely without.
     pub async fn keep_samples(&self, every: Duration) {
         // The recovery reads what this replaces. The sender lives as long as the registry.
         let _ = self.recovered().wait_for(|done| *done).await;
@@ -193,13 +195,18 @@ impl Kernels {
         let mut kept = tokio::task::spawn_blocking(move || node.notes.samples()).await.unwrap_or_default();
         let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_failing = false;
+        let (mut is_failing, mut empty_since) = (false, None);
         loop {
             ticks.tick().await;
             let known: HashSet<KernelId> = self.ids().into_iter().collect();
             kept.retain(|kernel, _| known.contains(kernel));
             let fresh = |k| Some((k, self.node.collector.last_seen(k)?));
             kept.extend(known.iter().copied().filter_map(fresh));
+            let is_empty = known.is_empty();
+            if is_empty && empty_since.is_some_and(|since: Instant| since.elapsed() < EMPTY_WRITE) {
+                continue;
+            }
+            empty_since = is_empty.then(Instant::now);
             let (node, samples) = (self.node.clone(), kept.clone().into_iter().collect::<Vec<_>>());
             let mut writing = tokio::task::spawn_blocking(move || node.notes.keep_samples(&samples));
             let written = if let Ok(written) = timeout(SLOW_WRITE, &mut writing).await {
@@ -219,6 +226,10 @@ impl Kernels {
                 tracing::warn!(%error, "can't keep statistics below the scratch root; check the disk");
             }
             is_failing = written.is_err();
+            if is_failing {
+                // Not true on the disk yet.
+                empty_since = None;
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::node::Node;
 use super::notes::Ending;
 use super::removal;
 use crate::events::{Place, Sent};
-use crate::ids::KernelId;
+use crate::ids::{ContainerId, KernelId};
 use crate::wire::event::{EndReason, Event};
 use crate::wire::sample::Sample;
 
@@ -31,6 +31,8 @@ pub(super) struct Telling {
     reason: EndReason,
     /// What the journal holds.
     ending: Ending,
+    /// What it ran in, where that is known.
+    container: Option<ContainerId>,
 }
 
 /// An end whose event waits for its turn.
@@ -46,6 +48,7 @@ impl Telling {
         kernel: KernelId,
         reason: EndReason,
         sample: Option<Sample>,
+        container: Option<ContainerId>,
     ) -> Self {
         let ending = Ending::new(kernel, reason, sample);
         let (writer, entry) = (node.clone(), ending.clone());
@@ -58,14 +61,14 @@ impl Telling {
             node.scratch.doubt();
             tracing::warn!(%kernel, %error, "could not note the end on disk; a crash of the agent now may lose or repeat it");
         }
-        Self { node: node.clone(), kernel, reason, ending }
+        Self { node: node.clone(), kernel, reason, ending, container }
     }
 
     /// Puts the statistics into Redis; removes what there is of containers, if there may be any. Tries until it is done.
     pub(super) async fn clear(&self, has_containers: bool) {
         let containers = async {
             if has_containers {
-                removal::clear(&self.node, self.kernel).await;
+                removal::clear(&self.node, self.kernel, self.container.as_ref()).await;
             }
         };
         tokio::join!(self.node.last_statistics.put(self.kernel, self.ending.sample), containers);

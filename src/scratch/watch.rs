@@ -3,8 +3,8 @@
 //! One task, for each of the two a look every [`EVERY`] on a thread that may hang: while it does nothing else is started there,
 //! and after [`LIMIT`] the disk counts as one that does not answer. A look asks the system, which costs nothing, and writes a small
 //! file only while something is in doubt: after a look that found fault, and after a write of the agent's own that failed or hung
-//! ([`ScratchRoot::doubt`], which also brings the next look forward). The kernels' statistics are written every few seconds, so
-//! that a disk on which nothing else happens is noticed as well.
+//! ([`ScratchRoot::doubt`], which also brings the next look forward). The kernels' statistics are written every few seconds, and
+//! without kernels every quarter of a minute, so that a disk on which nothing else happens is noticed as well.
 
 use std::io;
 use std::path::{Path, PathBuf};

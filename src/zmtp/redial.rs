@@ -1,7 +1,8 @@
 //! A connection that is made again for as long as its owner lives.
 //!
 //! Until the first contact the other side is expected to be starting, and is tried often: a new kernel's runner refuses
-//! connections for as long as its interpreter takes to start. Afterwards failures in a row make the pauses longer.
+//! connections for as long as its interpreter takes to start. Afterwards failures in a row make the pauses longer, and longer
+//! still while nobody comes.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -19,8 +20,13 @@ use crate::patience::{Backoff, Tally};
 const EAGER: Duration = Duration::from_millis(25);
 /// for so long.
 const EAGERNESS: Duration = Duration::from_secs(20);
-/// The pauses after failures otherwise.
+/// The pauses after failures otherwise,
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+/// and when the other side is away for so long, one part in [`SHARE`] of that time, up to a limit: kernels whose images have no
+/// runner are there for days, and a node has many.
+const LONG: Duration = Duration::from_secs(40);
+const SHARE: u32 = 20;
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// A firewall that forgot a connection (too many of them, or its tables were flushed) takes what the other side sends for an
 /// attempt to connect from there, and drops it, until this side says something; a receiving end never does. So TCP probes it
@@ -151,8 +157,10 @@ fn opening(address: &str, own: Kind, caps: Caps, pause: Duration) -> State {
 /// When to try again.
 #[derive(Debug)]
 struct Pace {
-    /// Until then the other side may be starting; `None` once it was reached.
-    eager_until: Option<Instant>,
+    /// Whether the other side was never reached, and so may be starting.
+    is_first: bool,
+    /// Since when it is sought; `None` while it is there.
+    away_since: Option<Instant>,
     /// How often in a row there was no connection.
     failures: u32,
     /// The same, for the log.
@@ -164,7 +172,8 @@ struct Pace {
 impl Pace {
     fn new(now: Instant) -> Self {
         Self {
-            eager_until: Some(now + EAGERNESS),
+            is_first: true,
+            away_since: Some(now),
             failures: 0,
             tally: Tally::default(),
             is_worth_telling: false,
@@ -172,18 +181,26 @@ impl Pace {
     }
 
     fn reached(&mut self) {
-        *self = Self { eager_until: None, failures: 0, tally: Tally::default(), is_worth_telling: false };
+        *self = Self {
+            is_first: false,
+            away_since: None,
+            failures: 0,
+            tally: Tally::default(),
+            is_worth_telling: false,
+        };
     }
 
     fn after(&mut self, trouble: &Trouble, now: Instant) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.is_worth_telling = self.tally.more().is_some();
-        let may_be_starting = self.eager_until.is_some_and(|until| now < until) && !trouble.is_nonsense();
+        let away = now.saturating_duration_since(*self.away_since.get_or_insert(now));
+        let is_soon = away < EAGERNESS;
         match trouble {
-            _ if may_be_starting => EAGER,
+            _ if self.is_first && is_soon && !trouble.is_nonsense() => EAGER,
             // As Docker's proxy does while the runner starts again, which is not to be missed.
-            Trouble::Closed | Trouble::Io(_) => PAUSES.pause(1),
-            _ => PAUSES.pause(self.failures),
+            Trouble::Closed | Trouble::Io(_) if is_soon => PAUSES.pause(1),
+            _ if away < LONG => PAUSES.pause(self.failures),
+            _ => (away / SHARE).min(LONGEST),
         }
     }
 }
@@ -215,6 +232,27 @@ mod tests {
             pace.reached();
             assert_eq!(pauses(&mut pace, now, &trouble), growing, "{trouble}");
             assert_eq!(pauses(&mut pace, now, &Trouble::Closed), [100; 7]);
+        }
+    }
+
+    #[test]
+    fn who_is_away_for_long_is_tried_seldom_however_that_shows_and_is_tried_soon_after_the_next_contact() {
+        let refused = || Trouble::Connect(ErrorKind::ConnectionRefused.into());
+        let now = Instant::now();
+        for trouble in [refused(), Trouble::Closed, Trouble::Late(EAGER)] {
+            for was_reached in [false, true] {
+                let mut pace = Pace::new(now);
+                if was_reached {
+                    pace.reached();
+                }
+                pauses(&mut pace, now, &trouble);
+                let after = |pace: &mut Pace, secs| pace.after(&trouble, now + Duration::from_secs(secs));
+                assert_eq!(after(&mut pace, 30), Duration::from_secs(2), "{trouble}");
+                assert_eq!(after(&mut pace, 100), Duration::from_secs(5), "{trouble}");
+                assert_eq!(after(&mut pace, 86_400), LONGEST, "{trouble}");
+                pace.reached();
+                assert_eq!(after(&mut pace, 86_500), Duration::from_millis(100), "{trouble}");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -14,19 +15,29 @@ use super::files::{NoteFile, file, read_all, read_one, remove, write_small};
 use crate::ids::KernelId;
 use crate::kernel::labels::Owner;
 
-/// The second place of one agent's notes of one kind; `None` where there is none.
+/// The second place of one agent's notes of one kind.
 #[derive(Debug)]
-pub(super) struct Shelter(Option<PathBuf>);
+pub(super) struct Shelter {
+    /// `None` where there is none.
+    dir: Option<PathBuf>,
+    /// Whether a note was ever kept here, in this life or an earlier one: otherwise there is nothing to forget, which is asked with each
+    /// run.
+    is_used: AtomicBool,
+}
 
 impl Shelter {
     /// Of this kind of notes, in `dir`.
     pub(super) fn new(dir: Option<&Path>, kind: &str, owner: &Owner) -> Self {
-        Self(dir.map(|dir| dir.join(format!("{kind}.{}.{}", owner.namespace, owner.instance))))
+        let dir = dir.map(|dir| dir.join(format!("{kind}.{}.{}", owner.namespace, owner.instance)));
+        let is_used = AtomicBool::new(dir.as_ref().is_some_and(|dir| dir.exists()));
+        Self { dir, is_used }
     }
 
     /// Keeps a note that the first place refused.
     pub(super) fn keep(&self, kernel: KernelId, note: &impl Serialize) {
-        let Some(dir) = &self.0 else { return };
+        let Some(dir) = &self.dir else { return };
+        // Notes of one kernel are written one after the other, so that whoever forgets this one sees it.
+        self.is_used.store(true, Ordering::Relaxed);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         if let Err(error) = made.and_then(|()| write_small(dir, kernel, note)) {
             tracing::debug!(%kernel, path = %dir.display(), %error, "no second place for a note");
@@ -35,22 +46,52 @@ impl Shelter {
 
     /// The first place has it now, or nobody needs it any more.
     pub(super) fn forget(&self, kernel: KernelId) {
-        if let Some(dir) = &self.0 {
+        if let Some(dir) = &self.dir
+            && self.is_used.load(Ordering::Relaxed)
+        {
             remove(&file(dir, kernel));
         }
     }
 
     /// What an earlier life kept here of one kernel.
     pub(super) fn one<T: NoteFile>(&self, kernel: KernelId, owner: &str) -> Option<T> {
-        read_one(self.0.as_ref()?, kernel, owner)
+        read_one(self.dir.as_ref()?, kernel, owner)
     }
 
     /// All that an earlier life kept here.
     pub(super) fn found<T: NoteFile>(&self, owner: &str) -> Vec<(KernelId, T)> {
-        let Some(dir) = &self.0 else { return Vec::new() };
+        let Some(dir) = &self.dir else { return Vec::new() };
         read_all(dir, owner).unwrap_or_else(|error: io::Error| {
             tracing::warn!(path = %dir.display(), %error, "can't read notes that the scratch root did not take");
             Vec::new()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::InstanceId;
+    use crate::kernel::notes::RunNote;
+    use crate::runner::GoingRun;
+
+    #[test]
+    fn what_this_life_or_an_earlier_one_kept_is_forgotten() {
+        let parent = tempfile::tempdir().unwrap();
+        let owner = Owner { namespace: "n".to_owned(), instance: InstanceId::new("i") };
+        let open = || Shelter::new(Some(parent.path()), "runs", &owner);
+        let kernel = KernelId::random();
+        let note = RunNote::new(kernel, &GoingRun::default());
+        let (first, count) = (open(), |shelter: &Shelter| shelter.found::<RunNote>(&owner.to_string()).len());
+        first.forget(kernel);
+        first.keep(kernel, &note);
+        assert_eq!(count(&first), 1);
+        first.forget(kernel);
+        assert_eq!(count(&first), 0);
+        first.keep(kernel, &note);
+        let second = open();
+        assert_eq!(count(&second), 1);
+        second.forget(kernel);
+        assert_eq!(count(&second), 0);
     }
 }

@@ -17,11 +17,13 @@ impl Kernel {
     /// The journal first, with the last statistics in it.
     pub(super) async fn note_end(&mut self, reason: EndReason) -> Input {
         self.ending_since = Some(StdInstant::now());
-        if let Some(live) = self.live.take() {
+        let live = self.live.take();
+        if let Some(live) = &live {
             live.runner.close();
             self.sample = self.node.last_sample(&live.target).await.or(self.sample);
         }
-        self.telling = Some(Telling::begin(&self.node, self.id, reason, self.sample).await);
+        let container = live.map(|live| live.place.container.clone());
+        self.telling = Some(Telling::begin(&self.node, self.id, reason, self.sample, container).await);
         Input::Done
     }
 
@@ -91,7 +93,7 @@ impl Kernel {
             self.pen.note(NotedPhase::Creating, self.last_use).await;
         }
         self.allocation = None;
-        removal::clear(&self.node, self.id).await;
+        removal::clear(&self.node, self.id, None).await;
         removal::discard(&self.node, self.id).await;
         self.pen.forget(&self.run_pen).await;
         Input::Done
