@@ -16,7 +16,7 @@ use super::disk::InOrder;
 use super::node::Node;
 use super::notes::{Environ, KernelNote, NotedPhase, RunNote, unix_now};
 use crate::ids::{ContainerId, KernelId};
-use crate::runner::{GoingRun, RunMemory, Spilled};
+use crate::runner::{GoingRun, RunMemory, Spilled, Written};
 
 /// How long the kernel's task waits for one write.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -134,11 +134,16 @@ impl RunPen {
 }
 
 impl RunMemory for RunPen {
-    fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>> {
+    fn keep(&self, output: Vec<Spilled>, going: GoingRun) -> BoxFuture<'static, Written> {
         let Self { node, kernel, order } = self.clone();
         async move {
             let (writer, note) = (node.clone(), RunNote::new(kernel, &going));
-            order.within(node.notes.disk(), LIMIT, move || writer.notes.run(kernel, note)).await
+            let write = move || {
+                let output = if output.is_empty() { Ok(()) } else { writer.notes.spill(kernel, output) };
+                Ok(Written { output, going: writer.notes.run(kernel, note) })
+            };
+            let kept = order.within(node.notes.disk(), LIMIT, write).await;
+            kept.unwrap_or_else(|late| Written { output: Err(late.kind().into()), going: Err(late) })
         }
         .boxed()
     }

@@ -75,6 +75,16 @@ impl Code {
     }
 }
 
+impl GoingRun {
+    /// Whether the next life of the agent would do the same about either: it asks the runner about a run whose code is leaving and
+    /// about one whose code has left.
+    pub(super) fn means_the_same_as(&self, other: &Self) -> bool {
+        let is_waiting = |way: &Way| matches!(way, Way::Kept(_));
+        let is_same_way = self.way == other.way || !(is_waiting(&self.way) || is_waiting(&other.way));
+        is_same_way && self.run == other.run && self.waits == other.waits
+    }
+}
+
 impl Way {
     /// Of code that waits.
     pub(super) fn kept(code: &Arc<Code>) -> Self {
@@ -92,6 +102,25 @@ mod tests {
         assert_eq!(Way::kept(&large), Way::Kept(Some(large)));
         let larger = Code::Batch { clean: None, build: "x".repeat(MAX_KEPT), exec: "y".to_owned() };
         assert_eq!(Way::kept(&Arc::new(larger)), Way::Kept(None));
+    }
+
+    #[test]
+    fn that_code_has_left_is_no_news_after_it_was_leaving_and_everything_else_is() {
+        let run = |name: &str, way: Way, waits| GoingRun { run: Some(RunId::new(name)), way, waits };
+        let kept = |code: &str| Way::kept(&Arc::new(Code::Query(code.to_owned())));
+        let check = |a: &GoingRun, b: &GoingRun, is_same| {
+            assert_eq!(a.means_the_same_as(b), is_same, "{a:?} {b:?}");
+            assert_eq!(b.means_the_same_as(a), is_same, "{b:?} {a:?}");
+        };
+        check(&run("r", Way::Leaving, false), &run("r", Way::Left, false), true);
+        check(&run("r", kept("1"), false), &run("r", kept("1"), false), true);
+        check(&run("r", kept("1"), false), &run("r", kept("2"), false), false);
+        for way in [Way::Leaving, Way::Left] {
+            check(&run("r", kept("1"), false), &run("r", way.clone(), false), false);
+            check(&run("r", Way::Leaving, false), &run("r", way.clone(), true), false);
+            check(&run("r", Way::Leaving, false), &run("other", way.clone(), false), false);
+            check(&GoingRun::default(), &run("r", way, false), false);
+        }
     }
 
     #[test]

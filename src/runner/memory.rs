@@ -36,12 +36,22 @@ const SPILL: Duration = Duration::from_millis(20);
 
 /// Where the run that goes on is remembered.
 pub trait RunMemory: Send + Sync + 'static {
-    /// Remembers this in place of what was before. Keeps the order of its calls, also of those that are given up.
-    fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>>;
+    /// Changes what is kept of the runs' output as [`RunMemory::spill`] does, then remembers this in place of what was before, also after
+    /// an error of the output. Keeps the order of its calls, also of those that are given up.
+    fn keep(&self, output: Vec<Spilled>, going: GoingRun) -> BoxFuture<'static, Written>;
 
     /// Changes what is kept of the runs' output; in order with all other calls. After an error, what is kept of these runs is
     /// of no use and goes.
     fn spill(&self, output: Vec<Spilled>) -> BoxFuture<'static, io::Result<()>>;
+}
+
+/// What became of [`RunMemory::keep`].
+#[derive(Debug)]
+pub struct Written {
+    /// Of the output.
+    pub output: io::Result<()>,
+    /// Of the run that goes on.
+    pub going: io::Result<()>,
 }
 
 /// The newest attempt to remember.
@@ -157,14 +167,17 @@ impl RunKeeper {
     async fn keep_up(&mut self) {
         let going = self.activity.borrow_and_update().going.clone();
         let last = self.attempts.borrow().clone();
-        if last.worked && last.going == going {
+        if last.worked && last.going.means_the_same_as(&going) {
             return;
         }
-        if last.going.run != going.run {
-            // Of a run that is over, the end is kept before the memory of it goes.
-            self.spill().await;
+        // Of a run that is over, the end is kept before the memory of it goes.
+        let is_over = last.going.run != going.run;
+        let spilled = if is_over { self.shared.runs().spill() } else { Vec::new() };
+        let has_spilled = !spilled.is_empty();
+        let Written { output, going: kept } = self.memory.keep(spilled, going.clone()).await;
+        if has_spilled {
+            self.spilled(&output);
         }
-        let kept = self.memory.keep(going.clone()).await;
         match &kept {
             Err(error) if last.worked => {
                 tracing::warn!(kernel = %self.shared.kernel, %error, "could not note which run goes on, trying again; check the disk below the scratch root");
@@ -184,7 +197,12 @@ impl RunKeeper {
             return;
         }
         let outcome = self.memory.spill(spilled).await;
-        if let Err(error) = &outcome {
+        self.spilled(&outcome);
+    }
+
+    /// The disk took output, or refused it.
+    fn spilled(&mut self, outcome: &io::Result<()>) {
+        if let Err(error) = outcome {
             self.shared.runs().spill_refused();
             if self.spills {
                 tracing::warn!(kernel = %self.shared.kernel, %error, "can't keep output that nobody has fetched; a restart of the agent would lose it");
@@ -215,13 +233,21 @@ pub(super) mod tests {
     }
 
     impl RunMemory for Fake {
-        fn keep(&self, going: GoingRun) -> BoxFuture<'static, io::Result<()>> {
+        fn keep(&self, output: Vec<Spilled>, going: GoingRun) -> BoxFuture<'static, Written> {
             let is_full = self.is_full.load(std::sync::atomic::Ordering::Relaxed);
             if !is_full {
                 self.kept.lock().unwrap().push(going);
             }
-            let kept = if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
-            async move { kept }.boxed()
+            let going = if is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
+            let spilled = (!output.is_empty()).then(|| self.spill(output));
+            async move {
+                let output = match spilled {
+                    Some(spilled) => spilled.await,
+                    None => Ok(()),
+                };
+                Written { output, going }
+            }
+            .boxed()
         }
 
         fn spill(&self, output: Vec<Spilled>) -> BoxFuture<'static, io::Result<()>> {
@@ -264,5 +290,23 @@ pub(super) mod tests {
         end.cancel();
         task.await.unwrap();
         assert_eq!(*memory.kept.lock().unwrap(), [going("second"), GoingRun::default()], "the last word");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_code_has_left_is_not_written_after_it_was_leaving() {
+        let shared = Arc::new(Shared::new(KernelId::random(), Runs::default()));
+        let memory = Arc::new(Fake::default());
+        let (keeper, remembered) = RunKeeper::new(shared.clone(), memory.clone(), Some(GoingRun::default()));
+        let end = CancellationToken::new();
+        let task = tokio::spawn(keeper.run(end.clone()));
+        let leaving = GoingRun { way: Way::Leaving, ..going("run") };
+        shared.activity.send_replace(Activity { going: leaving.clone(), ..activity("run") });
+        remembered.begun(&RunId::new("run")).await;
+        shared.activity.send_replace(activity("run"));
+        sleep(RETRY + LIMIT).await;
+        shared.activity.send_replace(Activity::default());
+        end.cancel();
+        task.await.unwrap();
+        assert_eq!(*memory.kept.lock().unwrap(), [leaving, GoingRun::default()]);
     }
 }

@@ -76,7 +76,7 @@ impl Kernel {
             return Input::Failed;
         };
         old.runner.close();
-        let kept = self.run_pen.keep(GoingRun::default()).await;
+        let kept = self.run_pen.keep(Vec::new(), GoingRun::default()).await.going;
         self.pen.restart_asked(false);
         self.pen.made_with(&prepared.config.environ);
         self.pen.note(NotedPhase::Restarting, self.last_use).await;
