@@ -29,7 +29,7 @@ pub use cpu_map::{CpuMap, CpuShare};
 pub use cpuset::{BadCpuset, CoreList, cpuset_text, parse_cpuset};
 pub use gpu_map::{Gpu, GpuList, GpuMap, GpuShare};
 pub use gpu_watch::{DriverError, GpuDriver, GpuFigures, GpuReading, GpuSight, GpuWatch};
-pub use host::Host;
+pub use host::{HostReader, booted};
 pub use limits::{BadShmSize, MemoryGrant, ResourceError, ShmSize};
 pub use node_limits::{NodeLimits, NothingLeft};
 pub use nvml::NvmlDriver;

@@ -9,7 +9,7 @@ use crate::conditions::Conditions;
 use crate::events::Events;
 use crate::images::{ImageList, Pulls};
 use crate::kernel::{Kernels, Overview, RunningKernel, State};
-use crate::resources::{GpuReading, Host, InUse, Resources};
+use crate::resources::{GpuReading, HostReader, InUse, Resources};
 use crate::telemetry::{GpuGauges, KernelGauges, KernelUse, Meters, NodeGauges};
 use crate::wire::sample::Sample;
 
@@ -42,12 +42,12 @@ pub(super) async fn measure_needs(meters: Meters, mut conditions: watch::Receive
 
 /// Samples for ever.
 pub(super) async fn measure(meters: Meters, of: Sampled) {
-    let mut ticks = tokio::time::interval(EVERY);
+    let (mut ticks, mut host) = (tokio::time::interval(EVERY), HostReader::default());
     loop {
         ticks.tick().await;
         let kernels = of.kernels.overview();
         let used = of.resources.in_use();
-        meters.record(&node(&of, &kernels, &used));
+        meters.record(&node(&of, &kernels, &used, &mut host));
         let running = kernels.iter().filter_map(|kernel| Some((kernel, kernel.running.as_ref()?)));
         meters.record_kernels(&running.map(|(of, running)| kernel(of, running)).collect::<Vec<_>>());
         let pulls = of.pulls.borrow().clone();
@@ -59,11 +59,11 @@ pub(super) async fn measure(meters: Meters, of: Sampled) {
     }
 }
 
-fn node(of: &Sampled, kernels: &[Overview], used: &InUse) -> NodeGauges {
+fn node(of: &Sampled, kernels: &[Overview], used: &InUse, host: &mut HostReader) -> NodeGauges {
     let totals = of.resources.totals();
     let is_ending = kernels.iter().filter(|kernel| matches!(kernel.state, State::Ending(_) | State::Undoing));
     let running = || kernels.iter().filter_map(|kernel| kernel.running.as_ref());
-    let host = Host::read();
+    let host = host.read();
     NodeGauges {
         kernels: states(kernels),
         runs: running().filter(|kernel| kernel.run.is_some()).count() as u64,

@@ -16,7 +16,7 @@ use super::measure::Sampled;
 use crate::conditions::Conditions;
 use crate::ids::{InstanceId, KernelId};
 use crate::kernel::{Overview, State};
-use crate::resources::Host;
+use crate::resources::{HostReader, booted};
 use crate::status::{self, Condition, Kernel, LogLine, Logs, Node, Run, Status, Used};
 use crate::telemetry::{Asked, Recent, Reply, Site, Warning};
 use crate::wire::event::{EndReason, HeardEvent};
@@ -215,7 +215,7 @@ fn node(of: &Sampled) -> Node {
     let (totals, used) = (of.resources.totals(), of.resources.in_use());
     let gpus = of.gpus.as_ref().map(|readings| readings.borrow().clone()).unwrap_or_default();
     let kernels = of.kernels.overview();
-    let host = Host::read();
+    let host = HostReader::default().read();
     let beat = of.events.last_beat_age().and_then(|age| SystemTime::now().checked_sub(age));
     Node {
         cores: of.resources.cores(),
@@ -224,7 +224,7 @@ fn node(of: &Sampled) -> Node {
         load: host.load,
         host_memory: host.memory.bytes(),
         host_memory_available: host.memory_available.bytes(),
-        booted: unix(host.booted),
+        booted: unix(booted()),
         gpus: gpus
             .iter()
             .map(|reading| (reading.gpu.index, used.gpus.get(&reading.gpu.index).copied().unwrap_or(0)))

@@ -18,23 +18,35 @@ pub struct Host {
     pub memory: Memory,
     /// What of it new processes can have without swapping.
     pub memory_available: Memory,
-    /// When the machine was started.
-    pub booted: SystemTime,
 }
 
-impl Host {
+/// Reads the machine's figures again and again; a new one looks at the machine first, which costs as much as several readings.
+#[derive(Debug)]
+pub struct HostReader(System);
+
+impl Default for HostReader {
+    fn default() -> Self {
+        Self(System::new())
+    }
+}
+
+impl HostReader {
     /// Reads the figures; takes some microseconds. Figures that can't be read are 0.
     #[must_use]
-    pub fn read() -> Self {
-        let mut system = System::new();
-        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        Self {
+    pub fn read(&mut self) -> Host {
+        self.0.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        Host {
             load: System::load_average().one,
-            memory: Memory::from_bytes(system.total_memory()),
-            memory_available: Memory::from_bytes(system.available_memory()),
-            booted: UNIX_EPOCH + Duration::from_secs(System::boot_time()),
+            memory: Memory::from_bytes(self.0.total_memory()),
+            memory_available: Memory::from_bytes(self.0.available_memory()),
         }
     }
+}
+
+/// When the machine was started.
+#[must_use]
+pub fn booted() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(System::boot_time())
 }
 
 #[cfg(test)]
@@ -43,9 +55,9 @@ mod tests {
 
     #[test]
     fn the_figures_are_those_of_a_machine_that_runs() {
-        let host = Host::read();
+        let host = HostReader::default().read();
         assert!(host.load >= 0.0, "{host:?}");
         assert!(host.memory_available.bytes() > 0 && host.memory_available < host.memory, "{host:?}");
-        assert!(host.booted > UNIX_EPOCH && host.booted < SystemTime::now(), "{host:?}");
+        assert!(booted() > UNIX_EPOCH && booted() < SystemTime::now(), "{:?}", booted());
     }
 }
