@@ -6,7 +6,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::support::process::Process;
-use crate::support::{new_id, secs, until};
+use crate::support::{docker, new_id, secs, until};
 
 /// What makes a machine one of the cloud's: the text of its firmware, and its DHCP leases.
 struct Marks {
@@ -36,8 +36,22 @@ exec "$AGENT" dev --instance-id "i-$NAME" --scratch-root "$DIR/scratch" \
     --raven-uri "$sentry" --datadog-api-key key --datadog-app-key key
 "#;
 
+/// Such a machine while it runs; with it goes the network of its agent, which is killed.
+struct Cloud {
+    process: Process,
+    /// The agent's instance id.
+    instance: String,
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        self.process.kill();
+        docker::remove_network(&docker::own_network("dev", &self.instance));
+    }
+}
+
 impl Marks {
-    fn start(&self, dir: &TempDir) -> Process {
+    fn start(&self, dir: &TempDir) -> Cloud {
         let venv = std::env::var("BACKENDAI_TEST_VENV").expect("scripts/test makes BACKENDAI_TEST_VENV");
         let path = |path: &Path| path.to_str().unwrap().to_owned();
         let python = path(&Path::new(&venv).join("bin/python"));
@@ -54,7 +68,8 @@ impl Marks {
             ("AGENT", env!("CARGO_BIN_EXE_backendai-agent")),
         ];
         let command = ["unshare", "--net", "--mount", "sh", "-ec", SCRIPT].map(str::to_owned);
-        Process::spawn("the machine", &command, &env, &dir.join("log")).talkative()
+        let process = Process::spawn("the machine", &command, &env, &dir.join("log")).talkative();
+        Cloud { process, instance: format!("i-{name}") }
     }
 }
 

@@ -109,6 +109,7 @@ impl Drop for Dev {
         for id in String::from_utf8_lossy(&list.stdout).lines() {
             let _ = std::process::Command::new("docker").args(["rm", "-fv", id]).output();
         }
+        docker::remove_network(&docker::own_network("dev", &self.instance));
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::support::docker::{docker, inspect, remove_old_networks};
+use crate::support::docker::{chain_of, docker, inspect, is_chain_there, own_network, remove_old_networks};
 use crate::support::machine::Machine;
 use crate::support::ports::Port;
 use crate::support::{Agent, Bed, Kernel, secs, until};
@@ -176,6 +176,29 @@ async fn a_network_that_is_gone_is_made_again() {
     first.call("destroy_kernel", json!([])).await.unwrap();
     docker(&["network", "rm", &name]).await;
     assert_eq!(network(&agent.create_tiny().await).await, name);
+}
+
+/// A test that kills its agent, or whose agent's network somebody takes away, leaves nothing of it on the machine.
+#[tokio::test]
+async fn nothing_of_the_network_is_left_behind_by_a_test() {
+    for is_network_taken in [false, true] {
+        let bed = Bed::start().await;
+        let mut agent = fenced(&bed, &[]).await;
+        let kernel = agent.create_tiny().await;
+        let network = own_network(&bed.namespace, &bed.instance);
+        let seen = docker(&["inspect", "--format", "{{.HostConfig.NetworkMode}}", kernel.container()]).await;
+        assert_eq!(seen, network);
+        assert!(is_chain_there(&chain_of(&network)), "the agent's rules are called otherwise");
+        agent.kill9();
+        if is_network_taken {
+            docker(&["rm", "-fv", kernel.container()]).await;
+            docker(&["network", "rm", &network]).await;
+        }
+        drop((kernel, agent, bed));
+        assert!(!is_chain_there(&chain_of(&network)));
+        let name = format!("name={network}");
+        assert_eq!(docker(&["network", "ls", "-q", "--filter", &name]).await, "");
+    }
 }
 
 /// Where the tools of the firewall are missing the agent says so once, and serves.

@@ -236,6 +236,6 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        docker::remove_leftovers(&self.namespace, &self.scratch());
+        docker::remove_leftovers(&self.namespace, &self.instance, &self.scratch());
     }
 }

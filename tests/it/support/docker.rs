@@ -132,8 +132,9 @@ pub(crate) async fn gone(part: &str) {
 }
 
 /// Removes what agents of this namespace left behind, and containers without labels (other agents can be tried
-/// in these tests) that work below `scratch`. Blocking: it is called while a test is being torn down.
-pub(crate) fn remove_leftovers(namespace: &str, scratch: &Path) {
+/// in these tests) that work below `scratch`; then the network of the kernels of `instance`. Blocking: it is called while a
+/// test is being torn down.
+pub(crate) fn remove_leftovers(namespace: &str, instance: &str, scratch: &Path) {
     let label = format!("label={NAMESPACE_LABEL}={namespace}");
     let mut ids = lines(&["ps", "-aq", "--filter", &label]);
     let sources = "{{.Id}} {{range .Mounts}}{{.Source}} {{end}}";
@@ -150,22 +151,44 @@ pub(crate) fn remove_leftovers(namespace: &str, scratch: &Path) {
         let remove: Vec<&str> = ["rm", "-fv"].into_iter().chain(ids.iter().map(String::as_str)).collect();
         lines(&remove);
     }
-    for network in lines(&["network", "ls", "--filter", &label, "--format", "{{.Name}}"]) {
-        remove_network(&network);
-    }
+    remove_network(&own_network(namespace, instance));
+}
+
+/// How the network of this agent's kernels is called: also where it is gone, and its rules may still be there.
+pub(crate) fn own_network(namespace: &str, instance: &str) -> String {
+    let owner = format!("backendai-agent:{namespace}/{instance}");
+    let digest = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, owner.as_bytes());
+    format!("backendai-{}", &digest.simple().to_string()[..8])
+}
+
+/// The chain of rules that goes with a network, and its bridge.
+pub(crate) fn chain_of(network: &str) -> String {
+    network.replace("backendai-", "bai-")
+}
+
+/// Whether the packet filter has this chain.
+pub(crate) fn is_chain_there(chain: &str) -> bool {
+    mangle(&["-S", chain])
 }
 
 /// Removes an agent's own network, unless a container is on it, and the rules that go with it.
 pub(crate) fn remove_network(name: &str) {
-    if lines(&["network", "rm", name]).is_empty() {
+    lines(&["network", "rm", name]);
+    let chain = chain_of(name);
+    // An agent that was killed between the two has taken its network away and left the rules.
+    let is_used = !lines(&["network", "ls", "-q", "--filter", &format!("name=^{name}$")]).is_empty();
+    if is_used || !is_chain_there(&chain) {
         return;
     }
-    let bridge = name.replace("backendai-", "bai-");
-    for rule in [&["-D", "PREROUTING", "-i", &bridge, "-j", &bridge][..], &["-F", &bridge], &["-X", &bridge]]
-    {
-        // The agent may have taken them away itself.
-        let _ = std::process::Command::new("iptables").args(["--wait", "-t", "mangle"]).args(rule).output();
-    }
+    while mangle(&["-D", "PREROUTING", "-i", &chain, "-j", &chain]) {}
+    mangle(&["-F", &chain]);
+    mangle(&["-X", &chain]);
+}
+
+/// Whether `iptables` did this to the table of the agents' rules.
+fn mangle(args: &[&str]) -> bool {
+    let ended = std::process::Command::new("iptables").args(["--wait", "-t", "mangle"]).args(args).output();
+    ended.is_ok_and(|ended| ended.status.success())
 }
 
 /// Removes the networks of agents of tests that were killed.
