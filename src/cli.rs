@@ -89,6 +89,13 @@ pub enum LocalCommand {
     Resume(LocalArgs),
 }
 
+impl LocalCommand {
+    /// Whether nothing is left to do where nobody reads the output.
+    fn only_shows(&self) -> bool {
+        !matches!(self, Self::Drain(_) | Self::Resume(_))
+    }
+}
+
 /// The agent's settings: what they mean, and as they were given.
 #[derive(Debug)]
 pub struct Settings {
@@ -123,6 +130,14 @@ pub enum ClientCommand {
     Destroy(KernelArgs),
     /// End all kernels.
     Reset(ResetArgs),
+}
+
+impl ClientCommand {
+    /// Whether nothing is left to do where nobody reads the output. A run goes on without somebody who follows it; what was
+    /// asked for by the others would be undone or left half-done.
+    fn only_shows(&self) -> bool {
+        matches!(self, Self::Ping(_) | Self::Exec(_) | Self::Attach(_) | Self::Complete(_) | Self::Logs(_))
+    }
 }
 
 /// What the command line, the environment and the file of settings ask for. Looks at the file system, for the paths

@@ -29,11 +29,19 @@ pub fn run(command: Command) -> Exit {
         Command::Config(settings, json) => show(&settings.effective, json),
         Command::Completions(args) => papers::completions(&args),
         Command::Man(args) => papers::man(&args),
+        Command::Client(args, command) if command.only_shows() => {
+            blocking(while_read(run_client(args, command)))
+        }
         Command::Client(args, command) => blocking(run_client(args, command)),
-        Command::Local(command) => blocking(async move { local_shown(local::perform(command).await) }),
+        Command::Local(command) if command.only_shows() => {
+            blocking(while_read(async { local_shown(local::perform(command).await) }))
+        }
+        Command::Local(command) => blocking(async { local_shown(local::perform(command).await) }),
         Command::Events(args) => match args.bind.clone() {
-            Some(at) => blocking(async move { events::listen(args, &at).await.unwrap_or_else(failed) }),
-            None => blocking(async move { local_shown(events::follow(args).await) }),
+            Some(at) => {
+                blocking(while_read(async move { events::listen(args, &at).await.unwrap_or_else(failed) }))
+            }
+            None => blocking(while_read(async { local_shown(events::follow(args).await) })),
         },
     }
 }
@@ -56,6 +64,16 @@ fn blocking(future: impl Future<Output = Exit>) -> Exit {
             terminal::complain(&format!("could not start the runtime: {error}"));
             Exit::Failed
         }
+    }
+}
+
+/// `work`, given up when whoever read its output has gone: then there is nobody to go on for.
+async fn while_read(work: impl Future<Output = Exit>) -> Exit {
+    tokio::select! {
+        // What is done has the exit code of what was done.
+        biased;
+        exit = work => exit,
+        () = terminal::unread() => Exit::Unread,
     }
 }
 

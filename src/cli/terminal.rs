@@ -2,6 +2,10 @@
 
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+
 use super::Exit;
 use crate::wire::{Value, value};
 
@@ -17,6 +21,33 @@ pub(super) fn print(text: &str) {
     let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     if printed.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
         std::process::exit(Exit::Unread.number().into());
+    }
+}
+
+/// Ends when whoever read the output has gone, which a command that prints nothing meanwhile would not notice; never where
+/// nobody can go, as with a file.
+pub(super) async fn unread() {
+    let (gone, is_gone) = oneshot::channel();
+    let wait = move || {
+        let stdout = std::io::stdout();
+        // Nothing is asked for: an end at the other side is told without that.
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match poll(&mut watched, None) {
+                Err(Errno::INTR) => {}
+                Ok(_) if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => {
+                    // Nobody waits for it where the command is done.
+                    let _ = gone.send(());
+                    return;
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
+    };
+    // In a thread of its own, which the end of the process cuts off. Without it the next output notices.
+    let started = std::thread::Builder::new().name("reader".to_owned()).spawn(wait);
+    if started.is_err() || is_gone.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

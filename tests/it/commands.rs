@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
+use crate::support::ports::Port;
 use crate::support::{Agent, Bed, docker, kernel, new_id, secs};
 
 /// What a command said, and how it ended.
@@ -229,6 +230,78 @@ async fn a_closed_pipe_ends_a_command_quietly() {
     let mut exec = command(&["destroy", "nobody"]).spawn().unwrap();
     drop((exec.stdout.take(), exec.stderr.take()));
     assert_eq!(exec.wait().await.unwrap().code(), Some(2));
+}
+
+/// Starts a command whose output nobody reads; its exit code, and what it said beside the output.
+async fn unread(args: &[&str]) -> (Option<i32>, String) {
+    let mut child = command(args).spawn().unwrap();
+    drop(child.stdout.take());
+    // Before the limits after which a command gives up by itself.
+    let ended = tokio::time::timeout(secs(4), child.wait()).await;
+    let code = ended.unwrap_or_else(|_| panic!("{args:?} goes on for nobody")).unwrap().code();
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
+    (code, err)
+}
+
+#[tokio::test]
+async fn what_only_shows_something_ends_at_once_with_its_reader() {
+    // They take connections and never answer.
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let _local = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let remote = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (socket, remote) = (socket.to_str().unwrap(), remote.local_addr().unwrap().to_string());
+    let (kernel, bind) = (new_id(), Port::lease());
+    let bind = format!("127.0.0.1:{}", bind.number());
+    for args in [
+        &["status", "--socket", socket][..],
+        &["ps", "--socket", socket],
+        &["top", "--socket", socket],
+        &["events", "--socket", socket],
+        &["events", "--bind", &bind],
+        &["logs", &kernel, "--socket", socket],
+        &["logs", &kernel, "--agent", &remote],
+        &["attach", &kernel, "r-1", "--agent", &remote],
+        &["exec", &kernel, "1", "--agent", &remote],
+    ] {
+        let (code, err) = unread(args).await;
+        assert_eq!(code, Some(141), "{args:?}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_run_whose_reader_has_gone_goes_on_without_exec() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&[]).await;
+    let kernel = agent.create_python().await.warm().await;
+    let code = "import os, time\nprint('begun', flush=True)\n\
+                while not os.path.exists('go'): time.sleep(0.1)\nprint('done')";
+    let at = address(&agent);
+    let mut exec = Running::start(&["exec", &kernel.id, code, "--agent", &at]);
+    let run = run_id(&exec.note("[run ").await);
+    assert_eq!(exec.output().await, "begun");
+    drop(exec.output);
+    let ended = tokio::time::timeout(secs(4), exec.child.wait()).await.expect("it goes on for nobody");
+    assert_eq!(ended.unwrap().code(), Some(141));
+
+    std::fs::write(bed.home(&kernel.id).join("go"), "").unwrap();
+    let attached = said(&["attach", &kernel.id, &run, "--agent", &at]).await;
+    assert_eq!((attached.out.as_str(), attached.code), ("done\n", Some(0)), "{}", attached.err);
+}
+
+#[tokio::test]
+async fn what_changes_something_is_done_though_nobody_reads() {
+    let bed = Bed::start().await;
+    let agent = bed.agent(&["--create-deadline", "9"]).await;
+    let (at, kernel) = (address(&agent), new_id());
+    let create = ["create", "--lang", &docker::image::tiny(), "--kernel-id", &kernel, "--agent", &at];
+    let mut create = command(&create).spawn().unwrap();
+    drop(create.stdout.take());
+    let ended = tokio::time::timeout(secs(20), create.wait()).await.expect("it hangs").unwrap();
+    assert_eq!(ended.code(), Some(141));
+    let known = said(&["destroy", &kernel, "--agent", &at]).await;
+    assert_eq!(known.code, Some(0), "{}", known.err);
 }
 
 /// The flags that lead to this bed's servers.
