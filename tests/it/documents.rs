@@ -18,7 +18,7 @@ use crate::support::ports::Port;
 const PROGRAM: &str = "backendai-agent";
 
 /// What no test can do, and why: the first word of each such command.
-const BY_HAND: [&str; 8] = [
+const BY_HAND: [&str; 9] = [
     // Another engine than Docker, of which `docs/engines.md` tells who tried what.
     "podman",
     "backendai-agent --docker-host unix:///run/podman",
@@ -29,6 +29,7 @@ const BY_HAND: [&str; 8] = [
     "BENCH_OUT",
     "scripts/chart",
     // A whole release build for another target.
+    "apt install git musl-tools",
     "rustup",
     "scripts/package",
 ];
@@ -172,6 +173,32 @@ fn each_block_of_commands_says_how_it_is_tried() {
             }
             _ => panic!("{place}: what is a block of {info:?}?"),
         }
+    }
+}
+
+/// So that whoever looks for a line of the log finds it.
+#[test]
+fn each_line_of_the_log_in_the_table_of_troubles_is_one_of_the_agent_s() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut source = String::new();
+    let mut directories = vec![root.join("src")];
+    while let Some(directory) = directories.pop() {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                source += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let text = std::fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
+    let (_, table) = text.split_once("| in the log |").unwrap();
+    let lines = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next());
+    // A condition is a field behind the text.
+    let lines: Vec<&str> = lines.filter_map(|line| line.split(" condition=").next()).collect();
+    assert!(lines.len() >= 20, "{lines:?}");
+    for line in lines {
+        assert!(source.contains(line), "no such line: {line}");
     }
 }
 
