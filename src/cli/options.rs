@@ -24,7 +24,7 @@ Examples:
       Look whether everything that the agent needs is there, then end.
   backendai-agent --etcd-addr 10.0.0.5:2379,10.0.0.6:2379 --scratch-root /data/scratches
       Run the agent in the foreground; SIGTERM or ^C ends it, kernels stay.
-  BACKEND_DEBUG=yes backendai-agent --log-file /var/log/backendai/agent.log --metrics-addr 127.0.0.1:9100
+  BACKEND_DEBUG=yes backendai-agent --log-file /var/log/backendai/agent.log --metrics-addr 127.0.0.1:6090
       Say more, keep JSON lines, offer /metrics, /healthz and /readyz.
   backendai-agent create --lang python:3.6-debian --mem 512
   backendai-agent exec KERNEL 'print(1 + 1)'

@@ -287,7 +287,7 @@ pub(in crate::cli) struct ObservingOpts {
     pub(in crate::cli) log_file_size: Memory,
     /// Serve a page, /status, /metrics, /healthz and /readyz here
     #[arg(long, env = "BACKEND_METRICS_ADDR", value_name = "IP:PORT")]
-    #[arg(value_parser = wants("an IP address and a port, such as 127.0.0.1:9100", values::parse::<SocketAddr>))]
+    #[arg(value_parser = wants("an IP address and a port, such as 127.0.0.1:6090", values::parse::<SocketAddr>))]
     pub(in crate::cli) metrics_addr: Option<SocketAddr>,
     /// The local socket that status, ps, top, logs, events and drain use; none switches it off [default: one in /run/backendai-agent]
     #[arg(long, env = "BACKEND_SOCKET", value_name = "PATH", value_parser = values::socket)]
