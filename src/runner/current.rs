@@ -157,6 +157,11 @@ impl Current {
         (self.way, self.left_at) = (Way::Left, Some(now));
     }
 
+    /// Whether the runner may have some of its code, or gets it before anything else.
+    pub(super) fn has_begun(&self) -> bool {
+        self.since.is_some() && self.code.is_none()
+    }
+
     /// When all of the code had left; `None` before that.
     pub(super) fn left_at(&self) -> Option<Instant> {
         self.left_at

@@ -1,5 +1,5 @@
-//! What became of a run while no agent listened: whether it goes on, or its end was lost with the connection of an
-//! earlier agent. Pure.
+//! What became of a run while nobody listened: whether it goes on, or its end was lost with a connection, of an earlier agent or of
+//! this one. Pure.
 //!
 //! A runner works in the order in which it is asked, so questions that it answers at once when it is idle tell: an empty
 //! `build` waits behind the run and is answered by `build-finished`, without anything being built. The run's own records come
@@ -8,6 +8,9 @@
 //!
 //! A run in batch mode has a `build-finished` of its own, so two questions are asked: two answers in a row, with no `finished`
 //! between them or before, can't come from a run.
+//!
+//! Questions that were asked over a connection that broke may still be answered, so for a moment after all is known each answer
+//! counts as one to them.
 //!
 //! A runner that says nothing, or can't be reached, may be one that has no say: code that holds Python's interpreter lock lets
 //! nobody answer. So before its run is given up it is looked at from outside whether the kernel's processes are at work.
@@ -37,19 +40,31 @@ const ANSWERS: Duration = Duration::from_millis(500);
 /// How many questions are asked.
 const ASKED: u8 = 2;
 
-/// A run that an earlier agent began, until it is known what became of it and every question is answered.
+/// Why it isn't known what became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// An earlier life of the agent began it.
+    Restart,
+    /// A connection to its runner broke.
+    Broken,
+}
+
+/// A run of which it isn't known whether it goes on, until it is known what became of it and every question is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Doubt {
+    cause: Cause,
     /// How many `build-finished` came that may answer them.
     answered: u8,
-    /// The exit code in the first of them, which is the run's own if its end follows.
+    /// The exit code in the last of them, which is the run's own if its end follows.
     build: Option<i64>,
-    /// Whether it is known what became of the run; only answers are still to come then.
-    settled: bool,
+    /// Since when it is known what became of the run; only answers are still to come then.
+    settled: Option<Instant>,
     /// Whether the run's own records are too late: it was taken for ended.
     given_up: bool,
     /// When the questions left.
     asked: Option<Instant>,
+    /// Whether others left before, whose answers may still come.
+    asked_before: bool,
     /// Whether the runner has said anything since.
     is_heard: bool,
     /// When the silence is looked into next.
@@ -74,14 +89,16 @@ pub(super) enum Heard {
 }
 
 impl Doubt {
-    /// About a run that is taken over.
-    pub(super) fn new(now: Instant) -> Self {
+    /// From now on.
+    pub(super) fn new(cause: Cause, now: Instant) -> Self {
         Self {
+            cause,
             answered: 0,
             build: None,
-            settled: false,
+            settled: None,
             given_up: false,
             asked: None,
+            asked_before: false,
             is_heard: false,
             look: now + SILENCE,
             last: now + LONGEST,
@@ -101,22 +118,51 @@ impl Doubt {
         (self.look, self.used) = (now + SILENCE, None);
     }
 
+    /// Why it stands.
+    pub(super) fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Whether it is known what became of the run.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.is_some()
+    }
+
+    /// Whether words of a run that was taken for ended may still come.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
+    /// A connection broke, and the questions or their answers with it: they are asked anew.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        let cause = self.cause;
+        *self = Self {
+            settled: self.settled,
+            given_up: self.given_up,
+            asked_before: true,
+            ..Self::new(cause, now)
+        };
+    }
+
     /// A record came.
-    pub(super) fn hear(&mut self, record: Record) -> Heard {
+    pub(super) fn hear(&mut self, record: Record, now: Instant) -> Heard {
         self.is_heard = true;
         match record {
             Record::Status => Heard::Nothing,
             Record::BuildFinished(code) => {
-                if self.answered == 0 {
-                    self.build = code;
+                self.build = code;
+                self.answered = self.answered.saturating_add(1);
+                let is_news = self.settled.is_none() && self.answered == ASKED;
+                if is_news {
+                    self.settled = Some(now);
+                    return Heard::Over;
                 }
-                self.answered += 1;
-                let is_news = !self.settled && self.answered == ASKED;
-                self.settled |= is_news;
-                if is_news { Heard::Over } else { Heard::Nothing }
+                Heard::Nothing
             }
+            // A later run's.
+            Record::Finished(_) if self.settled.is_some() && !self.given_up => Heard::Record(record),
             Record::Finished(_) => {
-                self.settled = true;
+                self.settled.get_or_insert(now);
                 // What came before the run's end was the end of its own build step.
                 let has_built = std::mem::take(&mut self.answered) > 0;
                 match (self.given_up, has_built) {
@@ -131,13 +177,14 @@ impl Doubt {
     }
 
     /// Whether nothing is to come any more.
-    pub(super) fn is_done(&self) -> bool {
-        self.settled && self.answered >= ASKED
+    pub(super) fn is_done(&self, now: Instant) -> bool {
+        let pause = if self.asked_before { ANSWERS } else { Duration::ZERO };
+        self.answered >= ASKED && self.settled.is_some_and(|at| now >= at + pause)
     }
 
     /// Until when the runner has to say something, or its [silence](Self::silent) is to be looked into.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (!self.is_heard && !self.settled).then_some(self.look)
+        (!self.is_heard && self.settled.is_none()).then_some(self.look)
     }
 
     /// From when on an interrupt would meet the run, if that goes on; `None` while the questions wait for a connection.
@@ -160,7 +207,7 @@ impl Doubt {
             _ => true,
         };
         if is_given_up {
-            (self.settled, self.given_up) = (true, true);
+            (self.settled, self.given_up) = (Some(now), true);
         }
         is_given_up
     }
@@ -208,12 +255,12 @@ mod tests {
     proptest! {
         #[test]
         fn the_runner_s_order_tells_what_became_of_the_run((left, status_at) in cases()) {
-            let (mut doubt, mut heard) = (Doubt::new(Instant::now()), Vec::new());
+            let (mut doubt, mut heard) = (Doubt::new(Cause::Restart, Instant::now()), Vec::new());
             for record in runner(left, status_at) {
-                prop_assert!(!doubt.is_done(), "an answer is left for the next run");
-                heard.extend(Some(doubt.hear(record)).filter(|heard| *heard != Heard::Nothing));
+                prop_assert!(!doubt.is_done(Instant::now()), "an answer is left for the next run");
+                heard.extend(Some(doubt.hear(record, Instant::now())).filter(|heard| *heard != Heard::Nothing));
             }
-            prop_assert!(doubt.is_done());
+            prop_assert!(doubt.is_done(Instant::now()));
             let end = Record::Finished(Some(3));
             let expected = match left {
                 Left::Nothing => vec![Heard::Over],
@@ -229,31 +276,31 @@ mod tests {
 
         #[test]
         fn nothing_of_a_run_that_was_given_up_is_taken_for_the_next((left, status_at) in cases()) {
-            let mut doubt = Doubt::new(Instant::now());
+            let mut doubt = Doubt::new(Cause::Restart, Instant::now());
             prop_assert!(doubt.silent(None, Instant::now()));
             for record in runner(left, status_at) {
-                prop_assert!(!doubt.is_done());
-                prop_assert_eq!(doubt.hear(record), Heard::Nothing);
+                prop_assert!(!doubt.is_done(Instant::now()));
+                prop_assert_eq!(doubt.hear(record, Instant::now()), Heard::Nothing);
             }
-            prop_assert!(doubt.is_done());
+            prop_assert!(doubt.is_done(Instant::now()));
         }
     }
 
     #[test]
     fn a_runner_has_to_say_something_and_then_may_work_for_as_long_as_it_likes() {
         let now = Instant::now();
-        let mut doubt = Doubt::new(now);
+        let mut doubt = Doubt::new(Cause::Restart, now);
         assert_eq!(doubt.deadline(), Some(now + SILENCE), "it may never be reached");
         doubt.asked(now + WATCHED);
         assert_eq!(doubt.deadline(), Some(now + WATCHED + SILENCE));
-        doubt.hear(Record::Status);
-        assert_eq!((doubt.deadline(), doubt.is_done()), (None, false));
+        doubt.hear(Record::Status, now);
+        assert_eq!((doubt.deadline(), doubt.is_done(Instant::now())), (None, false));
     }
 
     /// The silence of a runner whose kernel takes this part of a core: how long it is borne.
     fn silence(part: f64) -> Duration {
         let begun = Instant::now();
-        let mut doubt = Doubt::new(begun);
+        let mut doubt = Doubt::new(Cause::Restart, begun);
         doubt.asked(begun);
         loop {
             let now = doubt.deadline().unwrap();
@@ -270,9 +317,31 @@ mod tests {
         assert_eq!(silence(0.01), SILENCE + WATCHED);
         let busy = silence(1.0);
         assert!(busy >= LONGEST && busy <= LONGEST + SILENCE + WATCHED, "{busy:?}");
-        let mut unseen = Doubt::new(Instant::now());
+        let mut unseen = Doubt::new(Cause::Restart, Instant::now());
         assert!(unseen.silent(None, unseen.deadline().unwrap()), "an agent that can't look doesn't wait");
         assert_eq!(unseen.deadline(), None);
+    }
+
+    #[test]
+    fn answers_to_questions_of_a_broken_connection_are_not_the_next_run_s() {
+        let now = Instant::now();
+        let mut doubt = Doubt::new(Cause::Broken, now);
+        doubt.asked(now);
+        doubt.hear(Record::Status, now);
+        doubt.ask_again(now);
+        assert_eq!(
+            doubt.deadline(),
+            Some(now + SILENCE),
+            "what was heard over the old connection is no answer"
+        );
+        let end = Record::Finished(Some(3));
+        assert_eq!(doubt.hear(end.clone(), now), Heard::Record(end.clone()));
+        for _ in 0..2 * ASKED {
+            assert!(!doubt.is_done(now));
+            assert_eq!(doubt.hear(Record::BuildFinished(Some(0)), now), Heard::Nothing);
+        }
+        assert_eq!(doubt.hear(end.clone(), now), Heard::Record(end), "the next run's");
+        assert!(doubt.is_done(now + ANSWERS));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What becomes of a message that a runner sent: a record of the run that goes on, or an answer to whoever asked.
 
 use std::fmt::Display;
+use std::time::Instant;
 
 use super::shared::Shared;
 use crate::patience::Tally;
@@ -30,7 +31,7 @@ pub(super) fn handle(shared: &Shared, message: &Message, skipped: &mut Tally) {
     }
     let wake = {
         let mut runs = shared.runs();
-        let wake = runs.record(record);
+        let wake = runs.record(record, Instant::now());
         shared.publish(&runs);
         wake
     };

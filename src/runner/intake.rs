@@ -17,31 +17,57 @@ pub(super) struct Intake {
     kernel: KernelId,
     address: SocketAddr,
     link: Redial,
+    /// Whether a connection that stood was lost, and nobody has asked since.
+    broke: bool,
 }
 
 impl Intake {
     /// Connects once it is first asked for a record.
     pub(super) fn new(kernel: KernelId, address: SocketAddr) -> Self {
-        Self { kernel, address, link: Redial::new(address.to_string(), Kind::Pull, Caps::records(KEPT)) }
+        Self {
+            kernel,
+            address,
+            link: Redial::new(address.to_string(), Kind::Pull, Caps::records(KEPT)),
+            broke: false,
+        }
     }
 
-    /// The next message, however long it takes and however many connections. May be cancelled: nothing is lost.
+    /// The next message, however long it takes and however many attempts to connect. May be cancelled: nothing is lost.
     ///
-    /// An error is how the peer broke the rules. Its connection is closed then, and the next call makes a new one.
+    /// An error is how a connection ended that stood, or how the peer broke the rules, which ends it. The next call makes a new
+    /// one.
     pub(super) async fn recv(&mut self) -> Result<Message, Trouble> {
         loop {
             match self.link.recv().await {
                 Ok(message) => return Ok(message),
-                Err(trouble) => {
-                    if self.link.is_worth_telling() {
-                        tracing::debug!(kernel = %self.kernel, from = %self.address, %trouble, "no connection to a runner's output");
-                    }
-                    if trouble.is_nonsense() {
-                        return Err(trouble);
-                    }
-                }
+                Err(trouble) => self.tell(trouble)?,
             }
         }
+    }
+
+    /// Waits for a connection in the same way.
+    pub(super) async fn ready(&mut self) -> Result<(), Trouble> {
+        loop {
+            match self.link.ready().await {
+                Ok(()) => return Ok(()),
+                Err(trouble) => self.tell(trouble)?,
+            }
+        }
+    }
+
+    /// An error is worth telling the caller; an attempt to connect that failed is not.
+    fn tell(&mut self, trouble: Trouble) -> Result<(), Trouble> {
+        let broke = self.link.has_broken();
+        self.broke |= broke;
+        if self.link.is_worth_telling() {
+            tracing::debug!(kernel = %self.kernel, from = %self.address, %trouble, "no connection to a runner's output");
+        }
+        if broke || trouble.is_nonsense() { Err(trouble) } else { Ok(()) }
+    }
+
+    /// Whether a connection that stood was lost since this was asked last.
+    pub(super) fn has_broken(&mut self) -> bool {
+        std::mem::take(&mut self.broke)
     }
 
     /// Ends the connection without losing what the runner has written to it, which [`Self::rest`] brings. Whether there is one.

@@ -40,6 +40,17 @@ impl Outlet {
         }
     }
 
+    /// Waits until the connection that stands ends, or an attempt at another fails. May be cancelled.
+    pub(super) async fn stand(&mut self) {
+        let trouble = self.link.stand().await;
+        self.tell(&trouble);
+    }
+
+    /// Whether a connection that stood was lost since this was asked last.
+    pub(super) fn has_broken(&mut self) -> bool {
+        self.link.has_broken()
+    }
+
     /// Whether a part of a message may have left.
     pub(super) fn is_amid(&self) -> bool {
         self.link.is_amid()

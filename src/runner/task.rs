@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::signs::Signs;
 use crate::patience::Tally;
 use crate::wire::command::Command;
-use crate::zmtp::Multipart;
+use crate::zmtp::{Message, Multipart, Trouble};
 
 /// Commands that wait for a container which does not take them (paused, or still starting).
 const MAX_OUTBOX: usize = 64;
@@ -51,17 +51,25 @@ pub(super) async fn serve(
     signs: Arc<dyn Signs>,
     ends: Ends,
 ) {
-    let mut out = Out { outlet, way: OnItsWay::Nothing, outbox: VecDeque::new(), is_reached: false };
-    if shared.runs().doubt().is_some() {
-        out.way = OnItsWay::Questions(Doubt::questions().iter().map(Command::encode).collect());
-    }
+    let is_in_doubt = shared.runs().doubt().is_some();
+    let (way, outbox) = (OnItsWay::Nothing, VecDeque::new());
+    let mut out = Out { outlet, way, outbox, is_reached: false, asks: is_in_doubt };
     let mut skipped = Tally::default();
+    // Whether the runner is to be asked once its output is connected again: answers from before that would be lost.
+    let mut asks = false;
     loop {
         let (may_read, doubt_until) = {
             let runs = shared.runs();
             (runs.may_read(), runs.doubt_until())
         };
-        out.hand_out(&shared, &remembered);
+        if intake.has_broken() | out.outlet.has_broken() {
+            (asks, out.asks) = (shared.change(|runs| runs.connection_broke(Instant::now())), false);
+            tracing::debug!(kernel = %shared.kernel, asks, "a connection to the runner broke");
+        }
+        // Code of a later run goes behind the questions, or it would be taken for the one that they are about.
+        if !asks {
+            out.hand_out(&shared, &remembered);
+        }
         tokio::select! {
             // The order is the priority: an end before everything, commands before records, so that an
             // interrupt gets out however fast the kernel prints.
@@ -73,14 +81,16 @@ pub(super) async fn serve(
             }
             Some(command) = commands.recv(), if out.outbox.len() < MAX_OUTBOX => out.outbox.push_back(command.encode()),
             () = out.advance() => out.advanced(&shared),
-            received = intake.recv(), if may_read => match received {
-                Ok(message) => {
+            received = next(&mut intake, asks), if may_read => match received {
+                Ok(None) => (asks, out.asks) = (false, true),
+                Ok(Some(message)) => {
                     handle(&shared, &message, &mut skipped);
                     if message.frames.iter().any(|frame| frame.len() > LARGE) {
                         tokio::task::yield_now().await;
                     }
                 }
-                Err(broken) => skip(&shared, &broken, &mut skipped),
+                Err(broken) if broken.is_nonsense() => skip(&shared, &broken, &mut skipped),
+                Err(_) => {}
             },
             () = shared.space.notified() => {}
             () = at(doubt_until) => {
@@ -93,6 +103,11 @@ pub(super) async fn serve(
     }
 }
 
+/// The next message, or `None` once there is a connection, where one is `wanted`.
+async fn next(intake: &mut Intake, wanted: bool) -> Result<Option<Message>, Trouble> {
+    if wanted { intake.ready().await.map(|()| None) } else { intake.recv().await.map(Some) }
+}
+
 /// What goes to the runner.
 struct Out {
     outlet: Outlet,
@@ -102,12 +117,14 @@ struct Out {
     outbox: VecDeque<Multipart>,
     /// Whether the runner was ever reached.
     is_reached: bool,
+    /// Whether it is to be asked about a run, behind what is on its way.
+    asks: bool,
 }
 
 /// What goes before everything else. Each step of it may be cancelled and goes on where it was.
 enum OnItsWay {
     Nothing,
-    /// Questions about a run that was taken over.
+    /// Questions about a run of which it isn't known whether it goes on.
     Questions(VecDeque<Multipart>),
     /// The memory is told that code leaves.
     Remembering(BoxFuture<'static, ()>),
@@ -116,9 +133,16 @@ enum OnItsWay {
 }
 
 impl Out {
-    /// Takes the next run's code, when there is any to be sent.
+    /// Takes the questions, or the next run's code, when there is any to be sent.
     fn hand_out(&mut self, shared: &Shared, remembered: &Remembered) {
+        if self.asks && matches!(self.way, OnItsWay::Questions(_)) {
+            self.way = OnItsWay::Nothing;
+        }
         if !matches!(self.way, OnItsWay::Nothing) {
+            return;
+        }
+        if std::mem::take(&mut self.asks) {
+            self.way = OnItsWay::Questions(Doubt::questions().iter().map(Command::encode).collect());
             return;
         }
         let handing = {
@@ -152,7 +176,8 @@ impl Out {
         };
         match front {
             Some(message) => self.outlet.send(message).await,
-            None if self.is_reached => std::future::pending().await,
+            // Code that went down with its connection has to be noticed while nothing else is sent.
+            None if self.is_reached => self.outlet.stand().await,
             None => self.outlet.ready().await,
         }
     }

@@ -298,10 +298,37 @@ async fn frames_that_are_no_record_are_skipped_and_the_run_ends() {
 }
 
 #[tokio::test]
+async fn a_run_whose_connection_broke_is_found_out() {
+    let (runner, mut fake) = Fake::start().await;
+    let seat = begin(&runner, "r1").await;
+    fake.expect("code", "code of r1").await;
+    // The end of its connection.
+    fake.send(vec![Bytes::from_static(b"stdout"); 2000]).await;
+    for (name, data) in [("status", ""), ("build", ""), ("build", "")] {
+        fake.expect(name, data).await;
+    }
+    let mut end = tokio::spawn(collected(seat));
+    // This PUSH gives some to the connection that is gone.
+    let (items, status) = within(async {
+        loop {
+            tokio::select! {
+                end = &mut end => break end.unwrap(),
+                () = tokio::time::sleep(Duration::from_millis(20)) => {
+                    fake.send(record("build-finished", r#"{"exitCode": 0}"#)).await;
+                }
+            }
+        }
+    })
+    .await;
+    assert_eq!(status, RunStatus::Finished(None));
+    assert!(format!("{items:?}").contains("connection"), "{items:?}");
+}
+
+#[tokio::test]
 async fn a_message_of_too_many_frames_costs_its_connection_and_the_run_goes_on() {
     let (runner, mut fake) = Fake::start().await;
     let seat = begin(&runner, "r").await;
-    fake.send(vec![Bytes::from_static(b"stdout"); 200]).await;
+    fake.send(vec![Bytes::from_static(b"stdout"); 2000]).await;
     let mut end = tokio::spawn(collected(seat));
     // What is sent before the next connection is there is lost with the last one.
     let (items, status) = within(async {

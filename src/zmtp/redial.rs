@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::connection::{Connection, KeepAlive, Trouble};
+use super::connection::{Connection, Event, KeepAlive, Trouble};
 use super::frame;
 use super::hello::Kind;
 use super::inbox::{Caps, Message};
@@ -48,6 +48,8 @@ pub struct Redial {
     pace: Pace,
     /// Whether the message that is being sent was put.
     put: bool,
+    /// Whether a connection that stood was lost, and nobody has asked since.
+    broke: bool,
 }
 
 /// What goes on lives here and not in a call's stack, so that a call can be cancelled anywhere.
@@ -62,7 +64,7 @@ impl Redial {
     #[must_use]
     pub fn new(address: String, own: Kind, caps: Caps) -> Self {
         let state = opening(&address, own, caps, Duration::ZERO);
-        Self { address, own, caps, state, pace: Pace::new(Instant::now()), put: false }
+        Self { address, own, caps, state, pace: Pace::new(Instant::now()), put: false, broke: false }
     }
 
     /// Waits for the next message, through the connection that stands or one attempt at another. An error says how
@@ -99,6 +101,27 @@ impl Redial {
             State::Open(connection) => connection.end_writing().await.is_ok(),
             State::Opening(_) => false,
         }
+    }
+
+    /// Waits until the connection that stands ends, or one attempt at another has failed. For a peer that has nothing to say, which
+    /// is not read. May be cancelled.
+    pub async fn stand(&mut self) -> Trouble {
+        let trouble = match self.connection().await {
+            Ok(connection) => loop {
+                match connection.next(false).await {
+                    Ok(Event::Leaving) => break Trouble::Closed,
+                    Ok(_) => {}
+                    Err(trouble) => break trouble,
+                }
+            },
+            Err(trouble) => trouble,
+        };
+        self.lost(trouble)
+    }
+
+    /// Whether a connection that stood was lost since this was asked last.
+    pub fn has_broken(&mut self) -> bool {
+        std::mem::take(&mut self.broke)
     }
 
     /// Whether a message was put and is not written whole.
@@ -138,6 +161,7 @@ impl Redial {
 
     /// With the old state go its connection and its half message.
     fn lost(&mut self, trouble: Trouble) -> Trouble {
+        self.broke |= matches!(self.state, State::Open(_));
         self.state = opening(&self.address, self.own, self.caps, self.pace.after(&trouble, Instant::now()));
         self.put = false;
         trouble

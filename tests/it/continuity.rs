@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::support::docker::docker;
 use crate::support::{Agent, Bed, Kernel, secs, until};
 
+mod broken;
 mod moments;
 mod silence;
 mod table;

@@ -25,9 +25,14 @@ fn intake(port: u16) -> Intake {
     Intake::new(KernelId::random(), (Ipv4Addr::LOCALHOST, port).into())
 }
 
-/// The frames of the next message, which is not cut.
+/// The frames of the next message, which is not cut, over whatever connection.
 async fn frames(intake: &mut Intake) -> Vec<Bytes> {
-    let message = within(intake.recv()).await.unwrap();
+    let message = loop {
+        match within(intake.recv()).await {
+            Ok(message) => break message,
+            Err(trouble) => assert!(intake.has_broken() && !trouble.is_nonsense(), "{trouble}"),
+        }
+    };
     assert_eq!(message.cut, 0);
     message.frames
 }

@@ -1,21 +1,41 @@
-//! The run that an earlier life of the agent left, until it is known what became of it. Pure; `doubt` has what its runner's words
-//! mean.
+//! The run that an earlier life of the agent left, or one whose connection broke, until it is known what became of it. Pure;
+//! `doubt` has what its runner's words mean.
 
 use std::time::{Duration, Instant};
 
-use super::Runs;
+use super::{Course, Runs};
 use crate::ids::RunId;
 use crate::runner::code::{GoingRun, Way};
 use crate::runner::current::Current;
-use crate::runner::doubt::{Doubt, Heard};
+use crate::runner::doubt::{Cause, Doubt, Heard};
 use crate::runner::kept::Kept;
 use crate::runner::output::Output;
 use crate::runner::spill::LeftOutput;
 use crate::wire::record::Record;
 
 /// What is told of a run whose end nobody heard.
-const LOST_END: &str =
-    "the agent was restarted while this run began or ended: its exit code and its last output are not known";
+fn lost_end(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Restart => {
+            "the agent was restarted while this run began or ended: its exit code and its last output are not known"
+        }
+        Cause::Broken => {
+            "the connection to the kernel's runner broke while this run began or ended: its exit code and its last output are not known"
+        }
+    }
+}
+
+/// What is told of a run whose runner is silent.
+fn silenced(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Restart => {
+            "the agent was restarted while this run went on, and its runner does not answer any more"
+        }
+        Cause::Broken => {
+            "the connection to the kernel's runner broke while this run went on, and the runner does not answer any more"
+        }
+    }
+}
 
 impl Runs {
     /// A queue whose kernel an earlier agent left, with what that remembered of the run that goes on, and the output of runs
@@ -35,7 +55,7 @@ impl Runs {
             if is_over {
                 runs.park();
             } else if !is_going {
-                runs.end(LOST_END);
+                runs.end(lost_end(Cause::Restart));
             }
         }
         let Some(run) = going.run else { return runs };
@@ -52,7 +72,7 @@ impl Runs {
                 "the agent was restarted before this code could leave, and the code was too large to be kept; run it again",
             )),
             Way::Kept(Some(code)) => current.code_kept(code),
-            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::new(now)),
+            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::new(Cause::Restart, now)),
         }
         runs
     }
@@ -67,31 +87,46 @@ impl Runs {
         self.doubt.as_ref().and_then(Doubt::deadline)
     }
 
+    /// A connection to the runner broke, and with it perhaps code on its way there, or the end of a run. Whether the runner is to be
+    /// asked what became of it.
+    pub(in crate::runner) fn connection_broke(&mut self, now: Instant) -> bool {
+        let is_going = self.course == Course::Open && self.current.as_ref().is_some_and(Current::has_begun);
+        let is_known = self.doubt.as_ref().is_none_or(Doubt::is_settled);
+        match &mut self.doubt {
+            _ if is_going && is_known => self.doubt = Some(Doubt::new(Cause::Broken, now)),
+            Some(doubt) if !is_known || doubt.is_given_up() => doubt.ask_again(now),
+            // Answers that were on their way are lost or no longer of use.
+            _ => self.doubt = None,
+        }
+        self.doubt.is_some()
+    }
+
     /// The runner was silent until then, and the kernel's processes have used so much processor time: the run may be taken for
     /// ended.
     pub(in crate::runner) fn silent(&mut self, used: Option<Duration>, now: Instant) {
-        if self.doubt.as_mut().is_some_and(|doubt| doubt.silent(used, now)) {
-            self.end(
-                "the agent was restarted while this run went on, and its runner does not answer any more",
-            );
+        if let Some(doubt) = &mut self.doubt
+            && doubt.silent(used, now)
+        {
+            let why = silenced(doubt.cause());
+            self.end(why);
         }
     }
 
     /// A record came. Whether callers should look again.
-    pub fn record(&mut self, record: Record) -> bool {
+    pub fn record(&mut self, record: Record, now: Instant) -> bool {
+        self.doubt.take_if(|doubt| doubt.is_done(now));
         let Some(doubt) = &mut self.doubt else { return self.take_in(record) };
-        let heard = doubt.hear(record);
-        if doubt.is_done() {
-            self.doubt = None;
-        }
-        match heard {
+        match doubt.hear(record, now) {
             Heard::Record(record) => self.take_in(record),
             Heard::BuildAndEnd(code, record) => {
                 self.take_in(Record::BuildFinished(code));
                 self.take_in(record)
             }
             Heard::Nothing => false,
-            Heard::Over => self.end(LOST_END),
+            Heard::Over => {
+                let why = lost_end(doubt.cause());
+                self.end(why)
+            }
         }
     }
 }

@@ -58,13 +58,13 @@ fn answer(text: &str, status: RunStatus) -> Taken {
 fn a_run_goes_from_its_first_call_to_its_end() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r");
-    runs.record(out("a"));
+    runs.record(out("a"), now());
     assert_eq!(runs.take(first), Taken::Nothing);
     assert_eq!(runs.take_all(first), answer("a", RunStatus::Continued));
-    runs.record(out("b"));
+    runs.record(out("b"), now());
     let second = runs.enter(&id("r"), Entry::GoOn).unwrap();
     assert_eq!(runs.turn(second), Turn::Resume);
-    assert!(runs.record(done()));
+    assert!(runs.record(done(), now()));
     assert_eq!(runs.take(second), answer("b", RunStatus::Finished(Some(0))));
     assert_eq!(runs.enter(&id("r"), Entry::GoOn), Err(Refusal::Unknown(id("r"))));
 }
@@ -76,8 +76,8 @@ fn a_finished_run_gives_way_but_keeps_its_last_answer() {
     runs.take_all(first);
     let second = runs.enter(&id("r2"), Entry::New).unwrap();
     assert_eq!(runs.turn(second), Turn::Wait);
-    runs.record(out("late"));
-    runs.record(done());
+    runs.record(out("late"), now());
+    runs.record(done(), now());
     assert_eq!(runs.turn(second), Turn::Start);
     let back = runs.enter(&id("r1"), Entry::GoOn).unwrap();
     assert_eq!(runs.take(back), answer("late", RunStatus::Finished(Some(0))));
@@ -105,7 +105,7 @@ fn a_caller_that_goes_away_frees_its_place() {
     let third = runs.enter(&id("r3"), Entry::New).unwrap();
     assert_eq!(runs.enter(&id("r3"), Entry::GoOn), Err(Refusal::Waiting(id("r3"))));
     runs.leave(second);
-    runs.record(done());
+    runs.record(done(), now());
     assert_eq!(runs.turn(third), Turn::Start);
     runs.leave(third);
     assert_eq!(runs.activity().run, None, "a run whose code was never sent is nobody's");
@@ -127,7 +127,7 @@ fn a_close_answers_everybody_nil() {
 fn an_expired_run_is_told_so_before_the_close() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r1");
-    runs.record(out("x"));
+    runs.record(out("x"), now());
     runs.expire();
     runs.close();
     assert_eq!(runs.take(first), answer("x", RunStatus::ExecTimeout));
@@ -136,11 +136,11 @@ fn an_expired_run_is_told_so_before_the_close() {
 #[test]
 fn a_run_left_by_an_earlier_agent_goes_on() {
     let mut runs = Runs::taken_over(Some(going("r")), vec![], now());
-    runs.record(out("meanwhile"));
+    runs.record(out("meanwhile"), now());
     let other = runs.enter(&id("q"), Entry::New).unwrap();
     assert_eq!(runs.turn(other), Turn::Wait);
     let back = runs.enter(&id("r"), Entry::GoOn).unwrap();
-    runs.record(done());
+    runs.record(done(), now());
     assert_eq!(runs.take(back), answer("meanwhile", RunStatus::Finished(Some(0))));
 }
 
@@ -149,13 +149,13 @@ fn a_run_left_by_an_earlier_agent_goes_on() {
 fn an_unrecorded_run_goes_to_the_first_that_asks() {
     let mut runs = Runs::taken_over(None, vec![], now());
     assert!(runs.doubt().is_some(), "the runner is asked");
-    runs.record(out("meanwhile"));
+    runs.record(out("meanwhile"), now());
     let next = runs.enter(&id("next"), Entry::New).unwrap();
     assert_eq!(runs.turn(next), Turn::Wait, "its output would be taken for the other's");
     let back = runs.enter(&id("any"), Entry::GoOn).unwrap();
     assert_eq!(runs.enter(&id("other"), Entry::GoOn), Err(Refusal::Unknown(id("other"))));
     assert_eq!(runs.enter(&id("next"), Entry::GoOn), Err(Refusal::Waiting(id("next"))));
-    runs.record(done());
+    runs.record(done(), now());
     assert_eq!(runs.take(back), answer("meanwhile", RunStatus::Finished(Some(0))));
     assert_eq!(runs.enter(&id("any"), Entry::GoOn), Err(Refusal::Unknown(id("any"))));
     assert_eq!(runs.turn(next), Turn::Start);
@@ -165,8 +165,8 @@ fn an_unrecorded_run_goes_to_the_first_that_asks() {
 fn an_unrecorded_run_that_is_over_holds_nobody_up() {
     let over = || {
         let mut runs = Runs::taken_over(None, vec![], now());
-        runs.record(Record::BuildFinished(Some(0)));
-        runs.record(Record::BuildFinished(Some(0)));
+        runs.record(Record::BuildFinished(Some(0)), now());
+        runs.record(Record::BuildFinished(Some(0)), now());
         runs
     };
     let mut runs = over();
@@ -178,7 +178,7 @@ fn an_unrecorded_run_that_is_over_holds_nobody_up() {
     let mut runs = over();
     let fresh = begin(&mut runs, "new");
     assert!(runs.enter(&id("any"), Entry::GoOn).is_err(), "nobody came for it in time");
-    runs.record(done());
+    runs.record(done(), now());
     assert_eq!(runs.take(fresh), Taken::Answer(vec![], RunStatus::Finished(Some(0))));
 }
 
@@ -197,7 +197,7 @@ fn waiting_for_input_without_a_caller_is_no_use() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r");
     assert!(runs.activity().in_use && runs.activity().running_since.is_some());
-    runs.record(Record::WaitingInput(serde_json::json!({})));
+    runs.record(Record::WaitingInput(serde_json::json!({})), now());
     assert!(matches!(runs.take(first), Taken::Answer(_, RunStatus::WaitingInput(_))));
     assert!(!runs.activity().in_use && runs.activity().running_since.is_none());
     let second = runs.enter(&id("r"), Entry::GoOn).unwrap();
@@ -209,7 +209,7 @@ fn waiting_for_input_without_a_caller_is_no_use() {
 fn a_full_buffer_stops_the_reading_until_somebody_collects() {
     let mut runs = Runs::default();
     let first = begin(&mut runs, "r");
-    assert!(runs.record(Record::Stdout(vec![b'x'; FULL].into())));
+    assert!(runs.record(Record::Stdout(vec![b'x'; FULL].into()), now()));
     assert!(!runs.may_read());
     runs.asking += 1;
     assert!(runs.may_read(), "completions come through the same socket");
@@ -253,7 +253,7 @@ proptest! {
                     }
                 }
                 Op::Finish if sent => {
-                    runs.record(done());
+                    runs.record(done(), now());
                     let (ticket, n) = model.pop_front().unwrap();
                     if tickets.get(&n) == Some(&ticket) {
                         tickets.remove(&n);
@@ -296,7 +296,7 @@ fn an_agent_that_stops_answers_who_follows_a_run_and_cuts_off_who_waits() {
     let follows = runs.enter(&id("a"), Entry::New).unwrap();
     let waits = runs.enter(&id("b"), Entry::New).unwrap();
     start(&mut runs, follows);
-    runs.record(Record::Stdout(Bytes::from_static(b"so far")));
+    runs.record(Record::Stdout(Bytes::from_static(b"so far")), now());
     assert!(!runs.has_answer(follows));
     runs.let_go();
     assert!(runs.has_answer(follows) && runs.turn(waits) == Turn::Cut);
@@ -344,11 +344,11 @@ fn a_run_whose_end_was_lost_is_answered_as_ended() {
         let mut runs = Runs::taken_over(Some(GoingRun { way, ..going("r") }), vec![], now());
         runs.doubt().unwrap().asked(now());
         let next = runs.enter(&id("next"), Entry::New).unwrap();
-        runs.record(out("from before"));
-        runs.record(Record::Status);
-        runs.record(Record::BuildFinished(Some(0)));
+        runs.record(out("from before"), now());
+        runs.record(Record::Status, now());
+        runs.record(Record::BuildFinished(Some(0)), now());
         assert_eq!(runs.turn(next), Turn::Wait);
-        runs.record(Record::BuildFinished(Some(0)));
+        runs.record(Record::BuildFinished(Some(0)), now());
         assert_eq!(runs.turn(next), Turn::Start);
         let back = runs.enter(&id("r"), Entry::GoOn).unwrap();
         let Taken::Answer(items, RunStatus::Finished(None)) = runs.take(back) else { panic!("not ended") };
@@ -370,9 +370,42 @@ fn a_runner_that_says_nothing_holds_nobody_up() {
     for late in
         [out("old"), done(), Record::BuildFinished(Some(0)), Record::BuildFinished(Some(0)), out("new")]
     {
-        runs.record(late);
+        runs.record(late, now());
     }
-    runs.record(done());
+    runs.record(done(), now());
+    assert_eq!(runs.take(next), answer("new", RunStatus::Finished(Some(0))));
+}
+
+#[test]
+fn a_run_whose_connection_broke_is_asked_about_once_its_code_has_left() {
+    let mut runs = Runs::default();
+    assert!(!runs.connection_broke(now()), "nothing goes on");
+    let first = begin(&mut runs, "r");
+    assert!(runs.connection_broke(now()) && runs.connection_broke(now()), "again over each new connection");
+    runs.doubt().unwrap().asked(now());
+    runs.record(Record::BuildFinished(Some(0)), now());
+    runs.record(Record::BuildFinished(Some(0)), now());
+    let Taken::Answer(items, RunStatus::Finished(None)) = runs.take(first) else { panic!("not ended") };
+    assert!(format!("{items:?}").contains("connection"), "{items:?}");
+
+    let mut unsent = Runs::default();
+    begin_unreached(&mut unsent, "q", &Code::Query("code".to_owned()));
+    assert!(!unsent.connection_broke(now()), "its code leaves over the next one");
+}
+
+#[test]
+fn the_next_run_is_heard_though_the_runner_was_given_up_and_starts_anew() {
+    let mut runs = Runs::taken_over(Some(going("r")), vec![], now());
+    runs.doubt().unwrap().asked(now());
+    runs.silent(None, now());
+    assert!(runs.connection_broke(now()), "the answers to the old questions never come");
+    runs.doubt().unwrap().asked(now());
+    let next = runs.enter(&id("next"), Entry::New).unwrap();
+    start(&mut runs, next);
+    let later = now() + Duration::from_secs(1);
+    for record in [Record::BuildFinished(Some(0)), Record::BuildFinished(Some(0)), out("new"), done()] {
+        runs.record(record, later);
+    }
     assert_eq!(runs.take(next), answer("new", RunStatus::Finished(Some(0))));
 }
 
@@ -393,7 +426,7 @@ fn an_interrupt_reaches_a_run_that_has_begun_and_ends_one_whose_code_has_not_lef
     let first = begin(&mut runs, "r");
     let Interrupt::NotBefore(then) = runs.interrupt(now()) else { panic!("too early") };
     assert_eq!(runs.interrupt(then), Interrupt::Send);
-    runs.record(done());
+    runs.record(done(), now());
     runs.take(first);
 
     let mut runs = Runs::default();
@@ -414,8 +447,8 @@ fn a_run_that_may_be_over_is_not_interrupted_before_that_is_known() {
     runs.doubt().unwrap().asked(asked);
     let Interrupt::NotBefore(then) = runs.interrupt(asked) else { panic!("too early") };
     assert_eq!(runs.interrupt(then), Interrupt::Send, "it goes on");
-    runs.record(Record::BuildFinished(Some(0)));
-    runs.record(Record::BuildFinished(Some(0)));
+    runs.record(Record::BuildFinished(Some(0)), now());
+    runs.record(Record::BuildFinished(Some(0)), now());
     assert_eq!(runs.interrupt(then), Interrupt::Nothing, "it was over");
 }
 
@@ -441,24 +474,24 @@ fn write(runs: &mut Runs, disk: &mut BTreeMap<u64, LeftOutput>) {
 fn output_that_nobody_collected_is_collected_from_the_next_life() {
     let (mut runs, mut disk) = (Runs::default(), BTreeMap::new());
     let first = begin(&mut runs, "r1");
-    runs.record(out("collected"));
+    runs.record(out("collected"), now());
     runs.take_all(first);
-    runs.record(out("r1, "));
-    runs.record(Record::Stdout(Bytes::from_static(b"\xe2\x82")));
+    runs.record(out("r1, "), now());
+    runs.record(Record::Stdout(Bytes::from_static(b"\xe2\x82")), now());
     write(&mut runs, &mut disk);
-    runs.record(Record::Stdout(Bytes::from_static(b"\xac")));
-    runs.record(done());
+    runs.record(Record::Stdout(Bytes::from_static(b"\xac")), now());
+    runs.record(done(), now());
     let second = begin(&mut runs, "r2");
     runs.leave(second);
-    runs.record(out("r2"));
+    runs.record(out("r2"), now());
 
     let mut runs = next_life(&mut runs, &mut disk);
     assert!(runs.doubt().is_some(), "r2 may go on");
-    runs.record(out(" goes on"));
+    runs.record(out(" goes on"), now());
     let mut runs = next_life(&mut runs, &mut disk);
     let back = runs.enter(&id("r1"), Entry::GoOn).unwrap();
     assert_eq!(runs.take(back), answer("r1, \u{20ac}", RunStatus::Finished(Some(0))));
-    runs.record(done());
+    runs.record(done(), now());
     let back = runs.enter(&id("r2"), Entry::GoOn).unwrap();
     write(&mut runs, &mut disk);
     assert_eq!(runs.take(back), answer("r2 goes on", RunStatus::Finished(Some(0))));
@@ -476,8 +509,8 @@ fn output_that_is_collected_at_once_never_reaches_the_disk() {
     let mut runs = Runs::default();
     for run in ["a", "b"] {
         let ticket = begin(&mut runs, run);
-        runs.record(out("x"));
-        runs.record(done());
+        runs.record(out("x"), now());
+        runs.record(done(), now());
         assert_eq!(runs.take(ticket), answer("x", RunStatus::Finished(Some(0))));
         assert_eq!(runs.spill(), []);
     }
@@ -505,7 +538,7 @@ fn a_kernel_that_goes_takes_its_output_off_the_disk() {
     let (mut runs, mut disk) = (Runs::default(), BTreeMap::new());
     let first = begin(&mut runs, "r");
     runs.leave(first);
-    runs.record(out("x"));
+    runs.record(out("x"), now());
     write(&mut runs, &mut disk);
     assert_eq!(disk.len(), 1);
     runs.close();
