@@ -1,5 +1,6 @@
 //! What can go wrong with a kernel, sorted by what the asker can do about it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -172,6 +173,14 @@ pub enum KernelError {
         kernel: KernelId,
         /// How long was waited.
         limit: Duration,
+    },
+    /// The scratch root that is here has nothing of the kernels that run.
+    #[error("of the {running} kernels that run, none has its files or a note below {}: is its file system mounted?", .root.display())]
+    FilesAway {
+        /// How many run.
+        running: usize,
+        /// The root that was looked at.
+        root: PathBuf,
     },
     /// A blocking step ended without a result.
     #[error("could not {0}: the thread that did it ended early")]

@@ -93,6 +93,13 @@ pub struct Found {
     pub boot: Option<String>,
 }
 
+impl Found {
+    /// Whether there is no note of any kernel.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kernels.is_empty() && self.untold.is_empty() && self.over.is_empty()
+    }
+}
+
 /// Where notes are kept; whose is not said yet.
 #[derive(Debug)]
 pub struct NotesDir {

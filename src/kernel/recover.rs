@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -19,15 +20,24 @@ use super::{labels, plan, takeover};
 use crate::docker::{ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 
+/// How long the file system of the scratch root may be mounted after the agent's start. Afterwards its kernels can be ended at least.
+const MOUNT: Duration = Duration::from_secs(120);
+
 impl Kernels {
-    /// Finds out what there is and starts a task for each kernel; tries until Docker answers.
+    /// Finds out what there is and starts a task for each kernel; tries until Docker answers and the scratch root is there.
     pub async fn recover(&self) {
-        let mut attempt = 0;
+        let (mut attempt, mut was_away) = (0, false);
+        let mount_until = Instant::now() + MOUNT;
         loop {
-            match self.try_recover().await {
+            let tried = self.try_recover(Instant::now() < mount_until).await;
+            was_away |= matches!(tried, Err(KernelError::FilesAway { .. }));
+            if was_away {
+                self.node.scratch.begin_anew();
+            }
+            match tried {
                 Ok(()) => break,
                 Err(error) if attempt == 0 => {
-                    tracing::error!(%error, "can't find out which kernels run; trying until Docker answers");
+                    tracing::error!(%error, "can't find out which kernels run; trying until that is mended");
                 }
                 Err(error) => tracing::debug!(%error, attempt, "still can't find out which kernels run"),
             }
@@ -37,7 +47,7 @@ impl Kernels {
         self.now_recovered();
     }
 
-    async fn try_recover(&self) -> Result<(), KernelError> {
+    async fn try_recover(&self, awaits_files: bool) -> Result<(), KernelError> {
         let begun = Instant::now();
         let node = self.node.clone();
         let found = tokio::task::spawn_blocking(move || node.notes.load())
@@ -45,6 +55,9 @@ impl Kernels {
             .map_err(|_| KernelError::Thread("read the notes"))?
             .map_err(|source| self.node.not_noted(source))?;
         let (candidates, strangers) = self.candidates(&found).await?;
+        if awaits_files && found.is_empty() {
+            self.look_for_files(&candidates).await?;
+        }
         for kernel in strangers.iter().filter(|kernel| found.kernels.contains_key(kernel)) {
             tracing::error!(
                 %kernel,
@@ -81,6 +94,17 @@ impl Kernels {
             "took stock of earlier kernels"
         );
         Ok(())
+    }
+
+    /// Without its notes an agent would tell ends twice and could use no kernel, so a scratch root that is mounted late is waited for.
+    async fn look_for_files(&self, candidates: &[Candidate]) -> Result<(), KernelError> {
+        let running: Vec<_> = candidates.iter().filter(|c| c.alive).map(|c| c.kernel).collect();
+        let (count, scratch) = (running.len(), self.node.scratch.clone());
+        let looked = tokio::task::spawn_blocking(move || running.is_empty() || scratch.has_any(&running));
+        if looked.await.map_err(|_| KernelError::Thread("look for the kernels' files"))? {
+            return Ok(());
+        }
+        Err(KernelError::FilesAway { running: count, root: self.node.scratch.path().to_owned() })
     }
 
     /// The containers that may be this agent's kernels, and the kernels that run in containers which are not.

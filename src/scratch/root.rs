@@ -119,6 +119,18 @@ impl ScratchRoot {
         Ok(())
     }
 
+    /// Whether any of these kernels has a directory here. Blocks.
+    #[must_use]
+    pub fn has_any(&self, kernels: &[KernelId]) -> bool {
+        kernels.iter().any(|kernel| fs::symlink_metadata(self.path_of(*kernel)).is_ok())
+    }
+
+    /// The root was not the one that it should be: whatever is there at the next look is taken for it.
+    pub fn begin_anew(&self) {
+        *self.state.home() = None;
+        self.doubt();
+    }
+
     /// Why nothing can be written below the root, as far as that shows without writing. Makes up for what could not be made at the
     /// start, and discards what could not be discarded. Blocks.
     pub(super) fn look(&self) -> Result<(), String> {

@@ -230,6 +230,31 @@ async fn it_hangs_while_nothing_happens() {
     world.nothing_is_left(agent, &[&a, &b, &c]).await;
 }
 
+/// What the journal knows is not there, nor are the kernels' files: nothing is done about any kernel before they are.
+#[tokio::test]
+async fn it_is_not_mounted_yet_at_the_start() {
+    let world = World::new().await;
+    let mut agent = world.agent().await;
+    let (a, b) = (agent.create_tiny().await, agent.create_tiny().await);
+    world.is_prepared().await;
+    agent.kill9();
+    world.disk.detach();
+    let mut agent = world.agent().await;
+    until("a word about it", secs(20), async || {
+        agent.output().contains("is its file system mounted?").then_some(())
+    })
+    .await;
+    world.disk.attach();
+    until("what there was before", secs(30), async || agent.output().contains("taken=2").then_some(())).await;
+    world.offers_all().await;
+    world.ends(&agent, &a).await;
+    agent.kill9();
+    let agent = world.agent().await;
+    world.ended_once(&agent, &a).await;
+    world.ends(&agent, &b).await;
+    world.nothing_is_left(agent, &[&a, &b]).await;
+}
+
 #[tokio::test]
 async fn it_is_full_at_the_start() {
     spoiled_at_the_start(FULL).await;
