@@ -8,7 +8,6 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::FutureExt;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -254,9 +253,7 @@ impl Connection {
                 self.write()?;
             }
             if reading && is.is_readable() {
-                // Unlike `try_read_buf`, this takes a short piece for the last, and the system is not asked for another in vain. Not waited
-                // for: a silent peer costs no buffer.
-                match self.stream.read_buf(self.inbox.buffer()).now_or_never().transpose()? {
+                match moved(self.stream.try_read_buf(self.inbox.buffer()))? {
                     Some(0) => return Err(Trouble::Closed),
                     n => self.moved += n.unwrap_or_default() as u64,
                 }
