@@ -35,6 +35,9 @@ const LAST_WORDS_BYTES: usize = 4096;
 const LAST_WORDS_LIMIT: Duration = Duration::from_millis(1500);
 /// From one look at such a container to the next.
 const NOTICE_POLL: Duration = Duration::from_millis(20);
+/// How often a create is tried while nothing has its name that can be seen, and the pause in between.
+const NAME_ATTEMPTS: u32 = 6;
+const NAME_PAUSE: Duration = Duration::from_millis(200);
 /// What is left of a create after a pull: making the container, and the way of the answer.
 const AFTER_PULL: Duration = Duration::from_secs(5);
 /// Nothing is pulled for somebody who can't wait so long for it.
@@ -316,24 +319,28 @@ pub(super) async fn ended_at_once(node: &Node, container: &ContainerId) -> Kerne
     KernelError::EndedAtOnce { container: container.short().to_owned(), exit, words }
 }
 
-/// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's.
+/// A dead leftover of the name is cleared (section 12, item 13); a living one is somebody's. A name that is taken by nothing is that of a
+/// container which Docker is making or removing, for a request of an earlier life as a rule.
 pub(super) async fn create_named(
     node: &Node,
     kernel: KernelId,
     name: &str,
     spec: &ContainerSpec,
 ) -> Result<ContainerId, KernelError> {
-    let taken = match node.docker.create(name, spec).await {
-        Err(error @ DockerError::NameTaken { .. }) => error,
-        created => return Ok(created?),
-    };
-    match node.docker.inspect(name).await? {
-        Some(leftover) if leftover.state.is_alive() => return Err(taken.into()),
-        Some(leftover) => {
-            tracing::info!(%kernel, container = leftover.id.short(), "removing a dead leftover of the same name");
-            node.docker.remove(&leftover.id).await?;
+    let mut attempt = 0;
+    loop {
+        let taken = match node.docker.create(name, spec).await {
+            Err(error @ DockerError::NameTaken { .. }) => error,
+            created => return Ok(created?),
+        };
+        attempt += 1;
+        match node.docker.inspect(name).await? {
+            Some(leftover) if !leftover.state.is_alive() && attempt < NAME_ATTEMPTS => {
+                tracing::info!(%kernel, container = leftover.id.short(), "removing a dead leftover of the same name");
+                node.docker.remove(&leftover.id).await?;
+            }
+            None if attempt < NAME_ATTEMPTS => sleep(NAME_PAUSE).await,
+            _ => return Err(taken.into()),
         }
-        None => {}
     }
-    Ok(node.docker.create(name, spec).await?)
 }
