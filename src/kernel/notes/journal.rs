@@ -43,7 +43,7 @@ pub struct Journal {
 }
 
 /// Ends whose event has not left, and kernels whose end was told, as far as anybody can know.
-pub(super) type Read = (HashMap<KernelId, Ending>, HashSet<KernelId>);
+pub(super) type Loaded = (HashMap<KernelId, Ending>, HashSet<KernelId>);
 
 impl Journal {
     /// The journal of one agent in this directory.
@@ -52,8 +52,8 @@ impl Journal {
     }
 
     /// Reads what an earlier life left.
-    pub(super) fn load(&self) -> io::Result<Read> {
-        let (mut untold, mut over) = Read::default();
+    pub(super) fn load(&self) -> io::Result<Loaded> {
+        let (mut untold, mut over) = Loaded::default();
         let first = read_all::<Ending>(&self.dir, &self.owner)?.into_iter();
         let mut all: HashMap<_, _> = first.map(|(id, ending)| (id, (ending, true))).collect();
         let second = self.shelter.found::<Ending>(&self.owner).into_iter();

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use crate::support::docker::{chain_of, docker, inspect, is_chain_there, own_network, remove_old_networks};
 use crate::support::machine::Machine;
 use crate::support::ports::Port;
+use crate::support::services::output;
 use crate::support::{Agent, Bed, Kernel, secs, until};
 
 /// An agent with a network of its own, whose kernels' terminals are published for the other machine.
@@ -134,7 +135,7 @@ async fn the_fence_is_mended_and_goes_with_the_kernels() {
 async fn iptables(args: &[&str]) -> String {
     let mut command = tokio::process::Command::new("iptables");
     command.args(["--wait", "-t", "mangle"]).args(args);
-    crate::support::services::output(command).await
+    output(command).await
 }
 
 /// The packet filter may forget which connections stand, by a command or because there are too many. From the kernel's side a
@@ -145,13 +146,14 @@ async fn a_run_outlives_that_the_packet_filter_forgets_its_connection() {
     let agent = fenced(&bed, &[]).await;
     let kernel = agent.create_python().await.warm().await;
     let (container, _) = place(&kernel).await;
-    let code = "import time\nfor i in range(40):\n    print(f'{i} ', end='')\n    time.sleep(0.1)";
+    let code = "import time\nopen('/home/work/begun', 'w').close()\nfor i in range(40):\n    print(f'{i} ', end='')\n    time.sleep(0.1)";
     let run = async { kernel.run(code).await };
     let forget = async {
-        tokio::time::sleep(secs(1)).await;
+        let begun = bed.home(&kernel.id).join("begun");
+        until("the run's begin", secs(9), async || begun.exists().then_some(())).await;
         let mut command = tokio::process::Command::new("conntrack");
         command.args(["-D", "--proto", "tcp", "--orig-dst", &container]);
-        let forgotten = crate::support::services::output(command).await;
+        let forgotten = output(command).await;
         assert!(forgotten.lines().count() >= 2, "{forgotten}");
         std::time::Instant::now()
     };
