@@ -8,6 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -253,7 +254,7 @@ impl Connection {
                 self.write()?;
             }
             if reading && is.is_readable() {
-                match moved(self.stream.try_read_buf(self.inbox.buffer()))? {
+                match self.read().map_or(Ok(None), moved)? {
                     Some(0) => return Err(Trouble::Closed),
                     n => self.moved += n.unwrap_or_default() as u64,
                 }
@@ -261,6 +262,14 @@ impl Connection {
                 return Ok(Event::Leaving);
             }
         }
+    }
+
+    /// Reads what is there now; `None` if nothing is, or if the task has used up its budget.
+    ///
+    /// Not by `try_read_buf`, after which the stream counts as readable until a read in vain: one system call more for each
+    /// message. A read that did not fill the buffer tells by itself that nothing is left.
+    fn read(&mut self) -> Option<io::Result<usize>> {
+        self.stream.read_buf(self.inbox.buffer()).now_or_never()
     }
 
     /// Writes as much as the system takes now.
