@@ -10,7 +10,7 @@ use crate::wire::value;
 /// Begins a run and follows it to its end.
 pub(super) async fn exec(client: &Client, json: bool, args: ExecArgs) -> Result<Exit, CallError> {
     let code = match args.code.as_deref() {
-        Some("-") => match standard_input() {
+        Some("-") => match standard_input().await {
             Ok(code) => code,
             Err(error) => {
                 terminal::complain(&format!("could not read standard input: {error}"));

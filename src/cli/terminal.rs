@@ -67,12 +67,18 @@ pub(super) fn complain(text: &str) {
     note(&format!("backendai-agent: {text}"));
 }
 
-/// All of standard input, for `exec -`.
-pub(super) fn standard_input() -> std::io::Result<String> {
-    let mut text = String::new();
+/// All of standard input, for `exec -`. Whoever waits for it may give up: a thread of its own reads, which the end of the
+/// process cuts off.
+pub(super) async fn standard_input() -> std::io::Result<String> {
     if std::io::stdin().is_terminal() {
         note("reading code from the terminal; end with ^D");
     }
-    std::io::stdin().read_to_string(&mut text)?;
-    Ok(text)
+    let (done, is_done) = oneshot::channel();
+    let read = move || {
+        let mut text = String::new();
+        // Nobody waits for it where the command has been given up.
+        let _ = done.send(std::io::stdin().read_to_string(&mut text).map(|_| text));
+    };
+    std::thread::Builder::new().name("input".to_owned()).spawn(read)?;
+    is_done.await.unwrap_or_else(|_| Err(ErrorKind::UnexpectedEof.into()))
 }

@@ -271,6 +271,17 @@ async fn what_only_shows_something_ends_at_once_with_its_reader() {
 }
 
 #[tokio::test]
+async fn code_from_a_terminal_that_nobody_ends_keeps_no_command_without_a_reader() {
+    let mut exec = command(&["exec", &new_id(), "-", "--agent", "127.0.0.1:9"]);
+    let mut exec = exec.stdin(Stdio::piped()).spawn().unwrap();
+    let input = exec.stdin.take();
+    drop(exec.stdout.take());
+    let ended = tokio::time::timeout(secs(4), exec.wait()).await.expect("it waits for nobody's code");
+    assert_eq!(ended.unwrap().code(), Some(141));
+    drop(input);
+}
+
+#[tokio::test]
 async fn a_silent_run_whose_reader_has_gone_goes_on_without_exec() {
     let bed = Bed::start().await;
     let agent = bed.agent(&[]).await;
