@@ -185,7 +185,7 @@ impl Agent {
         let identity = identity::discover(IdentityConfig { memory, ..config.identity.clone() }).await;
         let owner =
             Owner { namespace: config.cluster.namespace.clone(), instance: identity.instance_id.clone() };
-        let socket = socket::path(&config.socket, &owner);
+        let socket = config.socket.path(&owner.namespace, &owner.instance);
         // It outlives a kill of the agent, and is on another file system than the scratch root as a rule.
         let shelter = socket.as_deref().and_then(Path::parent).map(Path::to_owned);
         let notes = NotesDir::new(scratch.agent_dir(), shelter);

@@ -30,6 +30,7 @@ mod report;
 mod run;
 mod settings;
 mod signals;
+mod sockets;
 mod terminal;
 mod values;
 mod variables;
@@ -44,7 +45,7 @@ pub use exit::Exit;
 pub use report::{ConfigErrors, Refusal};
 pub use run::run;
 
-use crate::agent::config::Config;
+use crate::agent::config::{Config, SocketPlace};
 pub use options::CheckForm;
 use options::{Action, AgentOpts};
 use settings::{Load, Reading};
@@ -150,6 +151,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusa
     }
     let load: Load<'_> = &|path| std::fs::read_to_string(path);
     let mut command = read(settings::without_empty_variables(options::command(&args)), &args, load)?;
+    if let Command::Run(settings) | Command::Check(settings, _) | Command::Dev(settings) = &mut command
+        && let SocketPlace::In(_) = settings.config.socket
+    {
+        settings.config.socket = sockets::User::of_this_process().place();
+    }
     if let Command::Run(settings) | Command::Check(settings, _) = &mut command {
         let Settings { config, effective } = &mut **settings;
         config.warnings.extend(variables::unread(std::env::vars_os(), &options::variables()));

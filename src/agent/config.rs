@@ -8,6 +8,7 @@ use crate::address::Network;
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
+use crate::ids::InstanceId;
 use crate::images::Updates;
 use crate::kernel::KernelsConfig;
 use crate::resources::NodeLimits;
@@ -70,15 +71,27 @@ pub struct Config {
 }
 
 /// Where the local socket is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketPlace {
-    /// In `/run/backendai-agent`, under the agent's name.
-    #[default]
-    Usual,
+    /// In this directory, under the agent's name.
+    In(PathBuf),
     /// There.
     At(PathBuf),
     /// Nowhere.
     Nowhere,
+}
+
+impl SocketPlace {
+    /// The socket of the agent with this name, if it is to have one.
+    #[must_use]
+    pub fn path(&self, namespace: &str, instance: &InstanceId) -> Option<PathBuf> {
+        match self {
+            Self::Nowhere => None,
+            Self::At(path) => Some(path.clone()),
+            // Agents of several names run on one machine.
+            Self::In(directory) => Some(directory.join(format!("{namespace}.{instance}.sock"))),
+        }
+    }
 }
 
 /// What can be set anew while the agent runs; levels of log lines can, too, which is telemetry's own affair.

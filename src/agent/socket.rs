@@ -7,13 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Gid;
+use rustix::io::Errno;
 use tokio::net::UnixListener;
-
-use super::config::SocketPlace;
-use crate::kernel::labels::Owner;
-
-/// Where agents have their sockets unless they are told otherwise; the client looks there.
-const DIRECTORY: &str = "/run/backendai-agent";
 
 /// What may be done with the file: its owner and its group talk to the agent.
 const MODE: u32 = 0o660;
@@ -27,19 +22,6 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // Another's by now, or gone, is as good.
         let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Where the socket of this agent is to be.
-pub(super) fn path(place: &SocketPlace, owner: &Owner) -> Option<PathBuf> {
-    match place {
-        SocketPlace::Nowhere => None,
-        SocketPlace::At(path) => Some(path.clone()),
-        // Agents of several names run on one machine.
-        SocketPlace::Usual => {
-            let name = format!("{}.{}.sock", owner.namespace, owner.instance);
-            Some(Path::new(DIRECTORY).join(name))
-        }
     }
 }
 
@@ -67,12 +49,27 @@ fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     }
     // Until its mode is set, nobody but the agent's user can write to it, and that is what connecting needs.
     let listener = UnixListener::bind(path)?;
-    let found = group.and_then(|name| group_id(&fs::read_to_string("/etc/group").unwrap_or_default(), name));
-    if let Some(gid) = found {
-        rustix::fs::chown(path, None, Some(gid))?;
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(if found.is_some() { MODE } else { 0o600 }))?;
+    let shared = match group.map(|name| share(path, name)) {
+        Some(Err(Errno::PERM)) => {
+            tracing::info!(
+                group,
+                "only the agent's own user reaches the local socket: it may not give it to that group"
+            );
+            false
+        }
+        Some(given) => given?,
+        None => false,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(if shared { MODE } else { 0o600 }))?;
     Ok(listener)
+}
+
+/// Gives the file to the group of this name; says whether there is one.
+fn share(path: &Path, group: &str) -> Result<bool, Errno> {
+    let Some(gid) = group_id(&fs::read_to_string("/etc/group").unwrap_or_default(), group) else {
+        return Ok(false);
+    };
+    rustix::fs::chown(path, None, Some(gid)).map(|()| true)
 }
 
 /// The number of a group, as `/etc/group` has it.

@@ -249,7 +249,7 @@ pub struct ResetArgs {
 /// Which agent of this machine to look at; `status`, `ps` and `resume` have nothing else.
 #[derive(Debug, Clone, Args)]
 pub struct LocalArgs {
-    /// The agent's local socket [default: the only one below /run/backendai-agent]
+    /// The agent's local socket [default: the only one in /run/backendai-agent and, for an ordinary user, in that user's own directories]
     #[arg(long, env = "BACKENDAI_AGENT_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// Print JSON, one value a line

@@ -5,7 +5,8 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::options::{AgentOpts, ClusterOpts, KernelOpts, OWN_NETWORK, ObservingOpts, S3Opts};
-use crate::agent::config::{Changeable, Config, RpcConfig};
+use super::sockets;
+use crate::agent::config::{Changeable, Config, RpcConfig, SocketPlace};
 use crate::cluster::ClusterConfig;
 use crate::docker::DockerConfig;
 use crate::identity::IdentityConfig;
@@ -94,7 +95,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         },
         s3: s3_config(s3),
         metrics_addr: observing.metrics_addr,
-        socket: observing.socket.clone().unwrap_or_default(),
+        socket: observing.socket.clone().unwrap_or_else(|| SocketPlace::In(sockets::SYSTEM.into())),
         socket_group: observing.socket_group.clone(),
         telemetry: telemetry(observing),
         rpc: RpcConfig {

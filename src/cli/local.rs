@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client_options::{DrainArgs, LocalArgs, TopArgs};
-use super::{Exit, LocalCommand, LogsArgs, commands, terminal};
+use super::{Exit, LocalCommand, LogsArgs, commands, sockets, terminal};
 use crate::client::{LocalAgent, LocalError};
 use crate::status::{Kernel, Status};
 
@@ -21,7 +21,8 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 impl LocalArgs {
     /// The agent that is meant.
     pub(super) async fn agent(&self) -> Result<LocalAgent, LocalError> {
-        LocalAgent::find(self.socket.as_deref()).await
+        let directories = sockets::User::of_this_process().directories();
+        LocalAgent::find(self.socket.as_deref(), &directories).await
     }
 }
 

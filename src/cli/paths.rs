@@ -23,8 +23,8 @@ pub(super) fn scratch_root(text: &str) -> Result<PathBuf, String> {
     })
 }
 
-/// What is wrong with a scratch root, if anything.
-pub(super) fn usable_root(path: &Path) -> Option<String> {
+/// What is wrong with a directory for new files, if anything.
+pub(super) fn refuses_files(path: &Path) -> Option<String> {
     directory(path).or_else(|| writable(path))
 }
 

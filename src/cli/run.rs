@@ -162,7 +162,12 @@ fn shown(result: Result<Exit, CallError>) -> Exit {
 fn local_shown(result: Result<Exit, LocalError>) -> Exit {
     match result {
         Ok(exit) => exit,
-        Err(error @ (LocalError::Nobody | LocalError::Connect { .. } | LocalError::Late { .. })) => {
+        Err(
+            error @ (LocalError::Nobody { .. }
+            | LocalError::Forbidden { .. }
+            | LocalError::Connect { .. }
+            | LocalError::Late { .. }),
+        ) => {
             failed(error);
             Exit::NoAnswer
         }

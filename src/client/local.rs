@@ -16,9 +16,6 @@ use tokio::time::timeout;
 use crate::ids::KernelId;
 use crate::status::{Logs, Status};
 
-/// Where agents have their sockets unless they are told otherwise.
-const DIRECTORY: &str = "/run/backendai-agent";
-
 /// How long an answer may take to begin; the agent reads snapshots for it.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -30,9 +27,18 @@ const LOGS_LIMIT: Duration = Duration::from_secs(6);
 pub enum LocalError {
     /// None listens where they do.
     #[error(
-        "no agent runs here: no socket below {DIRECTORY} answers; give its --socket if it has another, and be root or in its group"
+        "no agent runs here: no socket in {looked} answers; start one, or give its --socket if it has another"
     )]
-    Nobody,
+    Nobody {
+        /// The directories.
+        looked: String,
+    },
+    /// One has a socket there that this user may not use.
+    #[error("{} is for root and the agent's group only: use sudo, or have this user put into the group", .path.display())]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+    },
     /// Several do.
     #[error("several agents run here; choose one with --socket: {0}")]
     Several(String),
@@ -83,26 +89,30 @@ pub struct LocalAgent {
 }
 
 impl LocalAgent {
-    /// The one at `socket`; without, the only one that runs.
-    pub async fn find(socket: Option<&Path>) -> Result<Self, LocalError> {
+    /// The one at `socket`; without, the only one that has its socket in one of `directories`.
+    pub async fn find(socket: Option<&Path>, directories: &[PathBuf]) -> Result<Self, LocalError> {
         if let Some(path) = socket {
             return Ok(Self { path: path.to_owned() });
         }
-        let mut found = Vec::new();
-        let names = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in names.filter(|path| path.extension().is_some_and(|ending| ending == "sock")) {
-            if UnixStream::connect(&path).await.is_ok() {
-                found.push(path);
+        let (mut found, mut forbidden) = (Vec::new(), Vec::new());
+        let entries = directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten();
+        let paths = entries.flatten().map(|entry| entry.path());
+        for path in paths.filter(|path| path.extension().is_some_and(|ending| ending == "sock")) {
+            match UnixStream::connect(&path).await {
+                Ok(_) => found.push(path),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => forbidden.push(path),
+                // Left by an agent that was killed.
+                Err(_) => {}
             }
         }
         found.sort();
         match found.as_slice() {
-            [] => Err(LocalError::Nobody),
+            [] => Err(match forbidden.pop() {
+                Some(path) => LocalError::Forbidden { path },
+                None => LocalError::Nobody { looked: listed(directories) },
+            }),
             [only] => Ok(Self { path: only.clone() }),
-            several => {
-                let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();
-                Err(LocalError::Several(names.join(", ")))
-            }
+            several => Err(LocalError::Several(listed(several))),
         }
     }
 
@@ -185,6 +195,10 @@ impl LocalAgent {
     fn broken(&self, source: hyper::Error) -> LocalError {
         LocalError::Broken { path: self.path.clone(), source }
     }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// An answer that goes on.

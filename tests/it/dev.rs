@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use crate::support::ports::Port;
 use crate::support::process::Process;
 use crate::support::{docker, new_id, secs, until};
 
+const AGENT: &str = env!("CARGO_BIN_EXE_backendai-agent");
+
 /// The process, its directory, and what it is called.
 pub(crate) struct Dev {
     process: Process,
@@ -24,26 +27,56 @@ pub(crate) struct Dev {
     /// Of its page.
     page: Port,
     home: TempDir,
+    /// The ordinary user that it runs as, with Docker's group; root where there is none.
+    user: Option<u32>,
 }
 
 impl Dev {
     pub(crate) fn start(options: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let (port, page) = (Port::lease(), Port::lease());
-        let instance = format!("i-dev-{}", &new_id()[..8]);
-        let process = Self::process(&home, &instance, &port, &page, options);
-        Self { process, instance, port, page, home }
+        Self::start_as(None, options)
     }
 
-    fn process(home: &TempDir, instance: &str, port: &Port, page: &Port, options: &[&str]) -> Process {
+    fn start_as(user: Option<u32>, options: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        if let Some(uid) = user {
+            chown(home.path(), Some(uid), Some(uid)).unwrap();
+        }
+        let (port, page) = (Port::lease(), Port::lease());
+        let instance = format!("i-dev-{}", &new_id()[..8]);
+        let process = Self::process(&home, &instance, user, &port, &page, options);
+        Self { process, instance, port, page, home, user }
+    }
+
+    fn process(
+        home: &TempDir,
+        instance: &str,
+        user: Option<u32>,
+        port: &Port,
+        page: &Port,
+        options: &[&str],
+    ) -> Process {
         let (port, page) = (port.number().to_string(), format!("127.0.0.1:{}", page.number()));
-        let own = [env!("CARGO_BIN_EXE_backendai-agent"), "dev", "--instance-id", instance];
+        let own = [AGENT, "dev", "--instance-id", instance];
         let places = ["--agent-port", &port, "--metrics-addr", &page];
-        let command =
-            own.iter().chain(&places).chain(options).map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let own = own.iter().chain(&places).chain(options).map(|&word| word.to_owned());
+        let command: Vec<String> = user.map(becomes).unwrap_or_default().into_iter().chain(own).collect();
         // A variable of a real agent on the same machine changes nothing.
-        let env = [("HOME", home.path().to_str().unwrap()), ("BACKEND_NAMESPACE", "real")];
+        let home_path = home.path().to_str().unwrap();
+        let env = [("HOME", home_path), ("BACKEND_NAMESPACE", "real"), ("XDG_RUNTIME_DIR", "/run/user/0")];
         Process::spawn("dev", &command, &env, &home.path().join("log")).talkative()
+    }
+
+    /// Runs what the same user would type; gives what it printed.
+    async fn typed(&self, command: &str, before: &str) -> String {
+        let line = format!("{before}\n{command}");
+        let words = self.user.map(becomes).unwrap_or_default().into_iter();
+        let words: Vec<String> = words.chain(["sh", "-c", &line].map(str::to_owned)).collect();
+        let mut shell = Command::new(&words[0]);
+        shell.args(&words[1..]).env("HOME", self.home.path()).env_remove("XDG_RUNTIME_DIR");
+        let output = shell.output().await.unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{command}: {said}");
+        said
     }
 
     /// Waits until it serves and has told what to type next.
@@ -113,12 +146,11 @@ impl Drop for Dev {
     }
 }
 
-/// Runs what a person would type; gives what it printed.
-async fn typed(command: &str, before: &str) -> String {
-    let output = Command::new("sh").args(["-c", &format!("{before}\n{command}")]).output().await.unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(output.status.success(), "{command}: {said}");
-    said
+/// What becomes an ordinary user who may ask Docker.
+fn becomes(uid: u32) -> Vec<String> {
+    let docker = std::fs::metadata("/var/run/docker.sock").unwrap().gid();
+    let line = format!("setpriv --pdeathsig KILL --reuid={uid} --regid={uid} --groups={docker} --");
+    line.split(' ').map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -128,35 +160,40 @@ async fn the_printed_commands_work_and_show_what_they_do() {
     dev.serves().await;
     eprintln!("served and told after {:?}", begun.elapsed());
     let commands = dev.printed();
-    let [export, create, exec, destroy] = &commands[..] else { panic!("{commands:?}") };
+    let [export, create, exec, ps, destroy] = &commands[..] else { panic!("{commands:?}") };
     assert!(create.contains(" create --lang python:"), "{create}");
     let kernel = create.rsplit(' ').next().unwrap();
 
-    let page = typed(&format!("curl --fail --silent --show-error {}", dev.told("Its page is ")), "").await;
+    let page =
+        dev.typed(&format!("curl --fail --silent --show-error {}", dev.told("Its page is ")), "").await;
     assert!(page.contains("<title>"), "{page}");
 
-    typed(create, export).await;
+    dev.typed(create, export).await;
     dev.says(&format!("event       kernel_creating {} \"{kernel}\"", dev.instance), secs(5)).await;
     assert!(dev.scratch().join(kernel).is_dir());
-    assert_eq!(typed(exec, export).await.lines().next(), Some("42"));
+    assert_eq!(dev.typed(exec, export).await.lines().next(), Some("42"));
     dev.says(&format!("statistics  {kernel} cpu "), secs(10)).await;
 
+    let listed = dev.typed(ps, export).await;
+    assert!(listed.contains(kernel) && listed.contains("idle for "), "{listed}");
+
     // What is kept can be asked for with the usual tools.
-    let keys = typed(
-        "etcdctl get --prefix /sorna/dev/",
-        &format!("export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", dev.etcd()),
-    )
-    .await;
+    let keys = dev
+        .typed(
+            "etcdctl get --prefix /sorna/dev/",
+            &format!("export ETCDCTL_API=3 ETCDCTL_ENDPOINTS={}", dev.etcd()),
+        )
+        .await;
     for key in ["nodes/manager\n", "nodes/manager/event_addr\n", "nodes/redis\n"] {
         assert!(keys.contains(key), "{keys}");
     }
     assert!(keys.contains(&format!("nodes/agents/{}\nrunning", dev.instance)), "{keys}");
     let redis = dev.told("its Redis at ");
     let (_, port) = redis.rsplit_once(':').unwrap();
-    let hash = typed(&format!("redis-cli -p {port} hgetall {kernel}"), "").await;
+    let hash = dev.typed(&format!("redis-cli -p {port} hgetall {kernel}"), "").await;
     assert!(hash.contains("cpu_used\n") && hash.contains("io_cur_scratch_size\n"), "{hash}");
 
-    typed(destroy, export).await;
+    dev.typed(destroy, export).await;
     dev.says(
         &format!("event       kernel_terminated {} \"{kernel}\" \"user-requested\"", dev.instance),
         secs(5),
@@ -190,16 +227,45 @@ async fn it_ends_its_kernels_and_takes_back_those_of_one_that_was_killed() {
     dev.serves().await;
     let commands = dev.printed();
     let kernel = commands[1].rsplit(' ').next().unwrap().to_owned();
-    typed(&commands[1], &commands[0]).await;
+    dev.typed(&commands[1], &commands[0]).await;
 
     dev.process.kill();
     std::fs::remove_file(dev.home.path().join("log")).unwrap();
-    dev.process = Dev::process(&dev.home, &dev.instance, &dev.port, &dev.page, &[]);
+    dev.process = Dev::process(&dev.home, &dev.instance, dev.user, &dev.port, &dev.page, &[]);
     dev.serves().await;
-    assert_eq!(typed(&commands[2], &commands[0]).await.lines().next(), Some("42"));
+    assert_eq!(dev.typed(&commands[2], &commands[0]).await.lines().next(), Some("42"));
 
     assert!(dev.interrupt().await.success());
     docker::gone(&kernel).await;
     let output = dev.process.output();
     assert!(output.contains(&format!("\"{kernel}\" \"agent-termination\"")), "{output}");
+}
+
+#[tokio::test]
+async fn an_ordinary_user_looks_at_it_without_a_word_about_where() {
+    let mut dev = Dev::start_as(Some(12_346), &[]);
+    dev.serves().await;
+    let said = dev.process.output();
+    assert!(!said.contains("no local socket"), "{said}");
+    let commands = dev.printed();
+    dev.typed(&commands[1], &commands[0]).await;
+    let kernel = commands[1].rsplit(' ').next().unwrap();
+    let socket = dev.told("BACKENDAI_AGENT_SOCKET=");
+    assert!(socket.starts_with(dev.home.path().to_str().unwrap()), "{socket}");
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "others reach it");
+    for (command, expected) in [
+        ("ps", kernel),
+        ("status", "undrained"),
+        ("events --count 1", "instance_heartbeat"),
+        ("top --count 1", kernel),
+    ] {
+        let said = dev.typed(&format!("{AGENT} {command}"), &commands[0]).await;
+        assert!(said.contains(expected), "{command}: {said}");
+    }
+    // Sockets of root's agents beside it are not this user's to choose from.
+    let said = dev.typed(&format!("{AGENT} ps"), "").await;
+    assert!(said.contains(kernel), "{said}");
+    dev.typed(&format!("{AGENT} logs {kernel}"), "").await;
+    assert!(dev.interrupt().await.success());
 }

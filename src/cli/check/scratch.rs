@@ -41,7 +41,7 @@ pub(super) async fn look(root: &Path, min_free: MinFree) -> Vec<Finding> {
 
 fn look_at(root: &Path, min_free: MinFree) -> Vec<Finding> {
     let at = root.display();
-    if let Some(trouble) = paths::usable_root(root) {
+    if let Some(trouble) = paths::refuses_files(root) {
         let remedy =
             format!("mkdir -p {at}; chown root {at}; chmod 700 {at}; or give another --scratch-root");
         return vec![Finding::bad("scratch root", at, trouble, remedy)];

@@ -27,6 +27,8 @@ pub(super) struct Screen {
     redis: SocketAddr,
     /// Where a browser on this machine finds the agent's page; `None` where the system chose the port.
     page: Option<SocketAddr>,
+    /// Its local socket, for the commands that look at it; `None` where it has none.
+    socket: Option<PathBuf>,
     root: PathBuf,
     ends_kernels: bool,
     /// The newest list of kernel images, once there was one.
@@ -53,6 +55,11 @@ impl Screen {
                 .metrics_addr
                 .map(|addr| SocketAddr::new(called_at(addr.ip()), addr.port()))
                 .filter(|addr| addr.port() != 0),
+            socket: config
+                .identity
+                .instance_id_override
+                .as_ref()
+                .and_then(|instance| config.socket.path(&config.cluster.namespace, instance)),
             root: config.scratch_root.clone(),
             ends_kernels: config.stop_kernels_on_exit,
             images: None,
@@ -115,7 +122,8 @@ impl Screen {
 
     /// Where everything is, and what to type next.
     fn welcome(&self) -> String {
-        let Self { agent, etcd, redis, program, .. } = self;
+        let Self { agent, etcd, redis, .. } = self;
+        let program = quoted(&self.program);
         let images = self.images.as_deref().unwrap_or_default();
         let root = self.root.display();
         let page =
@@ -135,12 +143,21 @@ impl Screen {
         };
         let kernel = KernelId::random();
         let code = if python.is_some() { "'print(6 * 7)'" } else { "CODE" };
+        // Another agent of this machine may have a socket, too.
+        let (socket, look) = match &self.socket {
+            Some(path) => (
+                format!(" BACKENDAI_AGENT_SOCKET={}", quoted(&path.to_string_lossy())),
+                format!("{program} ps        # or status, top, events\n    "),
+            ),
+            None => (String::new(), String::new()),
+        };
         format!(
             "{head}Kernel images here: {}\n\n\
              In another terminal:\n\n    \
-             export BACKENDAI_AGENT={agent}\n    \
+             export BACKENDAI_AGENT={agent}{socket}\n    \
              {program} create --lang {image} --kernel-id {kernel}\n    \
              {program} exec {kernel} {code}\n    \
+             {look}\
              {program} destroy {kernel}\n\n\
              Events and statistics are shown here. {}\n",
             images.join(", "),
@@ -168,6 +185,12 @@ impl Screen {
     }
 }
 
+/// A word of a shell's command line.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
 /// Where an agent that listens there is called from this machine.
 fn called_at(listens: IpAddr) -> IpAddr {
     match listens {
@@ -192,6 +215,7 @@ mod tests {
             etcd: at(1),
             redis: at(2),
             page: Some(at(3)),
+            socket: Some("/run/my dev.sock".into()),
             root: "/root/dev".into(),
             ends_kernels: true,
             images: None,
@@ -222,6 +246,9 @@ mod tests {
         let told = screen.heard(&beat(&["lua:5", "python:3"])).unwrap();
         assert!(told.contains("    ./agent create --lang python:3 --kernel-id "), "{told}");
         assert!(told.contains("Kernel images here: lua:5, python:3\n"), "{told}");
+        let export =
+            "export BACKENDAI_AGENT=tcp://127.0.0.1:6021 BACKENDAI_AGENT_SOCKET='/run/my dev.sock'\n";
+        assert!(told.contains(export) && told.contains("    ./agent ps "), "{told}");
         assert_eq!(screen.heard(&beat(&["lua:5", "python:3"])), None);
     }
 

@@ -289,7 +289,7 @@ pub(in crate::cli) struct ObservingOpts {
     #[arg(long, env = "BACKEND_METRICS_ADDR", value_name = "IP:PORT")]
     #[arg(value_parser = wants("an IP address and a port, such as 127.0.0.1:6090", values::parse::<SocketAddr>))]
     pub(in crate::cli) metrics_addr: Option<SocketAddr>,
-    /// The local socket that status, ps, top, logs, events and drain use; none switches it off [default: one in /run/backendai-agent]
+    /// The local socket that status, ps, top, logs, events and drain use; none switches it off [default: one in /run/backendai-agent, or in a directory of the user who may not write there]
     #[arg(long, env = "BACKEND_SOCKET", value_name = "PATH", value_parser = values::socket)]
     pub(in crate::cli) socket: Option<SocketPlace>,
     /// The group that may use it beside root; where there is none of the name, nobody else may
