@@ -171,10 +171,13 @@ impl Agent {
         }
         let scratch = ScratchRoot::open(&config.scratch_root)?;
         let root_lock = lock::root(scratch.path(), &scratch.agent_dir())?;
-        let (looked, min_free) = (scratch.clone(), config.min_free);
+        let (looked, min_free, quota) = (scratch.clone(), config.min_free, config.scratch_quota);
         let watched = tokio::task::spawn_blocking(move || {
             privacy::keep(&looked);
             rights::advise();
+            if let Some(quota) = quota {
+                looked.limit_kernels(quota);
+            }
             DiskWatch::new(looked, min_free)
         })
         .await;

@@ -12,6 +12,7 @@
 //! | [`tls`] | the files that make a connection private | |
 //! | [`units`] | memory, cores, GPUs | how the manager's numbers are read |
 //! | [`patience`] | pauses between attempts, and which failures are logged | how patient the agent is |
+//! | [`programs`] | the system's own programs, run within a limit | |
 //! | [`conditions`] | what the agent's work needs, and what it gives up without | when slots are offered, what `/readyz` lists |
 //! | [`nearest`] | the name that was meant | |
 //! | [`wire`] | pure codecs: RPC transport, requests, replies, events, runner records | a byte that anybody else sees |
@@ -64,6 +65,7 @@ mod images;
 mod kernel;
 mod nearest;
 mod patience;
+mod programs;
 mod resources;
 mod rpc;
 mod runner;
@@ -90,5 +92,5 @@ pub mod rooms {
     }
 
     open! { address agent client cluster dev docker events figures firewall heartbeat identity images kernel nearest }
-    open! { patience resources rpc runner scratch secret stats status tls units zmtp }
+    open! { patience programs resources rpc runner scratch secret stats status tls units zmtp }
 }

@@ -11,6 +11,7 @@
 //! {root}/.agent/lock                one agent at a time (kept by the agent room)
 //! {root}/.agent/endings/             the journal of endings; kernels/ and runs/ beside it (kept by the kernel room)
 //! {root}/.agent/reserve/             files for the journal on a full disk (likewise)
+//! {root}/.agent/projects/            whose which project of the file system is (`project`)
 //! {root}/.agent/making/{kernel id}.* directories that get their name when they are whole
 //! {root}/.agent/trash/{kernel id}.*  directories on their way out
 //! ```
@@ -41,9 +42,12 @@ mod layout;
 mod listing;
 mod making;
 mod mount;
+mod mounts;
 mod output;
 mod path;
 mod privacy;
+mod project;
+mod quota;
 mod remove;
 mod root;
 mod s3;
@@ -58,8 +62,11 @@ pub use directory::Scratch;
 pub use environ::EnvironError;
 pub use error::ScratchError;
 pub use mount::{MountError, MountSource, folder_hosts, mount_source, mount_target};
+pub use mounts::Mount;
 pub use output::{OutputFile, OutputSnapshot};
 pub use privacy::{Closing, Privacy};
+pub use project::{Unlimited, unlimited};
+pub use quota::{Quota, Unfit};
 pub use root::ScratchRoot;
 pub use s3::{Acl, BadKeyPrefix, BucketError, KeyPrefix, OutputStore, S3Config, S3Keys};
 pub use space::{MinFree, Space};

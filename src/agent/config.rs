@@ -12,7 +12,7 @@ use crate::ids::InstanceId;
 use crate::images::Updates;
 use crate::kernel::KernelsConfig;
 use crate::resources::NodeLimits;
-use crate::scratch::{MinFree, S3Config};
+use crate::scratch::{MinFree, Quota, S3Config};
 use crate::stats::RedisAccess;
 use crate::telemetry::TelemetryConfig;
 use crate::units::Memory;
@@ -42,6 +42,8 @@ pub struct Config {
     pub scratch_root: PathBuf,
     /// What must be free on the disks for new kernels.
     pub min_free: MinFree,
+    /// What a kernel's own files may take; `None` for any.
+    pub scratch_quota: Option<Quota>,
     /// What kernels may have of this machine.
     pub limits: NodeLimits,
     /// Kernels' limits.

@@ -45,7 +45,7 @@ async fn look(config: Config) -> Vec<Finding> {
         docker::look(&docker, &config.docker.address, config.min_free).boxed(),
         images::look(&docker).boxed(),
         machine::look(&docker, &config.limits).boxed(),
-        scratch::look(&config.scratch_root, config.min_free).boxed(),
+        scratch::look(&config.scratch_root, config.min_free, config.scratch_quota).boxed(),
         walls::look(&docker, &config.scratch_root).boxed(),
         async { manager.clone().await.0 }.boxed(),
         async { address::look(&config, manager.clone().await.1).await }.boxed(),

@@ -13,7 +13,7 @@ use crate::identity::IdentityConfig;
 use crate::images::{Registry, Updates};
 use crate::kernel::{CreateDeadline, KernelsConfig};
 use crate::resources::{CoreChoice, NodeLimits};
-use crate::scratch::{S3Config, S3Keys};
+use crate::scratch::{Quota, S3Config, S3Keys};
 use crate::telemetry::{LogFile, Rotation, TelemetryConfig, Verbosity};
 
 /// The port of the Datadog agent, which the reference's client also expects on this machine.
@@ -62,6 +62,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
         kernel_network: Some(kernels.kernel_network).filter(|name| name != OWN_NETWORK),
         scratch_root: kernels.scratch_root,
         min_free: kernels.min_free,
+        scratch_quota: Quota::new(kernels.scratch_quota),
         limits: NodeLimits {
             cores: CoreChoice { reserved: resources.reserved_cpus, only: resources.limit_cpus },
             reserved_memory: resources.reserved_memory,

@@ -28,6 +28,13 @@ pub(super) fn refuses_files(path: &Path) -> Option<String> {
     directory(path).or_else(|| writable(path))
 }
 
+/// Whether one of the directories of `PATH` has this program.
+pub(super) fn is_in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .any(|dir| accessat(CWD, dir.join(program), Access::EXEC_OK, AtFlags::EACCESS).is_ok())
+}
+
 /// A kernel runner's source.
 pub(super) fn debug_kernel(text: &str) -> Result<PathBuf, String> {
     checked(text, |path| {

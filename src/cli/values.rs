@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::address::{self, HostPort};
 use crate::agent::config::SocketPlace;
-use crate::scratch::Acl;
+use crate::scratch::{Acl, Quota};
 use crate::secret::Secret;
 use crate::units::Memory;
 
@@ -158,6 +158,11 @@ pub(super) fn mebibytes(text: &str) -> Option<Memory> {
     let mebibytes: f64 = text.parse().ok()?;
     let size = Memory::from_slot(mebibytes).filter(|size| *size <= LARGEST_LOG)?;
     Some(if mebibytes > 0.0 { size.max(Memory::from_bytes(1)) } else { size })
+}
+
+/// MiB that a kernel's directory fits in, or zero, which sets no limit.
+pub(super) fn quota(text: &str) -> Option<Memory> {
+    memory(text).filter(|size| *size == Memory::default() || *size >= Quota::LEAST)
 }
 
 /// A path for a socket, or `none`.

@@ -1,14 +1,11 @@
 //! The packet filter, through Docker's own tool for it.
 
 use std::io;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
-use tokio::time::timeout;
-
 use super::rules::Fence;
+use crate::programs::{self, ProgramError};
 
 /// How long one call may take; another program may hold the tables' lock for a while.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -125,26 +122,17 @@ async fn iptables(what: &[&str], rest: &[&str]) -> Result<Output, FirewallError>
 }
 
 async fn run(program: &'static str, args: &[&str], input: String) -> Result<Output, FirewallError> {
-    let failed = |source| FirewallError::NoTool { program, source };
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
-    let ended = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that ends without reading says why itself.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    timeout(LIMIT, ended).await.map_err(|_| FirewallError::Late { program })?.map_err(failed)
+    programs::run(program, args, &input, LIMIT).await.map_err(|error| match error {
+        ProgramError::NotRun { program, source } => FirewallError::NoTool { program, source },
+        ProgramError::Late { program, .. } => FirewallError::Late { program },
+    })
 }
 
 fn succeeded(program: &'static str, step: &'static str, output: &Output) -> Result<(), FirewallError> {
     if output.status.success() {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ").chars().take(300).collect();
-    Err(FirewallError::Refused { program, step, text })
+    Err(FirewallError::Refused { program, step, text: programs::complaint(output) })
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -77,7 +76,7 @@ impl ScratchRoot {
     /// Starts the task that empties the trash, what earlier lives of the agent left there included. Once per root;
     /// it ends soon after `cancel`, in the middle of a delete if need be.
     pub fn start_sweeper(&self, cancel: CancellationToken, tracker: &TaskTracker) {
-        tracker.spawn(sweep::run(self.trash(), Arc::clone(self.discarded()), cancel));
+        tracker.spawn(sweep::run(self.clone(), cancel));
     }
 
     /// Takes the directory away at once. Blocks.

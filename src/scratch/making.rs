@@ -60,7 +60,11 @@ impl ScratchRoot {
         let path = self.path_of(kernel);
         // From here on the name is the new kernel's.
         self.left().remove(&kernel);
-        let named = fill(&making, environ, owner).map_err(failed).and_then(|()| {
+        let filled = fs::create_dir(&making).and_then(|()| {
+            self.hold_to_limit(&kernel.to_string(), &making);
+            fill(&making, environ, owner)
+        });
+        let named = filled.map_err(failed).and_then(|()| {
             if !answer.is_closed() && fs::symlink_metadata(&path).is_ok() {
                 tracing::warn!(%kernel, "a scratch directory was left over from an earlier kernel of this id");
                 self.discard_now(kernel)?;
@@ -99,14 +103,13 @@ impl ScratchRoot {
     }
 }
 
-/// A kernel's directory, and what it finds there. No other code runs there yet. Modes are these whatever the umask says:
+/// What a kernel finds in its directory. No other code runs there yet. Modes are these whatever the umask says:
 /// the runner may be another user than the agent.
 fn fill(path: &Path, environ: &str, owner: Option<u32>) -> io::Result<()> {
     let (dir_mode, file_mode) = if owner.is_some() { (0o700, 0o600) } else { (0o755, 0o644) };
     let home = Layout::NEW.home(path);
     // Where the settings are mounted; Docker would make it as root's.
     let mount_point = home.join(CONFIG_DIR);
-    fs::create_dir(path)?;
     for dir in [&home, &mount_point] {
         fs::create_dir(dir)?;
     }

@@ -15,6 +15,9 @@ use uuid::Uuid;
 
 use super::beneath;
 
+/// How what lay too deep is called in the trash.
+pub(super) const DEEP: &str = "deep.";
+
 /// Directories held open below each other.
 const MAX_DEPTH: usize = 32;
 
@@ -74,7 +77,7 @@ impl Remover<'_> {
 
     fn remove_dir(&mut self, parent: BorrowedFd<'_>, name: &CStr, levels: usize) -> rustix::io::Result<()> {
         if levels == 0 {
-            let away = format!("deep.{}", Uuid::new_v4().as_simple());
+            let away = format!("{DEEP}{}", Uuid::new_v4().as_simple());
             return match rustix::fs::renameat(parent, name, self.trash, &away) {
                 // Moving a directory writes to it (its `..`).
                 Err(Errno::ACCESS) => {

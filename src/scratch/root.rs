@@ -9,7 +9,7 @@ use std::iter;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -17,12 +17,13 @@ use uuid::Uuid;
 use crate::ids::KernelId;
 
 use super::error::ScratchError;
+use super::quota::Limit;
 
 /// The agent's own directory below the scratch root.
 pub(super) const AGENT_DIR: &str = ".agent";
 
 /// The directories in it. All are made together, so that a disk that has taken them once need not take more for a kernel's end.
-const DIRS: [&str; 6] = ["trash", "making", "endings", "kernels", "runs", "reserve"];
+const DIRS: [&str; 7] = ["trash", "making", "endings", "kernels", "runs", "reserve", "projects"];
 
 /// The scratch root, checked to be usable. Clones mean the same one.
 ///
@@ -48,6 +49,8 @@ struct State {
     doubted: Notify,
     /// Kernels whose directories could not be discarded. Held while they are: no disk access waits for it on the runtime.
     left: Mutex<BTreeSet<KernelId>>,
+    /// What each kernel may take; not set where there is no limit.
+    limit: OnceLock<Limit>,
 }
 
 impl State {
@@ -218,6 +221,16 @@ impl ScratchRoot {
         self.path.join(kernel.to_string())
     }
 
+    /// What each kernel may take.
+    pub(super) fn limit(&self) -> &OnceLock<Limit> {
+        &self.state.limit
+    }
+
+    /// Whose which project is.
+    pub(super) fn projects(&self) -> PathBuf {
+        self.agent_dir().join("projects")
+    }
+
     /// Where directories are made.
     pub(super) fn making(&self) -> PathBuf {
         self.agent_dir().join("making")
@@ -309,7 +322,7 @@ mod tests {
         let mut names: Vec<_> =
             fs::read_dir(root.agent_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["endings", "kernels", "making", "reserve", "runs", "trash"]);
+        assert_eq!(names, ["endings", "kernels", "making", "projects", "reserve", "runs", "trash"]);
         ScratchRoot::open(dir.path()).unwrap();
     }
 

@@ -10,15 +10,14 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::beneath;
 use super::remove::{Removal, remove_tree};
+use super::root::ScratchRoot;
 use crate::patience::{Backoff, Outage, seconds};
 
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -32,8 +31,10 @@ struct Resisting {
     next: Instant,
 }
 
-/// Empties `trash` until cancelled. Another agent may do the same there.
-pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: CancellationToken) {
+/// Empties the root's trash until cancelled, and gives back what its directories had of the file system. Another agent may do
+/// the same there.
+pub(super) async fn run(root: ScratchRoot, cancel: CancellationToken) {
+    let trash = root.trash();
     let mut resisting: HashMap<CString, Resisting> = HashMap::new();
     let mut unreadable = Outage::default();
     while !cancel.is_cancelled() {
@@ -51,6 +52,9 @@ pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: Cancella
                 for name in names.clone() {
                     sweep_one(&trash, name, &mut resisting, &cancel).await;
                 }
+                let swept = root.clone();
+                // Whatever becomes of it, the next round does it again.
+                let _ = tokio::task::spawn_blocking(move || swept.free_projects()).await;
                 // What lay too deep was moved here meanwhile. Each such move is a step, so that this comes to an end.
                 if list(trash.clone()).await.is_ok_and(|now| now.iter().any(|name| !names.contains(name))) {
                     wait = Duration::ZERO;
@@ -69,7 +73,7 @@ pub(super) async fn run(trash: PathBuf, discarded: Arc<Notify>, cancel: Cancella
             biased;
             // Stopping wins over work that waits.
             () = cancel.cancelled() => {}
-            () = discarded.notified() => {}
+            () = root.discarded().notified() => {}
             () = tokio::time::sleep_until(next.map_or(wake, |next| next.min(wake))) => {}
         }
     }
@@ -145,7 +149,6 @@ mod tests {
 
     use tokio_util::task::TaskTracker;
 
-    use super::super::ScratchRoot;
     use super::*;
     use crate::ids::KernelId;
 

@@ -47,6 +47,11 @@ impl Scratch {
 }
 
 fn place(root: &Dir, target: &RelativePath, data: &[u8]) -> io::Result<()> {
+    // The system lets root write above a kernel's limit (CAP_SYS_RESOURCE, on ext4), so that the agent has to look itself.
+    let left = rustix::fs::fstatvfs(root)?;
+    if data.len() as u64 > left.f_bavail.saturating_mul(left.f_frsize) {
+        return Err(Errno::NOSPC.into());
+    }
     let heir = Heir::of(&rustix::fs::fstat(root)?);
     make_parents(root, target.parents(), heir)?;
     let full = target.joined();

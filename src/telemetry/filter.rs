@@ -10,7 +10,7 @@ use crate::nearest::nearest;
 const OURS: &str = "backendai_agent";
 
 /// The rooms, which are its modules.
-const ROOMS: [&str; 30] = [
+const ROOMS: [&str; 31] = [
     "address",
     "agent",
     "cli",
@@ -29,6 +29,7 @@ const ROOMS: [&str; 30] = [
     "kernel",
     "nearest",
     "patience",
+    "programs",
     "resources",
     "rpc",
     "runner",

@@ -379,8 +379,10 @@ async fn check_speaks_to_all_that_is_there() {
     assert_eq!((verdict(&json, "RPC port").as_str(), code), ("fail", Some(1)), "another has it: {json:#}");
     assert_eq!(json["verdict"], "fail");
     drop(stranger);
+    flags.extend(["--scratch-quota".to_owned(), "100".to_owned()]);
     let (json, code) = check(&flags).await;
     assert_eq!((verdict(&json, "RPC port").as_str(), code), ("ok", Some(0)), "{json:#}");
+    assert_ne!(verdict(&json, "scratch quota"), "fail", "kernels are made without: {json:#}");
     flags.push("--strict".to_owned());
     let (json, code) = check(&flags).await;
     assert_eq!(code, Some(i32::from(json["verdict"] != "ok")), "{json:#}");

@@ -7,5 +7,6 @@ mod container;
 mod files;
 mod floods;
 mod neighbours;
+mod quota;
 mod runners;
 mod strangers;

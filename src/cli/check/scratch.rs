@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 
 use super::super::paths;
 use super::finding::Finding;
-use crate::scratch::{MinFree, space_of};
+use crate::scratch::{MinFree, Mount, Quota, space_of, unlimited};
 
 /// A network file system may hang.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -29,17 +29,17 @@ const POOR_FILE_SYSTEMS: [(&str, &str); 7] = [
     ("fuse.sshfs", "hangs when its server does"),
 ];
 
-pub(super) async fn look(root: &Path, min_free: MinFree) -> Vec<Finding> {
+pub(super) async fn look(root: &Path, min_free: MinFree, quota: Option<Quota>) -> Vec<Finding> {
     let at = root.display().to_string();
     let root = root.to_owned();
-    let looked = tokio::task::spawn_blocking(move || look_at(&root, min_free));
+    let looked = tokio::task::spawn_blocking(move || look_at(&root, min_free, quota));
     match tokio::time::timeout(LIMIT, looked).await {
         Ok(Ok(found)) => found,
         _ => vec![Finding::bad("scratch root", at, "its file system does not answer", "use a local disk")],
     }
 }
 
-fn look_at(root: &Path, min_free: MinFree) -> Vec<Finding> {
+fn look_at(root: &Path, min_free: MinFree, quota: Option<Quota>) -> Vec<Finding> {
     let at = root.display();
     if let Some(trouble) = paths::refuses_files(root) {
         let remedy =
@@ -53,6 +53,7 @@ fn look_at(root: &Path, min_free: MinFree) -> Vec<Finding> {
         Err(error) => found.push(Finding::doubtful("scratch space", at, error, "")),
     }
     found.push(file_system(root));
+    found.extend(quota.map(|quota| limit(root, quota)));
     found
 }
 
@@ -135,10 +136,31 @@ fn options(root: &Path, figures: &StatVfs) -> Finding {
     Finding::good("scratch mount", root.display(), "nosuid")
 }
 
+/// Whether kernels will have the limit that the operator wants.
+fn limit(root: &Path, quota: Quota) -> Finding {
+    let (what, at) = ("scratch quota", root.display());
+    let path = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    if let Some(why) = unlimited(&path) {
+        let why = why.to_string();
+        let (found, remedy) = why.split_once("; ").unwrap_or((&why, ""));
+        return Finding::doubtful(what, at, format!("kernels will have no limit: {found}"), remedy);
+    }
+    let absent = ["setquota", "chattr"].into_iter().find(|program| !paths::is_in_path(program));
+    match absent {
+        Some(program) => Finding::doubtful(
+            what,
+            at,
+            format!("kernels will have no limit: there is no {program}"),
+            "install quota and e2fsprogs",
+        ),
+        None => Finding::good(what, at, format!("{} for each kernel", quota.size())),
+    }
+}
+
 fn file_system(root: &Path) -> Finding {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let path = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-    let Some(kind) = kind(&mounts, &path) else {
+    let Some(Mount { kind, .. }) = Mount::of(&mounts, &path) else {
         return Finding::good("scratch file system", root.display(), "unknown");
     };
     match POOR_FILE_SYSTEMS.iter().find(|(name, _)| *name == kind) {
@@ -152,40 +174,12 @@ fn file_system(root: &Path) -> Finding {
     }
 }
 
-/// The type of the file system that `path` is on, by the text of `/proc/self/mountinfo`.
-fn kind(mounts: &str, path: &Path) -> Option<String> {
-    let lines = mounts.lines().filter_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = before.split(' ').nth(4)?.replace("\\040", " ");
-        Some((PathBuf::from(point), after.split(' ').next()?.to_owned()))
-    });
-    // The later of two mounts at one place covers the earlier.
-    lines
-        .filter(|(point, _)| path.starts_with(point))
-        .max_by_key(|(point, _)| point.components().count())
-        .map(|(_, kind)| kind)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::super::finding::Verdict;
     use super::*;
-
-    #[test]
-    fn the_innermost_mount_counts() {
-        let mounts = "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
-                      22 21 0:20 / /var/cache rw shared:1 - tmpfs tmpfs rw\n\
-                      23 21 0:21 / /data\\040disk rw - nfs4 h:/x rw\n\
-                      24 21 0:22 / /var/cache rw - xfs /dev/sdb rw\n";
-        let kind = |path: &str| super::kind(mounts, Path::new(path));
-        assert_eq!(kind("/srv").as_deref(), Some("ext4"));
-        assert_eq!(kind("/var/cache/scratches").as_deref(), Some("xfs"));
-        assert_eq!(kind("/var/cachet").as_deref(), Some("ext4"));
-        assert_eq!(kind("/data disk/a").as_deref(), Some("nfs4"));
-        assert_eq!(super::kind("", Path::new("/")), None);
-    }
 
     #[test]
     fn little_space_is_told_and_no_space_is_bad() {
@@ -200,12 +194,15 @@ mod tests {
     fn a_root_that_others_may_write_to_is_doubtful_and_an_absent_one_bad() {
         let dir = tempfile::tempdir().unwrap();
         let of = |what: &str| {
-            look_at(dir.path(), MinFree::default()).into_iter().find(|found| found.what == what).unwrap()
+            look_at(dir.path(), MinFree::default(), None)
+                .into_iter()
+                .find(|found| found.what == what)
+                .unwrap()
         };
         assert_eq!(of("scratch root").verdict, Verdict::Good);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert_eq!(of("scratch root").verdict, Verdict::Doubtful);
-        let absent = look_at(&dir.path().join("none"), MinFree::default());
+        let absent = look_at(&dir.path().join("none"), MinFree::default(), None);
         assert_eq!((absent.len(), absent[0].verdict), (1, Verdict::Bad));
     }
 }

@@ -124,6 +124,10 @@ pub(in crate::cli) struct KernelOpts {
     #[arg(long, env = "BACKEND_MIN_FREE", value_name = "SIZE", default_value_t = MinFree::default())]
     #[arg(value_parser = wants("a part such as 5%, MiB such as 2048, or the less of both such as 5%,1024; 0 switches it off", values::parse::<MinFree>))]
     pub(in crate::cli) min_free: MinFree,
+    /// MiB that a kernel's own files may take, where the scratch root is on ext4 or XFS with project quotas; 0 = any
+    #[arg(long, env = "BACKEND_SCRATCH_QUOTA", value_name = "MIB", default_value = "0")]
+    #[arg(value_parser = wants("MiB such as 10240, 1 at least; 0 sets no limit", values::quota))]
+    pub(in crate::cli) scratch_quota: Memory,
     /// The Docker engine, unix:// or tcp://
     #[arg(long, env = "DOCKER_HOST", value_name = "URL", default_value = crate::docker::DEFAULT_HOST)]
     pub(in crate::cli) docker_host: EngineAddress,

@@ -12,6 +12,8 @@ const BALLAST: &str = "ballast";
 pub(crate) struct SmallDisk {
     image: PathBuf,
     at: PathBuf,
+    /// How it is mounted.
+    options: &'static str,
 }
 
 impl SmallDisk {
@@ -19,16 +21,37 @@ impl SmallDisk {
     pub(crate) fn mount(dir: &Path, at: &Path) -> Self {
         let image = dir.join("disk.img");
         File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let disk = Self { image, at: at.to_owned() };
+        let disk = Self { image, at: at.to_owned(), options: "loop" };
         let image = disk.image.to_str().unwrap();
         run(&["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "2048", image]);
         disk.attach();
         disk
     }
 
+    /// 512 MiB of this kind (`ext4`, `xfs`) that counts projects and holds them to their limits; what the system says where it can't
+    /// mount one.
+    pub(crate) fn with_projects(kind: &str, dir: &Path, at: &Path) -> Result<Self, String> {
+        let image = dir.join("disk.img");
+        File::create(&image).unwrap().set_len(512 << 20).unwrap();
+        let disk = Self { image, at: at.to_owned(), options: "loop,prjquota" };
+        let image = disk.image.to_str().unwrap();
+        match kind {
+            "ext4" => {
+                run(&["mkfs.ext4", "-q", "-F", "-O", "project,quota", "-E", "quotatype=prjquota", image]);
+            }
+            _ => run(&["mkfs.xfs", "-q", "-f", image]),
+        }
+        let mounting = Command::new("mount").args(["-o", disk.options, image]).arg(at).output().unwrap();
+        if mounting.status.success() {
+            Ok(disk)
+        } else {
+            Err(String::from_utf8_lossy(&mounting.stderr).into_owned())
+        }
+    }
+
     /// Mounts it, at first or again.
     pub(crate) fn attach(&self) {
-        run(&["mount", "-o", "loop", self.image.to_str().unwrap(), self.at.to_str().unwrap()]);
+        run(&["mount", "-o", self.options, self.image.to_str().unwrap(), self.at.to_str().unwrap()]);
     }
 
     /// Takes it away from the path; whoever has it open keeps it.
