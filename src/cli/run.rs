@@ -1,10 +1,13 @@
 //! Carries a checked command out.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{io, thread};
 
 use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +19,9 @@ use super::{
 use crate::agent;
 use crate::client::{CallError, Client, LocalError};
 use crate::telemetry::{self, Telemetry};
+
+/// The most threads that run tasks.
+const MOST_WORKERS: usize = 4;
 
 /// Does what was asked, to the end.
 #[must_use]
@@ -52,8 +58,15 @@ fn show(effective: &Effective, json: bool) -> Exit {
     Exit::Done
 }
 
+/// What runs the tasks. They wait nearly always, so that a thread for each of many cores would be memory and nothing else. There are
+/// two at least: where one decodes a large call, the other has the heartbeat.
+fn runtime() -> io::Result<Runtime> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    Builder::new_multi_thread().worker_threads(cores.clamp(2, MOST_WORKERS)).enable_all().build()
+}
+
 fn blocking(future: impl Future<Output = Exit>) -> Exit {
-    match tokio::runtime::Runtime::new() {
+    match runtime() {
         Ok(runtime) => {
             let exit = runtime.block_on(future);
             // Threads that hang in a system call must not keep the process.
@@ -98,7 +111,7 @@ fn run_agent(settings: Settings, is_dev: bool) -> Exit {
 /// The agent's whole life.
 fn live(settings: Settings, is_dev: bool, telemetry: &Arc<Telemetry>) -> anyhow::Result<()> {
     let Settings { config, effective } = settings;
-    let runtime = tokio::runtime::Runtime::new().context("could not start the runtime")?;
+    let runtime = runtime().context("could not start the runtime")?;
     raise_descriptor_limit();
     forbid_cores();
     let ended = runtime.block_on(async {
