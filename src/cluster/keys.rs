@@ -16,7 +16,9 @@ pub(super) const VOLUME_MOUNT: &str = "volumes/_mount";
 pub(super) const FOLDER_PREFIX: &str = "volumes/_fsprefix";
 /// Seconds after which a kernel that nobody uses ends; from 18.12 on.
 pub(super) const IDLE_TIMEOUT: &str = "nodes/idle_timeout";
-/// Who pulls images; from 18.12 on.
+/// The registry that the manager's images come from, `lablup` or `host[:port]/path`; from 18.12 on.
+pub(super) const REGISTRY: &str = "nodes/docker_registry";
+/// Who pulls images from there.
 pub(super) const REGISTRY_USER: &str = "nodes/docker_registry/user";
 /// The password that goes with it.
 pub(super) const REGISTRY_PASSWORD: &str = "nodes/docker_registry/password";

@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::keys::{
-    EVENT_ADDR, FOLDER_PREFIX, IDLE_TIMEOUT, MANAGER, REDIS, REGISTRY_PASSWORD, REGISTRY_USER, VOLUME_MOUNT,
+    EVENT_ADDR, FOLDER_PREFIX, IDLE_TIMEOUT, MANAGER, REDIS, REGISTRY, REGISTRY_PASSWORD, REGISTRY_USER,
+    VOLUME_MOUNT,
 };
 use crate::address::{BadHostPort, HostPort};
 use crate::secret::Secret;
@@ -15,8 +16,17 @@ use crate::secret::Secret;
 const DEFAULT_VOLUME_MOUNT: &str = "/mnt";
 
 /// The keys, in the order of [`RawSettings`].
-pub(super) const SETTINGS_KEYS: [&str; 8] =
-    [MANAGER, EVENT_ADDR, REDIS, VOLUME_MOUNT, FOLDER_PREFIX, IDLE_TIMEOUT, REGISTRY_USER, REGISTRY_PASSWORD];
+pub(super) const SETTINGS_KEYS: [&str; 9] = [
+    MANAGER,
+    EVENT_ADDR,
+    REDIS,
+    VOLUME_MOUNT,
+    FOLDER_PREFIX,
+    IDLE_TIMEOUT,
+    REGISTRY,
+    REGISTRY_USER,
+    REGISTRY_PASSWORD,
+];
 
 /// The values of [`SETTINGS_KEYS`] as they are in etcd; `None` where the key is absent.
 pub(super) type RawSettings = [Option<Vec<u8>>; SETTINGS_KEYS.len()];
@@ -43,6 +53,8 @@ pub struct ManagerSettings {
 /// A user of the registry that the cluster's images come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryLogin {
+    /// Which registry that is, from `nodes/docker_registry`: `lablup`, or `host[:port]/path`; `None` where the cluster does not say.
+    pub registry: Option<String>,
     /// From `nodes/docker_registry/user`.
     pub user: String,
     /// From `nodes/docker_registry/password`.
@@ -102,7 +114,7 @@ impl fmt::Display for Gaps {
 /// own key, and keeps its last good value while the key is gone or bad: when the manager leaves, it deletes
 /// its keys, and what it told stays the best guess until it is back.
 pub(super) fn follow(last: Option<&ManagerSettings>, raw: &RawSettings) -> (Option<ManagerSettings>, Gaps) {
-    let [manager, event_addr, redis, mount, prefix, idle, user, password] = raw;
+    let [manager, event_addr, redis, mount, prefix, idle, registry, user, password] = raw;
     let mut gaps = Gaps::default();
 
     let manager_id = gaps.sort(MANAGER, manager.as_deref().map(text));
@@ -113,11 +125,13 @@ pub(super) fn follow(last: Option<&ManagerSettings>, raw: &RawSettings) -> (Opti
     let prefix = prefix.as_deref().map_or_else(|| Ok(PathBuf::new()), below);
     let folder_prefix = gaps.sort(FOLDER_PREFIX, Some(prefix));
     let idle_timeout = gaps.sort(IDLE_TIMEOUT, Some(idle.as_deref().map(seconds).transpose()));
+    let registry = gaps.sort(REGISTRY, Some(registry.as_deref().map(text).transpose()));
     let user = gaps.sort(REGISTRY_USER, Some(user.as_deref().map(text).transpose()));
     let password = gaps.sort(REGISTRY_PASSWORD, Some(password.as_deref().map(secret).transpose()));
-    let registry_login = user.zip(password).map(|(user, password)| {
+    let registry_login = registry.zip(user).zip(password).map(|((registry, user), password)| {
+        let registry = registry.filter(|registry| !registry.is_empty());
         let login = user.filter(|user| !user.is_empty()).zip(password);
-        login.map(|(user, password)| RegistryLogin { user, password })
+        login.map(|(user, password)| RegistryLogin { registry, user, password })
     });
 
     let settings = match last {
@@ -230,10 +244,10 @@ mod tests {
 
     /// The keys that managers of 1.3 know, and none of the later ones.
     fn raw(values: [Option<&str>; 4]) -> RawSettings {
-        raw_with(values, [None; 4])
+        raw_with(values, [None; 5])
     }
 
-    fn raw_with(values: [Option<&str>; 4], later: [Option<&str>; 4]) -> RawSettings {
+    fn raw_with(values: [Option<&str>; 4], later: [Option<&str>; 5]) -> RawSettings {
         let mut all = values.into_iter().chain(later).map(|value| value.map(|text| text.as_bytes().to_vec()));
         std::array::from_fn(|_| all.next().flatten())
     }
@@ -312,7 +326,8 @@ mod tests {
 
     #[test]
     fn the_keys_of_later_managers_are_read_and_may_go() {
-        let later = [Some("/vf/root"), Some("900"), Some("puller"), Some(" hunter2\n")];
+        let later =
+            [Some("/vf/root"), Some("900"), Some("reg.lan:5000/lablup"), Some("puller"), Some(" hunter2\n")];
         let (first, gaps) = follow(None, &raw_with(GOOD, later));
         let first = first.unwrap();
         assert!(gaps.is_empty(), "{gaps}");
@@ -320,7 +335,8 @@ mod tests {
         assert_eq!(first.idle_timeout, Some(Duration::from_secs(900)));
         let login = first.registry_login.clone().unwrap();
         assert_eq!((login.user.as_str(), login.password.expose().as_str()), ("puller", "hunter2"));
-        let bad = raw_with(GOOD, [Some("a/../../etc"), Some("soon"), Some("puller"), None]);
+        assert_eq!(login.registry.as_deref(), Some("reg.lan:5000/lablup"));
+        let bad = raw_with(GOOD, [Some("a/../../etc"), Some("soon"), Some("lablup"), Some("puller"), None]);
         let (after, gaps) = follow(Some(&first), &bad);
         assert_eq!(after, Some(ManagerSettings { registry_login: None, ..first.clone() }));
         assert_eq!(gaps.bad.len(), 2, "{gaps}");
@@ -332,7 +348,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_are_too_odd(
-            values in proptest::array::uniform8(proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))),
+            values in proptest::array::uniform9(proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))),
         ) {
             let (none, gaps) = follow(None, &values);
             prop_assert_eq!(none.is_some(), gaps.is_empty());

@@ -24,7 +24,7 @@ pub(super) struct Fetcher {
     pub(super) docker: Docker,
     /// Whether images are pulled, and where those without a registry of their own come from.
     pub(super) updates: watch::Receiver<Updates>,
-    /// Who pulls there, where the cluster says; a file of Docker's goes before that.
+    /// Who pulls from the cluster's registry, where the cluster says; a file of Docker's goes before that.
     pub(super) login: watch::Receiver<Option<RegistryLogin>>,
     /// How long one pull may take.
     pub(super) limit: Duration,
@@ -110,9 +110,10 @@ impl Fetcher {
             None => (usual.clone(), usual.reference(&lang)),
         };
         let mut credentials = registry.credentials().await?;
-        if credentials.is_none() && !lang.contains('/') {
+        if credentials.is_none() {
             // Nobody else's registry is shown the cluster's password.
             let login = self.login.borrow().clone();
+            let login = login.filter(|login| registry.is_cluster_s(login.registry.as_deref(), &usual));
             credentials =
                 login.map(|login| Credentials::password(registry.host(), &login.user, login.password));
         }

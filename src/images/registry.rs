@@ -9,9 +9,12 @@ use serde::Deserialize;
 use super::list::PREFIX;
 use crate::docker::Credentials;
 use crate::secret::Secret;
+use crate::wire::lang;
 
 /// Docker Hub's name in a file of credentials.
 const HUB: &str = "https://index.docker.io/v1/";
+/// What Docker takes for Docker Hub in front of a reference.
+const HUBS: [&str; 2] = ["docker.io", "index.docker.io"];
 
 /// Where images are pulled from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,13 +60,20 @@ pub enum CredentialsError {
 
 impl Registry {
     /// Another registry, with the same file of credentials.
-    pub(super) fn at(&self, host: &str) -> Self {
-        Self { address: Some(host.to_owned()), docker_config: self.docker_config.clone() }
+    pub(super) fn at(&self, address: &str) -> Self {
+        Self { address: Some(address.to_owned()), docker_config: self.docker_config.clone() }
     }
 
     /// Its name in a file of credentials.
     pub(super) fn host(&self) -> &str {
-        self.address.as_deref().map_or(HUB, |address| address.split('/').next().unwrap_or(address))
+        self.address.as_deref().map_or(HUB, host)
+    }
+
+    /// Whether the cluster's login is for this registry, `cluster` being what the cluster calls its own. `lablup`, or nothing,
+    /// means the usual one of this machine.
+    pub(super) fn is_cluster_s(&self, cluster: Option<&str>, usual: &Self) -> bool {
+        let theirs = cluster.filter(|address| *address != lang::COMMON).map_or_else(|| usual.host(), host);
+        self.host() == theirs
     }
 
     /// What the registry calls an image.
@@ -115,6 +125,14 @@ impl Registry {
     }
 }
 
+/// Whose registry `address/…` is, as Docker reads it: without a dot, a port or `localhost` in front, all of it is a name at
+/// Docker Hub.
+fn host(address: &str) -> &str {
+    let first = address.split('/').next().unwrap_or(address);
+    let is_host = first == "localhost" || first.contains(['.', ':']);
+    if is_host && !HUBS.contains(&first) { first } else { HUB }
+}
+
 /// Old releases of `docker login` wrote a URL.
 fn is_named(name: &str, host: &str) -> bool {
     let bare = |text: &str| {
@@ -157,7 +175,7 @@ mod tests {
     #[test]
     fn credentials_are_those_of_the_registry() {
         let text = r#"{"auths": {"r:5000": {"auth": "bWU6aHVudGVyOjI="}, "https://index.docker.io/v1/": {"auth": "YTpi"},
-            "https://old.example/v1/": {"identitytoken": "tok"}, "helped": {}}, "credsStore": "x"}"#;
+            "https://old.example/v1/": {"identitytoken": "tok"}, "helped:1": {}}, "credsStore": "x"}"#;
         let found = read(Some("r:5000/mirror"), text).unwrap().unwrap();
         assert_eq!(found, Credentials::password("r:5000", "me", Secret::new("hunter:2")));
         assert!(!format!("{found:?}").contains("hunter"));
@@ -166,20 +184,43 @@ mod tests {
             read(Some("old.example"), text).unwrap(),
             Some(Credentials::token("old.example", Secret::new("tok")))
         );
-        assert_eq!(read(Some("other"), text), Ok(None));
-        assert!(read(Some("helped"), text).unwrap_err().contains("credential helper"));
+        assert_eq!(read(Some("other.example"), text), Ok(None));
+        assert_eq!(read(Some("team"), text), read(None, text), "a user of Docker Hub's");
+        assert!(read(Some("helped:1"), text).unwrap_err().contains("credential helper"));
         assert_eq!(read(None, "{}"), Ok(None));
     }
 
     #[test]
     fn what_is_wrong_is_told_without_the_secret() {
         for bad in [
-            r#"{"auths": {"r": {"auth": "hunter2"}}}"#,
-            r#"{"auths": {"r": {"auth": "aHVudGVyMg=="}}}"#,
+            r#"{"auths": {"r:1": {"auth": "hunter2"}}}"#,
+            r#"{"auths": {"r:1": {"auth": "aHVudGVyMg=="}}}"#,
             "hunter2",
         ] {
-            let error = read(Some("r"), bad).unwrap_err();
+            let error = read(Some("r:1"), bad).unwrap_err();
             assert!(error.contains("/c.json") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_cluster_s_login_is_for_its_own_registry_and_no_other() {
+        let at =
+            |address: Option<&str>| Registry { address: address.map(str::to_owned), docker_config: None };
+        for (pulled_from, cluster, usual, is_shown) in [
+            (None, None, None, true),
+            (None, Some("lablup"), None, true),
+            (Some("r:5000"), Some("lablup"), Some("r:5000/mirror"), true),
+            (Some("team"), Some("lablup"), None, true),
+            (Some("r:5000"), Some("r:5000/lablup"), None, true),
+            (Some("docker.io/team"), Some("team"), Some("r:5000"), true),
+            (Some("r:5000"), Some("lablup"), None, false),
+            (Some("r:5000"), None, Some("other:5000"), false),
+            (Some("r:5000"), Some("other.example/lablup"), Some("r:5000"), false),
+            (None, Some("r:5000/lablup"), None, false),
+            (Some("localhost"), Some("localhost:5000"), None, false),
+        ] {
+            let shown = at(pulled_from).is_cluster_s(cluster, &at(usual));
+            assert_eq!(shown, is_shown, "{pulled_from:?} of {cluster:?}, usually {usual:?}");
         }
     }
 

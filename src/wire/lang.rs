@@ -5,7 +5,7 @@
 //! that all three series have in common go without it from here on, so that one image has one name.
 
 /// The registry that a name without one means.
-const COMMON: &str = "lablup";
+pub const COMMON: &str = "lablup";
 /// What the engine takes for the same as nothing in front of a registry.
 const HUBS: [&str; 2] = ["docker.io/", "index.docker.io/"];
 /// What an image's own name starts with.

@@ -86,3 +86,17 @@ fn files_are_listed_and_fetched() {
         assert!(["main.py", "sub/data.txt"].contains(&path.as_str()), "{series}: {path}");
     }
 }
+
+#[test]
+fn an_image_of_the_cluster_s_own_registry_keeps_it() {
+    let title = "create_kernel, of a registry of the cluster's own";
+    let Request::CreateKernel(_, create) = recorded("18.12", title) else { panic!() };
+    assert_eq!(create.config.lang, "127.0.0.1:34555/lablup/python:3.6-man");
+    assert_eq!(create.wait, limits::LONG_WAIT);
+}
+
+#[test]
+fn a_service_is_asked_for_by_its_name() {
+    let Request::StartService(_, service) = recorded("18.12", "start_service") else { panic!() };
+    assert_eq!((service.name.as_str(), service.options.len()), ("jupyter", 0));
+}

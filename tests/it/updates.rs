@@ -1,9 +1,12 @@
-//! A newer image comes from a registry while sessions of the older one go on (PROTOCOL section 12, item 33).
+//! Images come from a registry: a newer one while sessions of the older one go on (PROTOCOL section 12, item 33), and one that
+//! is missing while a create waits for it (item 7).
 
-use crate::support::docker::inspect;
+use serde_json::{Value as Json, json};
+
+use crate::support::docker::{TestImage, docker, inspect};
 use crate::support::manager::images_told;
-use crate::support::registry::{Registry, old_and_new};
-use crate::support::{Bed, Kernel, secs};
+use crate::support::registry::{Pulled, Registry, old_and_new};
+use crate::support::{Bed, Kernel, new_id, secs, until};
 
 /// Waits for a heartbeat whose list of images has this one.
 async fn told(bed: &Bed, name_tag: &str, id: &str) {
@@ -45,4 +48,49 @@ async fn an_image_that_the_catalogue_wants_newer_arrives_beside_a_session_of_the
         bed.wait_end(&kernel.id, secs(20)).await;
         assert_eq!(bed.ends(&agent, &kernel.id).await.len(), 1);
     }
+}
+
+/// A create as managers from 1.4 on write it; with `tpu_slot`, as that of 18.12, which waits for 30 s.
+fn config(lang: &str, of_18_12: bool) -> Json {
+    let mut limits = json!({ "mem_slot": "0.0625", "cpu_slot": "1.00", "gpu_slot": "0" });
+    if of_18_12 {
+        limits["tpu_slot"] = json!("0");
+    }
+    json!({ "lang": lang, "limits": limits, "mounts": [], "environ": {} })
+}
+
+/// The cluster has a registry of its own, whose password is in etcd.
+#[tokio::test]
+async fn an_image_that_is_missing_comes_inside_the_create_of_a_manager_that_waits_for_it() {
+    let bed = Bed::start().await;
+    let registry = Registry::start(Some("hunter2")).await;
+    let image = TestImage::labelled(&["ai.backend.timeout=20"]).await;
+    registry.has(&image, Some(&registry.login("hunter2"))).await;
+    let own = format!("{}/lablup", registry.address());
+    let lang = format!("{own}/{}", image.lang());
+    let pulled = Pulled(format!("{own}/kernel-{}", image.lang()));
+
+    let mut plain = bed.agent(&[]).await;
+    let refused = plain.call("create_kernel", json!([new_id(), config(&lang, true)])).await.unwrap_err();
+    assert!(refused.text().contains("is not on this machine; pull it here"), "{refused:?}");
+    plain.stop().await;
+
+    let agent = bed.agent(&["--auto-update-images"]).await;
+    let refused = agent.call("create_kernel", json!([new_id(), config(&lang, false)])).await.unwrap_err();
+    assert!(refused.text().contains("is not on this machine"), "3 s are too few: {refused:?}");
+    let refused = agent.call("create_kernel", json!([new_id(), config(&lang, true)])).await.unwrap_err();
+    assert!(refused.text().contains("could not be pulled"), "{refused:?}");
+    for (key, value) in [("", own.as_str()), ("/user", "me"), ("/password", "hunter2")] {
+        bed.etcd.etcdctl(&["put", &bed.key(&format!("nodes/docker_registry{key}")), value]).await;
+    }
+    let created = until("a create once the agent has read the password", secs(20), async || {
+        agent.call("create_kernel", json!([new_id(), config(&lang, true)])).await.ok()
+    })
+    .await;
+    let container = created["container_id"].as_str().unwrap();
+    assert_eq!(inspect(container).await["Config"]["Image"], pulled.0);
+    let log = agent.output();
+    assert!(log.contains("pulled an image that a session needs") && !log.contains("hunter2"), "{log}");
+    assert_eq!(agent.call("destroy_kernel", json!([created["id"]])).await.map(|_| ()), Ok(()));
+    docker(&["image", "inspect", &pulled.0]).await;
 }

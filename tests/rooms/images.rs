@@ -13,14 +13,13 @@ use backendai_agent::rooms::images::{
     Images, ImagesConfig, ImagesError, ImagesHandle, Registry as Source, Updates, WantedImage,
 };
 use backendai_agent::rooms::secret::Secret;
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::docker::{TestName, real};
 use super::support::docker::{TestImage, docker, inspect};
-use super::support::registry::{HALF, Registry, old_and_new, run};
+use super::support::registry::{HALF, Pulled, Registry, old_and_new};
 use super::support::until;
 use gate::{Gate, Way};
 
@@ -153,12 +152,9 @@ async fn an_alias_is_followed_to_the_image_that_the_registry_has() {
 #[tokio::test]
 async fn a_registry_with_a_password_is_opened_by_docker_s_own_file() {
     let registry = Registry::start(Some("hunter2")).await;
-    let login = TempDir::new().unwrap();
-    let auth = run("sh", &["-c", "printf me:hunter2 | base64"]);
-    let entry = format!(r#"{{"auths": {{"{}": {{"auth": "{}"}}}}}}"#, registry.address(), auth.trim());
-    let file = login.path().join("config.json");
-    std::fs::write(&file, entry).unwrap();
-    let (image, old, new) = old_and_new(&registry, Some(login.path())).await;
+    let login = registry.login("hunter2");
+    let file = login.join("config.json");
+    let (image, old, new) = old_and_new(&registry, Some(&login)).await;
 
     let (_catalogue, wanted) = watch::channel(vec![want(&image, &new)]);
     let without = Running::start(quickly(source(&registry, None), wanted.clone()));
@@ -243,12 +239,8 @@ async fn two_images_are_pulled_at_a_time() {
 #[tokio::test]
 async fn an_image_that_a_create_needs_is_pulled_while_it_waits() {
     let registry = Registry::start(Some("hunter2")).await;
-    let login = TempDir::new().unwrap();
-    let auth = run("sh", &["-c", "printf me:hunter2 | base64"]);
-    let entry = format!(r#"{{"auths": {{"{}": {{"auth": "{}"}}}}}}"#, registry.address(), auth.trim());
-    std::fs::write(login.path().join("config.json"), entry).unwrap();
     let image = TestImage::labelled(&["ai.backend.timeout=20"]).await;
-    registry.has(&image, Some(login.path())).await;
+    registry.has(&image, Some(&registry.login("hunter2"))).await;
     docker(&["rmi", &image.reference()]).await;
 
     let (_catalogue, wanted) = watch::channel(Vec::new());
@@ -265,7 +257,7 @@ async fn an_image_that_a_create_needs_is_pulled_while_it_waits() {
     let refused = running.images.fetch(image.lang(), LIMIT).await.unwrap_err();
     assert!(matches!(refused, ImagesError::Fetch { .. }), "{refused}");
     let password = Secret::new("hunter2");
-    cluster.send_replace(Some(RegistryLogin { user: "me".to_owned(), password }));
+    cluster.send_replace(Some(RegistryLogin { registry: None, user: "me".to_owned(), password }));
     let (one, two) =
         tokio::join!(running.images.fetch(image.lang(), LIMIT), running.images.fetch(image.lang(), LIMIT));
     let (one, two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
@@ -279,4 +271,31 @@ async fn an_image_that_a_create_needs_is_pulled_while_it_waits() {
     until("the image", LIMIT, async || running.images.lookup(image.lang()).await.unwrap()).await;
     running.stop().await;
     off.stop().await;
+}
+
+/// The cluster of a manager of 18.12 has a registry of its own (`--docker-registry`): it stands in the image's name, and the
+/// cluster's login is for it.
+#[tokio::test]
+async fn an_image_of_the_cluster_s_own_registry_is_pulled_with_the_cluster_s_login() {
+    let registry = Registry::start(Some("hunter2")).await;
+    let image = TestImage::labelled(&["ai.backend.timeout=20"]).await;
+    registry.has(&image, Some(&registry.login("hunter2"))).await;
+
+    let own = format!("{}/lablup", registry.address());
+    let _pulled = Pulled(format!("{own}/kernel-{}", image.lang()));
+    let lang = format!("{own}/{}", image.lang());
+    let login = |registry: &str| {
+        let (user, password) = ("me".to_owned(), Secret::new("hunter2"));
+        Some(RegistryLogin { registry: Some(registry.to_owned()), user, password })
+    };
+    let (_catalogue, wanted) = watch::channel(Vec::new());
+    let (cluster, told) = watch::channel(login("registry.invalid:5000/lablup"));
+    let usual = Source { address: None, docker_config: None };
+    let running = Running::start(ImagesConfig { login: told, ..quickly(usual, wanted) });
+    let refused = running.images.fetch(&lang, LIMIT).await.unwrap_err();
+    assert!(matches!(refused, ImagesError::Fetch { .. }), "the login of another registry: {refused}");
+    cluster.send_replace(login(&own));
+    let found = running.images.fetch(&lang, LIMIT).await.unwrap().expect("the image is here");
+    assert_eq!(found.reference, format!("{own}/kernel-{}", image.lang()));
+    running.stop().await;
 }

@@ -1,8 +1,11 @@
 //! A registry (Debian's `docker-registry`) on loopback, which Docker speaks to without TLS, and images that it has.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::docker::{TestImage, docker, inspect};
@@ -54,6 +57,16 @@ impl Registry {
             .await;
     }
 
+    /// A directory with the `config.json` that `docker login` writes for its user `me`, where it has a password.
+    pub(crate) fn login(&self, password: &str) -> PathBuf {
+        let dir = self.dir.path().join("login");
+        std::fs::create_dir_all(&dir).unwrap();
+        let entry = json!({ "auth": BASE64_STANDARD.encode(format!("me:{password}")) });
+        let config = json!({ "auths": { (self.address()): entry } });
+        std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+        dir
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port.number())
     }
@@ -66,6 +79,16 @@ impl Registry {
         let login: Vec<&str> = config.iter().flat_map(|path| ["--config", path.as_str()]).collect();
         docker(&[&login[..], &["push", "-q", &name]].concat()).await;
         docker(&["rmi", &name]).await;
+    }
+}
+
+/// A name that a pull has given to an image here; taken away at the end of the test.
+pub(crate) struct Pulled(pub(crate) String);
+
+impl Drop for Pulled {
+    fn drop(&mut self) {
+        // It is not there where the test has failed before the pull.
+        let _ = std::process::Command::new("docker").args(["rmi", "-f", &self.0]).output();
     }
 }
 
