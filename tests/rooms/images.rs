@@ -119,7 +119,7 @@ async fn a_newer_image_arrives_and_a_container_of_the_old_one_is_unharmed() {
     );
     // The old one stays as long as the container has it, and no longer.
     assert_eq!(inspect(&old).await["Id"].as_str(), Some(&*old));
-    docker(&["rm", "-f", &name.0]).await;
+    docker(&["rm", "-fv", &name.0]).await;
     // The next change of the list is the occasion to look again.
     let _another = TestImage::labelled(&["io.sorna.timeout=10"]).await;
     until("the removal of the old image", LIMIT, async || {

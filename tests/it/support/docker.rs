@@ -52,7 +52,7 @@ impl TestImage {
         let base = docker(&["create", &format!("lablup/kernel-{}", image::tiny())]).await;
         let program = format!("ENTRYPOINT {}", serde_json::json!(["/bin/sh", "-c", script]));
         docker(&["commit", "--change", &program, "--change", "CMD []", &base, &image.reference()]).await;
-        docker(&["rm", &base]).await;
+        docker(&["rm", "-v", &base]).await;
         image
     }
 
@@ -68,7 +68,7 @@ impl TestImage {
         let entry = format!("ENTRYPOINT {}", Json::from(words));
         let command = format!("CMD {}", Json::from(of("Cmd")));
         docker(&["commit", "--change", &entry, "--change", &command, &base, &image.reference()]).await;
-        docker(&["rm", &base]).await;
+        docker(&["rm", "-v", &base]).await;
         image
     }
 
@@ -83,7 +83,7 @@ impl TestImage {
         let reference = self.reference();
         args.extend([base.as_str(), &reference]);
         let id = docker(&args).await;
-        docker(&["rm", &base]).await;
+        docker(&["rm", "-v", &base]).await;
         id
     }
 

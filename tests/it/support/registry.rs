@@ -123,6 +123,6 @@ async fn become_heavy(image: &TestImage, label: &str) -> String {
     let base = docker(&["create", &image.reference()]).await;
     docker(&["cp", &layer.path().display().to_string(), &format!("{base}:/layer")]).await;
     let id = docker(&["commit", "--change", &format!("LABEL {label}"), &base, &image.reference()]).await;
-    docker(&["rm", &base]).await;
+    docker(&["rm", "-v", &base]).await;
     id
 }
