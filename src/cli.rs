@@ -19,6 +19,7 @@ mod file;
 mod follow;
 #[cfg(feature = "rooms")]
 pub mod fuzz;
+mod heap;
 mod inventory;
 mod keyboard;
 mod local;

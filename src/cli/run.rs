@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reload::Reload;
 use super::{
-    AgentArgs, ClientCommand, Command, Effective, Exit, Settings, commands, dev, events, local, papers,
+    AgentArgs, ClientCommand, Command, Effective, Exit, Settings, commands, dev, events, heap, local, papers,
     signals, terminal,
 };
 use crate::agent;
@@ -29,8 +29,14 @@ pub fn run(command: Command) -> Exit {
     // One provider for every TLS connection of the process; a second install could only be of the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command {
-        Command::Run(settings) => run_agent(*settings, false),
-        Command::Dev(settings) => run_agent(*settings, true),
+        Command::Run(settings) => {
+            heap::tell();
+            run_agent(*settings, false)
+        }
+        Command::Dev(settings) => {
+            heap::tell();
+            run_agent(*settings, true)
+        }
         Command::Check(settings, form) => blocking(super::check::check(settings.config, form)),
         Command::Config(settings, json) => show(&settings.effective, json),
         Command::Completions(args) => papers::completions(&args),

@@ -156,6 +156,12 @@ async fn unread_answers_of_many_callers_cost_their_connections_and_not_memory() 
     assert!(most.load(Ordering::Relaxed) <= 800 << 10, "{most:?} KiB");
     assert!(longest < secs(5), "{longest:?}");
     is_there(&agent).await;
+    // All of it would stay with the C library's heaps.
+    until("most of the memory to go back", secs(10), async || {
+        let more = agent.memory_kib().saturating_sub(before);
+        (more < 48 << 10).then(|| println!("{more} KiB more in the end"))
+    })
+    .await;
     heartbeats_were_on_time(&bed, since);
 }
 
