@@ -83,6 +83,7 @@ pub(super) fn config(opts: AgentOpts) -> Config {
             adopt: kernels.adopt,
             sweep_scratch: kernels.sweep_scratch,
             reconcile_every: tuning.reconcile_interval,
+            files_wait: tuning.scratch_wait,
         },
         stop_kernels_on_exit: kernels.stop_kernels_on_exit,
         changeable: Changeable {

@@ -174,11 +174,11 @@ pub enum KernelError {
         /// How long was waited.
         limit: Duration,
     },
-    /// The scratch root that is here has nothing of the kernels that run.
-    #[error("of the {running} kernels that run, none has its files or a note below {}: is its file system mounted?", .root.display())]
+    /// The scratch root that is here has nothing of the kernels that have containers.
+    #[error("of the {kernels} kernels that have containers, none has its files or a note below {}: is its file system mounted?", .root.display())]
     FilesAway {
-        /// How many run.
-        running: usize,
+        /// How many have.
+        kernels: usize,
         /// The root that was looked at.
         root: PathBuf,
     },

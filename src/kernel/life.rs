@@ -234,6 +234,8 @@ impl Life {
                 Step::LeaveAlone
             }
             (Step::Look | Step::Check, Input::Dead) => self.end(EndReason::SelfTerminated),
+            // What was odd about it may be mended.
+            (Step::Check, Input::NotDead) if self.is_odd => Step::Look,
             (Step::Check, Input::NotDead) => self.idle(),
 
             (Step::Serve | Step::LeaveAlone, Input::Death(container))
@@ -334,7 +336,7 @@ impl Life {
     }
 
     fn runs_in(&mut self, container: ContainerId) -> Step {
-        (self.container, self.process_ended) = (Some(container), None);
+        (self.container, self.process_ended, self.is_odd) = (Some(container), None, false);
         self.idle()
     }
 

@@ -74,6 +74,8 @@ pub struct KernelsConfig {
     pub sweep_scratch: bool,
     /// The time between two comparisons with Docker's list.
     pub reconcile_every: Duration,
+    /// How long the file system of the scratch root may be mounted after the agent's start.
+    pub files_wait: Duration,
 }
 
 /// What all kernels share: handles of the other rooms.

@@ -93,13 +93,6 @@ pub struct Found {
     pub boot: Option<String>,
 }
 
-impl Found {
-    /// Whether there is no note of any kernel.
-    pub(super) fn is_empty(&self) -> bool {
-        self.kernels.is_empty() && self.untold.is_empty() && self.over.is_empty()
-    }
-}
-
 /// Where notes are kept; whose is not said yet.
 #[derive(Debug)]
 pub struct NotesDir {
@@ -183,13 +176,27 @@ impl Notes {
 
     /// Reads everything an earlier life left.
     pub fn load(&self) -> io::Result<Found> {
+        self.load_but(&HashSet::new())
+    }
+
+    /// The same once the file system of the scratch root is there, of which this life had to do without: what this life has ended is
+    /// over.
+    pub fn load_late(&self) -> io::Result<Found> {
+        self.journal.root_is_back();
+        self.load_but(&self.journal.all())
+    }
+
+    fn load_but(&self, of_this_life: &HashSet<KernelId>) -> io::Result<Found> {
         let mut found = Found { boot: self.boot.clone(), ..Found::default() };
         for (id, note) in read_all::<KernelNote>(&self.kernels, &self.owner)? {
             found.kernels.insert(id, note);
         }
         // Only for what can't be understood: each kernel reads its own.
         read_all::<RunNote>(&self.runs, &self.owner)?;
-        (found.untold, found.over) = self.journal.load()?;
+        (found.untold, found.over) = self.journal.load(of_this_life)?;
+        if self.journal.ended_without_root().iter().any(|kernel| found.kernels.contains_key(kernel)) {
+            self.journal.root_is_back();
+        }
         found.samples = self.samples();
         Ok(found)
     }
@@ -282,6 +289,12 @@ impl Notes {
 
     fn unforgotten(&self) -> MutexGuard<'_, HashSet<KernelId>> {
         self.unforgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is a note of any of these kernels, but of their ends.
+    #[must_use]
+    pub fn has_any(&self, kernels: &[KernelId]) -> bool {
+        kernels.iter().any(|kernel| file(&self.kernels, *kernel).exists())
     }
 
     /// Whether any agent has a note of the kernel, or of its end.

@@ -20,22 +20,61 @@ use super::{labels, plan, takeover};
 use crate::docker::{ContainerSummary, ListFilter};
 use crate::ids::{ContainerId, KernelId};
 
-/// How long the file system of the scratch root may be mounted after the agent's start. Afterwards its kernels can be ended at least.
-const MOUNT: Duration = Duration::from_secs(120);
+/// From one look for a file system that is mounted late to the next.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Kernels that must have files or notes below the scratch root, where none of them has any: its file system is away.
+#[derive(Default)]
+struct Away {
+    /// Those that have containers.
+    contained: Vec<KernelId>,
+    /// Those whose ends this life or an earlier one has seen to meanwhile.
+    ended: Vec<KernelId>,
+}
+
+/// How a stock is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stock {
+    /// Not while the file system of the scratch root is away.
+    Whole,
+    /// Of what there is.
+    AsItIs,
+    /// Of what was not there before.
+    Late,
+}
 
 impl Kernels {
-    /// Finds out what there is and starts a task for each kernel; tries until Docker answers and the scratch root is there.
+    /// Finds out what there is and starts a task for each kernel; tries until Docker answers and the scratch root is there. One that
+    /// isn't there in time is waited for afterwards, while its kernels can be ended.
     pub async fn recover(&self) {
+        let files_until = Instant::now() + self.node.config.files_wait;
+        let away =
+            self.recover_with(|| if Instant::now() < files_until { Stock::Whole } else { Stock::AsItIs });
+        let away = away.await;
+        self.now_recovered();
+        if let Some(away) = away {
+            self.wait_for_files(away).await;
+            tracing::info!("the file system of the scratch root is there now; taking stock of what it has");
+            self.recover_with(|| Stock::Late).await;
+            self.node.scratch.begin_anew(None);
+        }
+    }
+
+    async fn recover_with(&self, stock: impl Fn() -> Stock) -> Option<Away> {
         let (mut attempt, mut was_away) = (0, false);
-        let mount_until = Instant::now() + MOUNT;
         loop {
-            let tried = self.try_recover(Instant::now() < mount_until).await;
-            was_away |= matches!(tried, Err(KernelError::FilesAway { .. }));
-            if was_away {
-                self.node.scratch.begin_anew();
+            let tried = self.try_recover(stock()).await;
+            if let Err(error @ KernelError::FilesAway { .. }) = &tried {
+                was_away = true;
+                self.node.scratch.begin_anew(Some(error.to_string()));
             }
             match tried {
-                Ok(()) => break,
+                Ok(away) => {
+                    if was_away && away.is_none() {
+                        self.node.scratch.begin_anew(None);
+                    }
+                    return away;
+                }
                 Err(error) if attempt == 0 => {
                     tracing::error!(%error, "can't find out which kernels run; trying until that is mended");
                 }
@@ -44,19 +83,30 @@ impl Kernels {
             attempt += 1;
             tokio::time::sleep(RETRIES.pause(attempt)).await;
         }
-        self.now_recovered();
     }
 
-    async fn try_recover(&self, awaits_files: bool) -> Result<(), KernelError> {
+    /// What is away, if this stock is taken all the same.
+    async fn try_recover(&self, stock: Stock) -> Result<Option<Away>, KernelError> {
         let begun = Instant::now();
         let node = self.node.clone();
-        let found = tokio::task::spawn_blocking(move || node.notes.load())
+        let load = move || if stock == Stock::Late { node.notes.load_late() } else { node.notes.load() };
+        let found = tokio::task::spawn_blocking(load)
             .await
             .map_err(|_| KernelError::Thread("read the notes"))?
             .map_err(|source| self.node.not_noted(source))?;
         let (candidates, strangers) = self.candidates(&found).await?;
-        if awaits_files && found.is_empty() {
-            self.look_for_files(&candidates).await?;
+        let away = if stock == Stock::Late { None } else { self.away(&found, &candidates).await? };
+        if let Some(away) = &away {
+            let (kernels, root) = (away.contained.len(), self.node.scratch.path().to_owned());
+            if kernels > 0 {
+                let error = KernelError::FilesAway { kernels, root };
+                if stock == Stock::Whole {
+                    return Err(error);
+                }
+                self.node.scratch.begin_anew(Some(error.to_string()));
+            }
+            // Before any end.
+            self.node.notes.journal.root_is_away();
         }
         for kernel in strangers.iter().filter(|kernel| found.kernels.contains_key(kernel)) {
             tracing::error!(
@@ -73,6 +123,10 @@ impl Kernels {
             let birth = match fate {
                 Fate::TakeBack(container) => {
                     taken += 1;
+                    if stock == Stock::Late {
+                        // One that was left alone without its files is looked at again.
+                        self.tell_death(&container);
+                    }
                     Birth::Found { container, sample, restarting }
                 }
                 Fate::End(reason) => {
@@ -93,18 +147,38 @@ impl Kernels {
             millis = begun.elapsed().as_millis(),
             "took stock of earlier kernels"
         );
-        Ok(())
+        Ok(away)
     }
 
-    /// Without its notes an agent would tell ends twice and could use no kernel, so a scratch root that is mounted late is waited for.
-    async fn look_for_files(&self, candidates: &[Candidate]) -> Result<(), KernelError> {
-        let running: Vec<_> = candidates.iter().filter(|c| c.alive).map(|c| c.kernel).collect();
-        let (count, scratch) = (running.len(), self.node.scratch.clone());
-        let looked = tokio::task::spawn_blocking(move || running.is_empty() || scratch.has_any(&running));
-        if looked.await.map_err(|_| KernelError::Thread("look for the kernels' files"))? {
-            return Ok(());
+    /// What is away. Without its notes an agent would tell ends twice and could use no kernel, so a scratch root that is mounted late is
+    /// waited for.
+    async fn away(&self, found: &Found, candidates: &[Candidate]) -> Result<Option<Away>, KernelError> {
+        if !found.kernels.is_empty() {
+            return Ok(None);
         }
-        Err(KernelError::FilesAway { running: count, root: self.node.scratch.path().to_owned() })
+        let contained = candidates.iter().map(|candidate| candidate.kernel).collect();
+        let away = Away { contained, ended: self.node.notes.journal.ended_without_root() };
+        let is_there = away.contained.is_empty() && away.ended.is_empty() || self.is_there(&away).await?;
+        Ok((!is_there).then_some(away))
+    }
+
+    /// Whether any of them has files or a note.
+    async fn is_there(&self, away: &Away) -> Result<bool, KernelError> {
+        let kernels: Vec<KernelId> = away.contained.iter().chain(&away.ended).copied().collect();
+        let node = self.node.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            node.scratch.has_any(&kernels) || node.notes.has_any(&kernels)
+        });
+        looked.await.map_err(|_| KernelError::Thread("look for the kernels' files"))
+    }
+
+    async fn wait_for_files(&self, away: Away) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Ok(true) = self.is_there(&away).await {
+                return;
+            }
+        }
     }
 
     /// The containers that may be this agent's kernels, and the kernels that run in containers which are not.

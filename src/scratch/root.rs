@@ -43,6 +43,8 @@ pub struct ScratchRoot {
 struct State {
     /// The agent's own directory as it was found; `None` until it is whole. A std mutex, held for a look-up.
     home: Mutex<Option<Home>>,
+    /// Why what is there is not the root that it should be, if it is not. A std mutex, held for a look-up.
+    away: Mutex<Option<String>>,
     /// Something could not be written.
     doubt: AtomicBool,
     /// The same, for whoever waits for it.
@@ -56,6 +58,10 @@ struct State {
 impl State {
     fn home(&self) -> MutexGuard<'_, Option<Home>> {
         self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn away(&self) -> MutexGuard<'_, Option<String>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -128,9 +134,11 @@ impl ScratchRoot {
         kernels.iter().any(|kernel| fs::symlink_metadata(self.path_of(*kernel)).is_ok())
     }
 
-    /// The root was not the one that it should be: whatever is there at the next look is taken for it.
-    pub fn begin_anew(&self) {
+    /// The root was not the one that it should be: whatever is there at the next look is taken for it. With a `reason`, no kernel can be
+    /// made until this is said again without.
+    pub fn begin_anew(&self, reason: Option<String>) {
         *self.state.home() = None;
+        *self.state.away() = reason;
         self.doubt();
     }
 
@@ -163,6 +171,11 @@ impl ScratchRoot {
             return Err(format!(
                 "the scratch root {path} is on a read-only file system: see dmesg for why, then mount it again with rw"
             ));
+        }
+        // In its own statement: what is left to discard may be on a disk that hangs.
+        let away = self.state.away().clone();
+        if let Some(away) = away {
+            return Err(away);
         }
         self.discard_left();
         Ok(())

@@ -329,6 +329,11 @@ pub(in crate::cli) struct TuningOpts {
     #[arg(long, env = "BACKEND_RECONCILE_INTERVAL", value_name = "TIME", default_value = "10")]
     #[arg(value_parser = wants("a time from 100ms to 1h", duration_in(TENTH..=3600 * SECOND)))]
     pub(in crate::cli) reconcile_interval: Duration,
+    /// How long the file system of the scratch root may be mounted after the agent's start, where kernels must have files there; then
+    /// they can be ended, and nothing else until it is mounted
+    #[arg(long, env = "BACKEND_SCRATCH_WAIT", value_name = "TIME", default_value = "120")]
+    #[arg(value_parser = wants("a time from 100ms to 1h", duration_in(TENTH..=3600 * SECOND)))]
+    pub(in crate::cli) scratch_wait: Duration,
     /// Calls of the manager that are carried out at once; further ones wait
     #[arg(long, env = "BACKEND_RPC_CALLS", value_name = "N", default_value = "4096")]
     #[arg(value_parser = wants("a number from 1 to 1000000", number_in(1..=1_000_000_usize)))]

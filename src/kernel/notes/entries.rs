@@ -110,6 +110,9 @@ pub struct Ending {
     /// Whether `left_at` stands for an event that arrived and was not heard: the manager was restarting the kernel.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unheard: bool,
+    /// Whether it ended while the file system of the scratch root was away, which may still have a note of it as one that runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
 }
 
 impl KernelNote {
@@ -184,6 +187,7 @@ impl Ending {
             left_at: None,
             told_at: None,
             unheard: false,
+            away: false,
         }
     }
 

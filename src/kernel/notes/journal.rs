@@ -5,11 +5,15 @@
 //! While the event is under way it is marked as such: a crash in that moment leaves open whether it arrived. It most
 //! likely did, and a second one would do harm in the manager, so it is told again only if the manager asks for the
 //! kernel's end: a manager that knows of the end never does.
+//!
+//! While the file system of the scratch root is not mounted, what is written there is hidden once it is. Ends of that time are
+//! kept in the shelter for as long as it takes.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::entries::{Ended, Ending, Told, unix_now};
@@ -40,6 +44,8 @@ pub struct Journal {
     reserve: Arc<Reserve>,
     /// For ends that it doesn't take at all.
     shelter: Shelter,
+    /// Whether the directory is below the mount point of a file system that is away.
+    is_away: AtomicBool,
 }
 
 /// Ends whose event has not left, and kernels whose end was told, as far as anybody can know.
@@ -48,16 +54,18 @@ pub(super) type Loaded = (HashMap<KernelId, Ending>, HashSet<KernelId>);
 impl Journal {
     /// The journal of one agent in this directory.
     pub(super) fn new(dir: PathBuf, owner: &Owner, reserve: Arc<Reserve>, shelter: Shelter) -> Self {
-        Self { dir, owner: owner.to_string(), ended: Mutex::default(), reserve, shelter }
+        let owner = owner.to_string();
+        Self { dir, owner, ended: Mutex::default(), reserve, shelter, is_away: AtomicBool::default() }
     }
 
-    /// Reads what an earlier life left.
-    pub(super) fn load(&self) -> io::Result<Loaded> {
-        let (mut untold, mut over) = Loaded::default();
+    /// Reads what an earlier life left, but of the kernels whose ends are of this life: those are told, or seen to.
+    pub(super) fn load(&self, of_this_life: &HashSet<KernelId>) -> io::Result<Loaded> {
+        let (mut untold, mut over) = (HashMap::new(), of_this_life.clone());
         let first = read_all::<Ending>(&self.dir, &self.owner)?.into_iter();
         let mut all: HashMap<_, _> = first.map(|(id, ending)| (id, (ending, true))).collect();
         let second = self.shelter.found::<Ending>(&self.owner).into_iter();
         all.extend(second.map(|(id, ending)| (id, (ending, false))));
+        all.retain(|id, _| !of_this_life.contains(id));
         for (id, (ending, written)) in all {
             let ended = Ended { written, ..Ended::found(&ending) };
             let (told, is_unheard) = (ended.told, ending.unheard);
@@ -74,6 +82,32 @@ impl Journal {
             }
         }
         Ok((untold, over))
+    }
+
+    /// The file system of the scratch root is away: what is written there from now on is hidden once it is back.
+    pub fn root_is_away(&self) {
+        self.is_away.store(true, Ordering::Relaxed);
+    }
+
+    /// It is back, and is to have all that was kept elsewhere.
+    pub fn root_is_back(&self) {
+        self.is_away.store(false, Ordering::Relaxed);
+        for ended in self.ended().values_mut() {
+            (ended.ending.away, ended.written) = (false, false);
+        }
+    }
+
+    /// Kernels that ended while it was away, as far as it isn't known to be back.
+    #[must_use]
+    pub fn ended_without_root(&self) -> Vec<KernelId> {
+        let ended = self.ended();
+        ended.iter().filter(|(_, ended)| ended.ending.away).map(|(kernel, _)| *kernel).collect()
+    }
+
+    /// Kernels whose ends are remembered.
+    #[must_use]
+    pub fn all(&self) -> HashSet<KernelId> {
+        self.ended().keys().copied().collect()
     }
 
     /// Writes what the disk refused before. What it refuses still is left for the next time.
@@ -101,8 +135,12 @@ impl Journal {
     pub fn ending(&self, kernel: KernelId, ending: &Ending) -> io::Result<()> {
         // Remembered even if the disk refuses: this life of the agent still tells it once.
         let told = Told::Not { doubted: false };
-        let ended = Ended { told, ending: ending.clone(), under_way: None, written: false };
-        self.ended().insert(kernel, ended);
+        {
+            let mut all = self.ended();
+            let away = all.get(&kernel).is_some_and(|before| before.ending.away);
+            let ending = Ending { away, ..ending.clone() };
+            all.insert(kernel, Ended { told, ending, under_way: None, written: false });
+        }
         self.write_ending(kernel, ending.clone(), true)
     }
 
@@ -194,8 +232,8 @@ impl Journal {
             Told::At(at) | Told::Perhaps(at) => *at < limit,
             Told::Not { .. } => false,
         };
-        let old: Vec<_> =
-            self.ended().extract_if(|_, ended| is_old(&ended.told)).map(|(kernel, _)| kernel).collect();
+        let goes = |ended: &Ended| is_old(&ended.told) && !ended.ending.away;
+        let old: Vec<_> = self.ended().extract_if(|_, ended| goes(ended)).map(|(kernel, _)| kernel).collect();
         // Without the lock: a disk may hang, and requests look things up.
         for kernel in old {
             remove(&file(&self.dir, kernel));
@@ -209,13 +247,22 @@ impl Journal {
     }
 
     fn write_ending(&self, kernel: KernelId, ending: Ending, durable: bool) -> io::Result<()> {
-        let entry = Ending { owner: Some(self.owner.clone()), ..ending };
+        let away = {
+            let mut all = self.ended();
+            let is_away = self.is_away.load(Ordering::Relaxed);
+            all.get_mut(&kernel).map_or(is_away, |ended| {
+                ended.ending.away |= is_away;
+                ended.ending.away
+            })
+        };
+        let entry = Ending { owner: Some(self.owner.clone()), away, ..ending };
         let written = write(&self.dir, kernel, &entry, durable, &self.reserve);
         let was_written = self
             .ended()
             .get_mut(&kernel)
             .is_none_or(|ended| std::mem::replace(&mut ended.written, written.is_ok()));
         match &written {
+            Ok(()) if away => self.shelter.keep(kernel, &entry),
             Ok(()) if !was_written => self.shelter.forget(kernel),
             Ok(()) => {}
             Err(_) => self.shelter.keep(kernel, &entry),

@@ -56,10 +56,14 @@ impl World {
     }
 
     async fn agent(&self) -> Agent {
+        self.agent_with(&[]).await
+    }
+
+    async fn agent_with(&self, more: &[&str]) -> Agent {
         // On a busy machine a create may well be late.
-        let args =
-            ["--metrics-addr", &self.pages.address(), "--create-deadline", "9", "--reconcile-interval", "1"];
-        self.bed.agent(&args).await
+        let address = self.pages.address();
+        let args = ["--metrics-addr", &address, "--create-deadline", "9", "--reconcile-interval", "1"];
+        self.bed.agent(&[&args, more].concat()).await
     }
 
     /// Waits until the journal can bear a bad disk.
@@ -253,6 +257,45 @@ async fn it_is_not_mounted_yet_at_the_start() {
     world.ended_once(&agent, &a).await;
     world.ends(&agent, &b).await;
     world.nothing_is_left(agent, &[&a, &b]).await;
+}
+
+/// The agent gives up waiting, does what it can without, is killed, and finds at last what it could not know.
+#[tokio::test]
+async fn it_is_mounted_long_after_the_start() {
+    let world = World::new().await;
+    let mut agent = world.agent().await;
+    let destroyed = agent.create_tiny().await;
+    let (dies, removed, lives) =
+        (agent.create_tiny().await, agent.create_tiny().await, agent.create_python().await);
+    world.is_prepared().await;
+    agent.kill9();
+    world.disk.detach();
+    docker::docker(&["kill", dies.container()]).await;
+    docker::docker(&["rm", "--force", removed.container()]).await;
+    let wait = ["--scratch-wait", "1"];
+    let without = async || {
+        let agent = world.agent_with(&wait).await;
+        world.offers_nothing(&agent, "is its file system mounted?").await;
+        agent
+    };
+    let mut agent = without().await;
+    world.ends(&agent, &destroyed).await;
+    assert_eq!(world.bed.wait_end(&dies.id, secs(20)).await.args[1], "self-terminated");
+    agent.kill9();
+    let agent = without().await;
+    let error = lives.execute("r", "query", "print(1)", json!({})).await.unwrap_err();
+    assert!(error.text().contains("has no scratch directory"), "{error:?}");
+
+    world.disk.attach();
+    assert_eq!(world.bed.wait_end(&removed.id, secs(30)).await.args[1], "self-terminated");
+    world.offers_all().await;
+    assert_eq!(lives.run("print('usable')").await.stdout(), "usable\n");
+    world.ends(&agent, &lives).await;
+    world.nothing_is_left(agent, &[&destroyed, &lives]).await;
+    for kernel in [&dies, &removed] {
+        let ends = world.bed.manager.all("kernel_terminated", |event| event.args[0] == kernel.id.as_str());
+        assert_eq!(ends.len(), 1, "{}", kernel.id);
+    }
 }
 
 #[tokio::test]
