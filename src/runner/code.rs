@@ -50,6 +50,8 @@ pub struct GoingRun {
     pub way: Way,
     /// Whether it waits for input.
     pub waits: bool,
+    /// How many `build-finished` may come that answer no later run: those to questions of this life, and that of the run's build step.
+    pub answers: u8,
 }
 
 impl Code {
@@ -81,7 +83,7 @@ impl GoingRun {
     pub(super) fn means_the_same_as(&self, other: &Self) -> bool {
         let is_waiting = |way: &Way| matches!(way, Way::Kept(_));
         let is_same_way = self.way == other.way || !(is_waiting(&self.way) || is_waiting(&other.way));
-        is_same_way && self.run == other.run && self.waits == other.waits
+        is_same_way && (&self.run, self.waits, self.answers) == (&other.run, other.waits, other.answers)
     }
 }
 
@@ -106,7 +108,12 @@ mod tests {
 
     #[test]
     fn that_code_has_left_is_no_news_after_it_was_leaving_and_everything_else_is() {
-        let run = |name: &str, way: Way, waits| GoingRun { run: Some(RunId::new(name)), way, waits };
+        let run = |name: &str, way: Way, waits| GoingRun {
+            run: Some(RunId::new(name)),
+            way,
+            waits,
+            ..GoingRun::default()
+        };
         let kept = |code: &str| Way::kept(&Arc::new(Code::Query(code.to_owned())));
         let check = |a: &GoingRun, b: &GoingRun, is_same| {
             assert_eq!(a.means_the_same_as(b), is_same, "{a:?} {b:?}");
@@ -121,6 +128,7 @@ mod tests {
             check(&run("r", Way::Leaving, false), &run("other", way.clone(), false), false);
             check(&GoingRun::default(), &run("r", way, false), false);
         }
+        check(&GoingRun::default(), &GoingRun { answers: 2, ..GoingRun::default() }, false);
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(super) struct Current {
     left_at: Option<Instant>,
     /// The run waits for input: nothing runs.
     pub(super) wants_input: bool,
+    /// Whether it has a build step, as far as this life of the agent knows.
+    builds: bool,
 }
 
 /// What is to be done with the current run's code.
@@ -112,6 +114,7 @@ impl Current {
             way: Way::Left,
             left_at: None,
             wants_input: false,
+            builds: false,
         }
     }
 
@@ -124,17 +127,20 @@ impl Current {
             way: Way::Left,
             left_at: Some(now),
             wants_input: false,
+            builds: false,
         }
     }
 
     /// The run's code waits again, as it did when the agent before ended.
     pub(super) fn code_kept(&mut self, code: Arc<Code>) {
         (self.way, self.left_at) = (Way::kept(&code), None);
+        self.builds = matches!(*code, Code::Batch { .. });
         self.code = Some(code);
     }
 
     /// The run's caller has the code, which may leave at once if the runner was reached.
     pub(super) fn prepare(&mut self, code: Code, can_leave: bool) {
+        self.builds = matches!(code, Code::Batch { .. });
         let code = Arc::new(code);
         self.way = if can_leave { Way::Leaving } else { Way::kept(&code) };
         self.code = Some(code);
@@ -188,6 +194,16 @@ impl Current {
         }
     }
 
+    /// Whether its code waits for its turn to leave.
+    pub(super) fn waits_to_leave(&self) -> bool {
+        self.since.is_some() && self.code.is_some()
+    }
+
+    /// How many `build-finished` of its own may come.
+    pub(super) fn answers(&self) -> u8 {
+        u8::from(self.builds && !matches!(self.way, Way::Kept(_)))
+    }
+
     /// What the outside may know of it.
     pub(super) fn activity(&self) -> Activity {
         let is_kept = matches!(self.way, Way::Kept(_));
@@ -203,6 +219,7 @@ impl Current {
                 run: is_known.then(|| self.out.run.clone()),
                 way: if is_known { self.way.clone() } else { Way::Left },
                 waits: self.wants_input,
+                answers: self.answers(),
             },
         }
     }

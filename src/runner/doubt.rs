@@ -9,8 +9,9 @@
 //! A run in batch mode has a `build-finished` of its own, so two questions are asked: two answers in a row, with no `finished`
 //! between them or before, can't come from a run.
 //!
-//! Questions that were asked over a connection that broke may still be answered, so for a moment after all is known each answer
-//! counts as one to them.
+//! Answers to questions of an earlier life or over a connection that broke, and that of a build step whose run never came, may come as
+//! well. How many is counted, and noted for the next life. Code of the next run waits until all have come, for a moment: a
+//! `build-finished` that comes later is its own.
 //!
 //! A runner that says nothing, or can't be reached, may be one that has no say: code that holds Python's interpreter lock lets
 //! nobody answer. So before its run is given up it is looked at from outside whether the kernel's processes are at work.
@@ -37,6 +38,9 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// Python runner does not survive.
 const ANSWERS: Duration = Duration::from_millis(500);
 
+/// How long code waits for answers: a runner whose run is over gives them at once, unless it knows no `build`.
+const HELD: Duration = Duration::from_secs(2);
+
 /// How many questions are asked.
 const ASKED: u8 = 2;
 
@@ -55,6 +59,10 @@ pub(super) struct Doubt {
     cause: Cause,
     /// How many `build-finished` came that may answer them.
     answered: u8,
+    /// How many may come, with those to questions that were asked before.
+    expected: u8,
+    /// When as many had come as must.
+    complete: Option<Instant>,
     /// The exit code in the last of them, which is the run's own if its end follows.
     build: Option<i64>,
     /// Since when it is known what became of the run; only answers are still to come then.
@@ -63,8 +71,6 @@ pub(super) struct Doubt {
     given_up: bool,
     /// When the questions left.
     asked: Option<Instant>,
-    /// Whether others left before, whose answers may still come.
-    asked_before: bool,
     /// Whether the runner has said anything since.
     is_heard: bool,
     /// When the silence is looked into next.
@@ -89,21 +95,32 @@ pub(super) enum Heard {
 }
 
 impl Doubt {
-    /// From now on.
-    pub(super) fn new(cause: Cause, now: Instant) -> Self {
+    /// From now on. So many answers may come that are not to its questions.
+    pub(super) fn new(cause: Cause, others: u8, now: Instant) -> Self {
         Self {
             cause,
             answered: 0,
+            expected: ASKED.saturating_add(others),
+            complete: None,
             build: None,
             settled: None,
             given_up: false,
             asked: None,
-            asked_before: false,
             is_heard: false,
             look: now + SILENCE,
             last: now + LONGEST,
             used: None,
         }
+    }
+
+    /// No run goes on, and so many answers may come: they are over when these questions are answered.
+    pub(super) fn settled(others: u8, now: Instant) -> Self {
+        Self { settled: Some(now), ..Self::new(Cause::Restart, others, now) }
+    }
+
+    /// How many answers may still come.
+    pub(super) fn outstanding(&self) -> u8 {
+        self.expected.saturating_sub(self.answered)
     }
 
     /// What the runner is to be asked.
@@ -128,19 +145,13 @@ impl Doubt {
         self.settled.is_some()
     }
 
-    /// Whether words of a run that was taken for ended may still come.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.given_up
-    }
-
     /// A connection broke, and the questions or their answers with it: they are asked anew.
     pub(super) fn ask_again(&mut self, now: Instant) {
         let cause = self.cause;
         *self = Self {
             settled: self.settled,
             given_up: self.given_up,
-            asked_before: true,
-            ..Self::new(cause, now)
+            ..Self::new(cause, self.outstanding(), now)
         };
     }
 
@@ -152,6 +163,9 @@ impl Doubt {
             Record::BuildFinished(code) => {
                 self.build = code;
                 self.answered = self.answered.saturating_add(1);
+                if self.answered >= ASKED {
+                    self.complete.get_or_insert(now);
+                }
                 let is_news = self.settled.is_none() && self.answered == ASKED;
                 if is_news {
                     self.settled = Some(now);
@@ -159,12 +173,17 @@ impl Doubt {
                 }
                 Heard::Nothing
             }
-            // A later run's.
-            Record::Finished(_) if self.settled.is_some() && !self.given_up => Heard::Record(record),
+            // A later run's: what a run that was given up says comes before the answers.
+            record if self.settled.is_some() && (!self.given_up || self.complete.is_some()) => {
+                Heard::Record(record)
+            }
             Record::Finished(_) => {
                 self.settled.get_or_insert(now);
                 // What came before the run's end was the end of its own build step.
-                let has_built = std::mem::take(&mut self.answered) > 0;
+                let built = std::mem::take(&mut self.answered);
+                let has_built = built > 0;
+                self.expected = self.expected.saturating_sub(built).max(ASKED);
+                self.complete = None;
                 match (self.given_up, has_built) {
                     (true, _) => Heard::Nothing,
                     (false, true) => Heard::BuildAndEnd(self.build, record),
@@ -178,8 +197,16 @@ impl Doubt {
 
     /// Whether nothing is to come any more.
     pub(super) fn is_done(&self, now: Instant) -> bool {
-        let pause = if self.asked_before { ANSWERS } else { Duration::ZERO };
-        self.answered >= ASKED && self.settled.is_some_and(|at| now >= at + pause)
+        let have_all_come = self.answered >= self.expected;
+        self.is_settled() && (have_all_come || self.complete.is_some_and(|at| now >= at + ANSWERS))
+    }
+
+    /// Until when code of the next run waits at most; `None` when it may leave.
+    pub(super) fn holds_until(&self, now: Instant) -> Option<Instant> {
+        let settled = self.settled.filter(|_| !self.is_done(now))?;
+        let asked = self.asked.map_or(settled, |asked| asked.max(settled));
+        let until = self.complete.map_or(asked + HELD, |at| at + ANSWERS);
+        (now < until).then_some(until)
     }
 
     /// Until when the runner has to say something, or its [silence](Self::silent) is to be looked into.
@@ -255,7 +282,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_runner_s_order_tells_what_became_of_the_run((left, status_at) in cases()) {
-            let (mut doubt, mut heard) = (Doubt::new(Cause::Restart, Instant::now()), Vec::new());
+            let (mut doubt, mut heard) = (Doubt::new(Cause::Restart, 0, Instant::now()), Vec::new());
             for record in runner(left, status_at) {
                 prop_assert!(!doubt.is_done(Instant::now()), "an answer is left for the next run");
                 heard.extend(Some(doubt.hear(record, Instant::now())).filter(|heard| *heard != Heard::Nothing));
@@ -276,7 +303,7 @@ mod tests {
 
         #[test]
         fn nothing_of_a_run_that_was_given_up_is_taken_for_the_next((left, status_at) in cases()) {
-            let mut doubt = Doubt::new(Cause::Restart, Instant::now());
+            let mut doubt = Doubt::new(Cause::Restart, 0, Instant::now());
             prop_assert!(doubt.silent(None, Instant::now()));
             for record in runner(left, status_at) {
                 prop_assert!(!doubt.is_done(Instant::now()));
@@ -289,7 +316,7 @@ mod tests {
     #[test]
     fn a_runner_has_to_say_something_and_then_may_work_for_as_long_as_it_likes() {
         let now = Instant::now();
-        let mut doubt = Doubt::new(Cause::Restart, now);
+        let mut doubt = Doubt::new(Cause::Restart, 0, now);
         assert_eq!(doubt.deadline(), Some(now + SILENCE), "it may never be reached");
         doubt.asked(now + WATCHED);
         assert_eq!(doubt.deadline(), Some(now + WATCHED + SILENCE));
@@ -300,7 +327,7 @@ mod tests {
     /// The silence of a runner whose kernel takes this part of a core: how long it is borne.
     fn silence(part: f64) -> Duration {
         let begun = Instant::now();
-        let mut doubt = Doubt::new(Cause::Restart, begun);
+        let mut doubt = Doubt::new(Cause::Restart, 0, begun);
         doubt.asked(begun);
         loop {
             let now = doubt.deadline().unwrap();
@@ -317,7 +344,7 @@ mod tests {
         assert_eq!(silence(0.01), SILENCE + WATCHED);
         let busy = silence(1.0);
         assert!(busy >= LONGEST && busy <= LONGEST + SILENCE + WATCHED, "{busy:?}");
-        let mut unseen = Doubt::new(Cause::Restart, Instant::now());
+        let mut unseen = Doubt::new(Cause::Restart, 0, Instant::now());
         assert!(unseen.silent(None, unseen.deadline().unwrap()), "an agent that can't look doesn't wait");
         assert_eq!(unseen.deadline(), None);
     }
@@ -325,7 +352,7 @@ mod tests {
     #[test]
     fn answers_to_questions_of_a_broken_connection_are_not_the_next_run_s() {
         let now = Instant::now();
-        let mut doubt = Doubt::new(Cause::Broken, now);
+        let mut doubt = Doubt::new(Cause::Broken, 0, now);
         doubt.asked(now);
         doubt.hear(Record::Status, now);
         doubt.ask_again(now);

@@ -84,6 +84,11 @@ impl Remembered {
         self.wait(|going| going.run.as_ref() == Some(run) && !matches!(going.way, Way::Kept(_))).await;
     }
 
+    /// Waits until it is remembered that so many answers may come, or that was tried and failed.
+    pub(super) async fn asking(&self, answers: u8) {
+        self.wait(|going| going.answers >= answers).await;
+    }
+
     /// Waits until all output that has come is kept, or that was tried and failed.
     pub(super) async fn kept(&self) {
         let (done, kept) = oneshot::channel();

@@ -322,12 +322,15 @@ impl Runs {
     /// For the idle check, the execution limit and the record of runs.
     #[must_use]
     pub fn activity(&self) -> Activity {
-        match &self.current {
+        let mut activity = match &self.current {
             Some(current) => current.activity(),
             None => {
                 Activity { in_use: self.parked.iter().any(|p| p.attached.is_some()), ..Activity::default() }
             }
-        }
+        };
+        let asked = self.doubt.as_ref().map_or(0, Doubt::outstanding);
+        activity.going.answers = activity.going.answers.saturating_add(asked);
+        activity
     }
 
     fn park(&mut self) {

@@ -58,9 +58,9 @@ pub(super) async fn serve(
     // Whether the runner is to be asked once its output is connected again: answers from before that would be lost.
     let mut asks = false;
     loop {
-        let (may_read, doubt_until) = {
+        let (may_read, doubt_until, held_until) = {
             let runs = shared.runs();
-            (runs.may_read(), runs.doubt_until())
+            (runs.may_read(), runs.doubt_until(), runs.held_until(Instant::now()))
         };
         if intake.has_broken() | out.outlet.has_broken() {
             (asks, out.asks) = (shared.change(|runs| runs.connection_broke(Instant::now())), false);
@@ -93,6 +93,7 @@ pub(super) async fn serve(
                 Err(_) => {}
             },
             () = shared.space.notified() => {}
+            () = at(held_until) => {}
             () = at(doubt_until) => {
                 let used = signs.cpu_used().await;
                 shared.change(|runs| runs.silent(used, Instant::now()));
@@ -124,6 +125,8 @@ struct Out {
 /// What goes before everything else. Each step of it may be cancelled and goes on where it was.
 enum OnItsWay {
     Nothing,
+    /// The memory is told that questions leave.
+    Noting(BoxFuture<'static, ()>),
     /// Questions about a run of which it isn't known whether it goes on.
     Questions(VecDeque<Multipart>),
     /// The memory is told that code leaves.
@@ -135,19 +138,20 @@ enum OnItsWay {
 impl Out {
     /// Takes the questions, or the next run's code, when there is any to be sent.
     fn hand_out(&mut self, shared: &Shared, remembered: &Remembered) {
-        if self.asks && matches!(self.way, OnItsWay::Questions(_)) {
+        if self.asks && matches!(self.way, OnItsWay::Noting(_) | OnItsWay::Questions(_)) {
             self.way = OnItsWay::Nothing;
         }
         if !matches!(self.way, OnItsWay::Nothing) {
             return;
         }
         if std::mem::take(&mut self.asks) {
-            self.way = OnItsWay::Questions(Doubt::questions().iter().map(Command::encode).collect());
+            let (remembered, answers) = (remembered.clone(), shared.runs().activity().going.answers);
+            self.way = OnItsWay::Noting(async move { remembered.asking(answers).await }.boxed());
             return;
         }
         let handing = {
             let mut runs = shared.runs();
-            let handing = runs.hand_out();
+            let handing = runs.hand_out(Instant::now());
             // Asked for each record; the rest changes nothing that others may know.
             if let Handing::Remember(_) = handing {
                 shared.publish(&runs);
@@ -170,7 +174,7 @@ impl Out {
     /// Does the next step; waits for ever when there is nothing to do.
     async fn advance(&mut self) {
         let front = match &mut self.way {
-            OnItsWay::Remembering(remembering) => return remembering.await,
+            OnItsWay::Noting(noting) | OnItsWay::Remembering(noting) => return noting.await,
             OnItsWay::Questions(frames) | OnItsWay::Code(_, frames) => frames.front(),
             OnItsWay::Nothing => self.outbox.front(),
         };
@@ -186,6 +190,10 @@ impl Out {
     fn advanced(&mut self, shared: &Shared) {
         let now = Instant::now();
         match &mut self.way {
+            OnItsWay::Noting(_) => {
+                self.way = OnItsWay::Questions(Doubt::questions().iter().map(Command::encode).collect());
+                return;
+            }
             OnItsWay::Remembering(_) => {
                 self.way = OnItsWay::Nothing;
                 return;
@@ -242,7 +250,7 @@ impl Out {
             OnItsWay::Code(..) => true,
             OnItsWay::Nothing => self.is_reached && !self.outbox.is_empty(),
             // The next agent asks anew, and code that was not taken yet is in its note.
-            OnItsWay::Questions(_) | OnItsWay::Remembering(_) => false,
+            OnItsWay::Noting(_) | OnItsWay::Questions(_) | OnItsWay::Remembering(_) => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Runs over stops of the agent (PROTOCOL section 12, item 21): after any stop a kernel runs the run that its user follows,
 //! or is free for the next, and nothing that the agent had read is lost by a stop in order. [`table`] has every kind of stop
-//! against every moment of a kernel's life, [`moments`] the milliseconds around a run's begin and end.
+//! against every moment of a kernel's life, [`moments`] the milliseconds around a run's begin and end,
+//! [`twice`] several stops in a row.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ mod broken;
 mod moments;
 mod silence;
 mod table;
+mod twice;
 
 /// How an agent's life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

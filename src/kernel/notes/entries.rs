@@ -84,6 +84,9 @@ pub struct RunNote {
     pub way: Way,
     /// Whether it waits for input.
     pub waits: bool,
+    /// How many of the runner's answers may come that are no later run's.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub answers: u8,
     /// When this was written, in seconds since 1970: the last use of a kernel in which no run goes on.
     pub at: u64,
 }
@@ -113,6 +116,12 @@ pub struct Ending {
     /// Whether it ended while the file system of the scratch root was away, which may still have a note of it as one that runs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub away: bool,
+}
+
+/// For serde, which hands out a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none(count: &u8) -> bool {
+    *count == 0
 }
 
 impl KernelNote {
@@ -151,7 +160,7 @@ impl KernelNote {
     #[must_use]
     pub fn going_by_earlier_versions(&self) -> GoingRun {
         let run = self.run.as_deref().map(RunId::new);
-        GoingRun { run, way: Way::Left, waits: self.waits }
+        GoingRun { run, way: Way::Left, waits: self.waits, answers: 0 }
     }
 }
 
@@ -160,16 +169,16 @@ impl RunNote {
     #[must_use]
     pub fn new(kernel: KernelId, going: &GoingRun) -> Self {
         let run = going.run.as_ref().map(|run| run.as_str().to_owned());
-        let GoingRun { way, waits, .. } = going.clone();
+        let GoingRun { way, waits, answers, .. } = going.clone();
         let (kernel, at) = (kernel.to_string(), unix_now());
-        Self { version: VERSION, owner: None, kernel, run, way, waits, at }
+        Self { version: VERSION, owner: None, kernel, run, way, waits, answers, at }
     }
 
     /// What its writer knew.
     #[must_use]
     pub fn going(&self) -> GoingRun {
         let run = self.run.as_deref().map(RunId::new);
-        GoingRun { run, way: self.way.clone(), waits: self.waits }
+        GoingRun { run, way: self.way.clone(), waits: self.waits, answers: self.answers }
     }
 }
 

@@ -44,6 +44,9 @@ impl Runs {
     pub fn taken_over(going: Option<GoingRun>, mut left: Vec<LeftOutput>, now: Instant) -> Self {
         let kept = Kept::after(left.iter().map(|left| left.number).max().unwrap_or(0));
         let mut runs = Self { kept, ..Self::default() };
+        let answers = going.as_ref().map_or(0, |going| going.answers);
+        // Whatever becomes of the run: the next one must not get them.
+        runs.doubt = (answers > 0).then(|| Doubt::settled(answers, now));
         let going = going.unwrap_or_else(|| {
             runs.kept.forget(left.drain(..).map(|left| (left.number, left.run)));
             GoingRun { run: Some(RunId::unnamed()), ..GoingRun::default() }
@@ -72,7 +75,7 @@ impl Runs {
                 "the agent was restarted before this code could leave, and the code was too large to be kept; run it again",
             )),
             Way::Kept(Some(code)) => current.code_kept(code),
-            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::new(Cause::Restart, now)),
+            Way::Leaving | Way::Left => runs.doubt = Some(Doubt::new(Cause::Restart, answers, now)),
         }
         runs
     }
@@ -91,12 +94,16 @@ impl Runs {
     /// asked what became of it.
     pub(in crate::runner) fn connection_broke(&mut self, now: Instant) -> bool {
         let is_going = self.course == Course::Open && self.current.as_ref().is_some_and(Current::has_begun);
+        self.doubt.take_if(|doubt| doubt.is_done(now));
         let is_known = self.doubt.as_ref().is_none_or(Doubt::is_settled);
+        let own = self.current.as_ref().map_or(0, Current::answers);
         match &mut self.doubt {
-            _ if is_going && is_known => self.doubt = Some(Doubt::new(Cause::Broken, now)),
-            Some(doubt) if !is_known || doubt.is_given_up() => doubt.ask_again(now),
-            // Answers that were on their way are lost or no longer of use.
-            _ => self.doubt = None,
+            doubt if is_going && is_known => {
+                let before = doubt.as_ref().map_or(0, Doubt::outstanding);
+                self.doubt = Some(Doubt::new(Cause::Broken, before.saturating_add(own), now));
+            }
+            Some(doubt) => doubt.ask_again(now),
+            None => {}
         }
         self.doubt.is_some()
     }

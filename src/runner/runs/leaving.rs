@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Runs;
 use crate::runner::code::Code;
-use crate::runner::current::{Handing, Interruptible, SOON, Ticket};
+use crate::runner::current::{Current, Handing, Interruptible, SOON, Ticket};
 use crate::wire::record::Record;
 
 /// The exit code of a run that was interrupted before it began, a shell's for SIGINT.
@@ -45,11 +45,22 @@ impl Runs {
         self.reached = true;
     }
 
-    /// What to do with the current run's code.
-    pub(in crate::runner) fn hand_out(&mut self) -> Handing {
+    /// What to do with the current run's code. It waits for the answers to questions about the run before, which can't be told from its
+    /// own.
+    pub(in crate::runner) fn hand_out(&mut self, now: Instant) -> Handing {
+        self.doubt.take_if(|doubt| doubt.is_done(now));
+        if self.doubt.as_ref().is_some_and(|doubt| doubt.holds_until(now).is_some()) {
+            return Handing::Nothing;
+        }
         let is_reached = self.reached;
         let current = self.current.as_mut().filter(|c| c.since.is_some());
         current.map_or(Handing::Nothing, |current| current.hand_out(is_reached))
+    }
+
+    /// Until when code waits for answers at most; `None` where none does.
+    pub(in crate::runner) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let is_held = self.current.as_ref().is_some_and(Current::waits_to_leave);
+        self.doubt.as_ref().filter(|_| is_held).and_then(|doubt| doubt.holds_until(now))
     }
 
     /// All of the current run's code is written.

@@ -42,7 +42,9 @@ fn start(runs: &mut Runs, ticket: Ticket) {
     runs.reached();
     runs.prepared(ticket, code.clone());
     assert!(runs.started(ticket, now()));
-    assert_eq!(runs.hand_out(), Handing::Send(Arc::new(code)));
+    // No answers to questions are waited for so long.
+    let sent = runs.hand_out(now() + Duration::from_secs(5));
+    assert_eq!(sent, Handing::Send(Arc::new(code)));
     runs.code_left(now());
 }
 
@@ -312,7 +314,7 @@ fn begin_unreached(runs: &mut Runs, run: &str, code: &Code) -> Ticket {
     let ticket = runs.enter(&id(run), Entry::New).unwrap();
     runs.prepared(ticket, code.clone());
     assert!(runs.started(ticket, now()));
-    assert_eq!(runs.hand_out(), Handing::Nothing);
+    assert_eq!(runs.hand_out(now()), Handing::Nothing);
     ticket
 }
 
@@ -327,12 +329,12 @@ fn code_that_can_t_leave_is_remembered_and_leaves_under_the_next_agent_once() {
 
     let mut runs = Runs::taken_over(Some(kept), vec![], now());
     assert!(runs.doubt().is_none() && !runs.activity().in_use);
-    assert_eq!(runs.hand_out(), Handing::Nothing, "not reached yet");
+    assert_eq!(runs.hand_out(now()), Handing::Nothing, "not reached yet");
     runs.reached();
-    assert_eq!(runs.hand_out(), Handing::Remember(id("r")));
+    assert_eq!(runs.hand_out(now()), Handing::Remember(id("r")));
     assert_eq!(runs.activity().going.way, Way::Leaving);
-    assert_eq!(runs.hand_out(), Handing::Send(Arc::new(code)));
-    assert_eq!(runs.hand_out(), Handing::Nothing, "once");
+    assert_eq!(runs.hand_out(now()), Handing::Send(Arc::new(code)));
+    assert_eq!(runs.hand_out(now()), Handing::Nothing, "once");
     runs.code_left(now());
     assert_eq!(runs.activity().going, going("r"));
     assert!(runs.activity().running_since.is_some() && runs.activity().in_use);
@@ -409,6 +411,94 @@ fn the_next_run_is_heard_though_the_runner_was_given_up_and_starts_anew() {
     assert_eq!(runs.take(next), answer("new", RunStatus::Finished(Some(0))));
 }
 
+/// A caller of a batch run, whose code is not handed out yet.
+fn ask_batch(runs: &mut Runs) -> (Ticket, Arc<Code>) {
+    let code = Code::Batch { clean: None, build: "b".to_owned(), exec: "e".to_owned() };
+    let ticket = runs.enter(&id("next"), Entry::New).unwrap();
+    assert_eq!(runs.turn(ticket), Turn::Start);
+    runs.reached();
+    runs.prepared(ticket, code.clone());
+    assert!(runs.started(ticket, now()));
+    (ticket, Arc::new(code))
+}
+
+fn answer_to_a_question(runs: &mut Runs) {
+    runs.record(Record::BuildFinished(Some(0)), now());
+}
+
+/// The code waits for so many answers, and the run then has the end of its own build step.
+fn next_waits_for(runs: &mut Runs, answers: usize) {
+    let (next, code) = ask_batch(runs);
+    for _ in 0..answers {
+        assert_eq!(runs.hand_out(now()), Handing::Nothing);
+        answer_to_a_question(runs);
+    }
+    assert_eq!((runs.held_until(now()), runs.hand_out(now())), (None, Handing::Send(code)));
+    runs.code_left(now());
+    runs.record(Record::BuildFinished(Some(7)), now());
+    assert_eq!(runs.take(next), Taken::Answer(vec![], RunStatus::BuildFinished(Some(7))));
+    let next = runs.enter(&id("next"), Entry::GoOn).unwrap();
+    runs.record(done(), now());
+    assert_eq!(runs.take(next), Taken::Answer(vec![], RunStatus::Finished(Some(0))));
+}
+
+#[test]
+fn answers_to_questions_of_several_agents_are_not_the_next_run_s() {
+    let first = Runs::taken_over(Some(going("r")), vec![], now());
+    let noted = first.activity().going;
+    assert_eq!(noted.answers, 2, "noted before they are asked");
+    let mut second = Runs::taken_over(Some(noted.clone()), vec![], now());
+    assert_eq!(second.activity().going.answers, 4);
+    second.record(done(), now());
+    assert_eq!(second.activity().going, GoingRun { answers: 4, ..GoingRun::default() });
+    next_waits_for(&mut second, 4);
+
+    // The run was over.
+    let mut second = Runs::taken_over(Some(noted), vec![], now());
+    answer_to_a_question(&mut second);
+    answer_to_a_question(&mut second);
+    next_waits_for(&mut second, 2);
+}
+
+#[test]
+fn answers_that_are_left_of_a_run_that_has_ended_are_not_the_next_run_s() {
+    let going = GoingRun { answers: 2, ..GoingRun::default() };
+    let mut runs = Runs::taken_over(Some(going), vec![], now());
+    assert!(runs.doubt().is_some(), "asked again, to know when all have come");
+    next_waits_for(&mut runs, 4);
+    assert_eq!(runs.activity().going, GoingRun::default());
+}
+
+#[test]
+fn the_build_step_of_a_run_that_was_cut_off_behind_it_is_not_the_next_run_s() {
+    let mut before = Runs::default();
+    let (_, code) = ask_batch(&mut before);
+    let noted = before.activity().going;
+    assert_eq!((&noted.way, noted.answers), (&Way::Leaving, 1));
+    assert_eq!(before.hand_out(now()), Handing::Send(code));
+    let mut runs = Runs::taken_over(Some(noted.clone()), vec![], now());
+    answer_to_a_question(&mut runs);
+    answer_to_a_question(&mut runs);
+    assert_eq!(runs.activity().run, None, "over");
+    next_waits_for(&mut runs, 1);
+
+    // All of it had left.
+    let mut runs = Runs::taken_over(Some(noted), vec![], now());
+    runs.record(Record::BuildFinished(Some(5)), now());
+    runs.record(done(), now());
+    next_waits_for(&mut runs, 2);
+}
+
+#[test]
+fn code_waits_for_answers_that_never_come_for_a_moment() {
+    let going = GoingRun { answers: 2, ..GoingRun::default() };
+    let mut runs = Runs::taken_over(Some(going), vec![], now());
+    let (_, code) = ask_batch(&mut runs);
+    let until = runs.held_until(now()).unwrap();
+    assert!(until <= now() + Duration::from_secs(2));
+    assert_eq!(runs.hand_out(until), Handing::Send(code));
+}
+
 #[test]
 fn code_that_is_too_large_to_be_kept_is_not_waited_for() {
     let going = GoingRun { way: Way::Kept(None), ..going("r") };
@@ -436,7 +526,7 @@ fn an_interrupt_reaches_a_run_that_has_begun_and_ends_one_whose_code_has_not_lef
     assert_eq!(status, RunStatus::Finished(Some(130)));
     assert_eq!(items, [ConsoleItem::Stderr("Interrupted before it began\n".to_owned())]);
     runs.reached();
-    assert_eq!(runs.hand_out(), Handing::Nothing, "its code is gone");
+    assert_eq!(runs.hand_out(now()), Handing::Nothing, "its code is gone");
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn is_part(part: &str, whole: &str) -> bool {
 }
 
 /// How many rounds to do, `usual` if nobody says, and what tells their moments.
-fn rounds(usual: u64) -> (u64, StdRng) {
+pub(super) fn rounds(usual: u64) -> (u64, StdRng) {
     let said = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let rounds = said("BACKENDAI_TEST_KILLS").unwrap_or(usual);
     let seed = said("BACKENDAI_TEST_SEED").unwrap_or_else(rand::random);
