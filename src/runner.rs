@@ -89,6 +89,8 @@ pub struct Runner {
     commands: mpsc::Sender<Command>,
     remembered: Remembered,
     ends: Ends,
+    /// When both tasks are over.
+    over: CancellationToken,
 }
 
 /// Where the run that goes on is remembered, and what the memory holds at first, if that is known.
@@ -111,8 +113,14 @@ impl Runner {
         let shared = Arc::new(Shared::new(kernel, runs));
         let ends = Ends::default();
         let (keeper, remembered) = RunKeeper::new(shared.clone(), memory, known);
-        let served = CancellationToken::new();
-        tracker.spawn(keeper.run(served.clone()));
+        let (served, over) = (CancellationToken::new(), CancellationToken::new());
+        let keeping = keeper.run(served.clone());
+        let is_over = over.clone().drop_guard();
+        tracker.spawn(async move {
+            // It has the last word.
+            let _is_over = is_over;
+            keeping.await;
+        });
         let task =
             task::serve(outlet, intake, commands_rx, shared.clone(), remembered.clone(), signs, ends.clone());
         // The last word is written when the task has had its own.
@@ -121,7 +129,7 @@ impl Runner {
             task.await;
             drop(served);
         });
-        Self { shared, commands, remembered, ends }
+        Self { shared, commands, remembered, ends, over }
     }
 
     /// Takes a place in the queue; dropping the seat frees it.
@@ -212,6 +220,11 @@ impl Runner {
         self.shared.completions.turn.close();
         self.shared.services.turn.close();
         self.ends.leave.cancel();
+    }
+
+    /// Waits until nothing of a runner that was [let go](Self::let_go) or closed is left: neither a connection nor a note that is written.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
     }
 
     /// Answers every caller nil, and disconnects; the runner does not notice.

@@ -255,8 +255,9 @@ impl Kernels {
         let reborn = lived.is_err().then(|| self.rebirth(kernel, &phase.borrow())).flatten();
         if reborn.is_some() {
             tracing::error!(%kernel, "a mistake of the agent's ended this kernel's task; taking the kernel up anew");
-            // What went wrong at once must not do so without end.
-            tokio::time::sleep(REBIRTH_PAUSE).await;
+            // What went wrong at once must not do so without end, and a runner has one owner at a time: what is left of the
+            // connection before could take output away from the next one, and write notes over its.
+            tokio::join!(tokio::time::sleep(REBIRTH_PAUSE), connection_ends(&phase));
         }
         {
             let mut registry = self.registry();
@@ -281,10 +282,6 @@ impl Kernels {
 
     /// What becomes of a kernel whose task panicked in this phase.
     fn rebirth(&self, kernel: KernelId, phase: &Phase) -> Option<Birth> {
-        if let Phase::Running(live) = phase {
-            // The runner's connection would take output away from the next one.
-            live.runner.let_go();
-        }
         let stage = match phase {
             Phase::Creating => Stage::Creating,
             Phase::Looking(_) => Stage::Looking,
@@ -328,4 +325,15 @@ impl Kernels {
             .collect();
         self.shared.targets.send_replace(Arc::new(running));
     }
+}
+
+/// Lets go of the runner of a kernel whose task panicked, and waits until that is done.
+async fn connection_ends(phase: &watch::Sender<Phase>) {
+    let live = match &*phase.borrow() {
+        Phase::Running(live) => live.clone(),
+        // In every other phase there was none, or it was closed.
+        _ => return,
+    };
+    live.runner.let_go();
+    live.runner.over().await;
 }

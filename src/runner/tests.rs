@@ -325,6 +325,21 @@ async fn a_run_whose_connection_broke_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_runner_is_over_once_nothing_of_it_is_left() {
+    let disk = disk();
+    let (runner, mut fake) = Fake::start_with(disk.clone()).await;
+    let seat = begin(&runner, "r").await;
+    fake.expect("code", "code of r").await;
+    runner.let_go();
+    // The end of a run that has begun just now is waited for.
+    assert!(tokio::time::timeout(Duration::from_millis(100), runner.over()).await.is_err());
+    fake.send(finished()).await;
+    within(runner.over()).await;
+    assert_eq!(disk.kept.lock().unwrap().last(), Some(&GoingRun::default()), "noted before");
+    drop(seat);
+}
+
+#[tokio::test]
 async fn a_message_of_too_many_frames_costs_its_connection_and_the_run_goes_on() {
     let (runner, mut fake) = Fake::start().await;
     let seat = begin(&runner, "r").await;
