@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::{ArgMatches, FromArgMatches};
 
 mod access;
+mod away;
 mod check;
 mod client_options;
 mod commands;
@@ -150,14 +151,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Refusa
     {
         args.extend(access::credentials(Path::new(&directory), &args, options::is_set));
     }
-    let load: Load<'_> = &|path| std::fs::read_to_string(path);
+    let load: Load<'_> = &paths::settings_file;
     let mut command = read(settings::without_empty_variables(options::command(&args)), &args, load)?;
     if let Command::Run(settings) | Command::Check(settings, _) | Command::Dev(settings) = &mut command
         && let SocketPlace::In(_) = settings.config.socket
     {
         settings.config.socket = sockets::User::of_this_process().place();
     }
-    if let Command::Run(settings) | Command::Check(settings, _) = &mut command {
+    if let Command::Run(settings) | Command::Check(settings, _) | Command::Config(settings, _) = &mut command
+    {
         let Settings { config, effective } = &mut **settings;
         config.warnings.extend(variables::unread(std::env::vars_os(), &options::variables()));
         config.warnings.extend(effective.secret_in_file().and_then(|(path, key)| paths::is_open(path, key)));

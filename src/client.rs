@@ -5,7 +5,7 @@ mod local;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use self::local::{LocalAgent, LocalError};
+pub use self::local::{Lines, LocalAgent, LocalError};
 
 use crate::address::HostPort;
 use crate::wire::Value;

@@ -148,3 +148,14 @@ fn the_agents_variables_are_nothing_to_the_other_commands() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("127.0.0.1:9"), "{said}");
 }
+
+#[test]
+fn config_says_beside_the_settings_which_variable_sets_none() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backendai-agent"));
+    command.env_clear().envs([("BACKEND_CONFIG", "/dev/null"), ("BACKEND_AGENT_PROT", "17005")]);
+    let output = command.args(["config", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("nothing else is among it");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("BACKEND_AGENT_PROT") && said.contains("BACKEND_AGENT_PORT"), "{said}");
+}

@@ -119,6 +119,10 @@ fn tell(need: Need, change: &Change, reason: &str) {
                 "what kept the agent from being ready is over"
             );
         }
+        // Somebody wanted it so.
+        (Change::Lost, Need::Undrained, _) => {
+            tracing::info!(condition, reason, "no slots until this is over");
+        }
         (Change::Lost, _, Cost::Slots) => tracing::error!(condition, reason, "no slots until this is over"),
         (Change::Lost, _, Cost::Ready) => tracing::warn!(condition, reason, "not ready until this is over"),
     }

@@ -160,5 +160,8 @@ pub(super) fn show_logs(json: bool, text: &str, tail: Option<usize>) {
     let lines: Vec<_> = text.lines().collect();
     let skipped = tail.map_or(0, |n| lines.len().saturating_sub(n));
     let text = lines[skipped..].join("\n");
+    if text.is_empty() && !json {
+        return;
+    }
     say(json, &value::map([("logs", text.as_str().into())]), &text);
 }

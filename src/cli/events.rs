@@ -1,21 +1,34 @@
 //! `events`: what an agent tells its manager, from the agent itself, or in the manager's place (`--bind`).
 
+use super::away::Absence;
 use super::{EventsArgs, Exit, terminal};
 use crate::address::HostPort;
-use crate::client::LocalError;
+use crate::client::{Lines, LocalAgent, LocalError};
 use crate::wire::event::{HeardEvent, readable};
 use crate::zmtp::{ListenError, Pull};
 
-/// Prints what a running agent tells its manager, until as much came as was asked for, or until the agent ends.
+/// Prints what a running agent tells its manager, until as much came as was asked for; an agent that ends is waited for.
 pub(super) async fn follow(args: EventsArgs) -> Result<Exit, LocalError> {
-    let mut lines = args.local.agent().await?.lines("/events").await?;
+    let agent = args.local.agent().await?;
+    let mut lines = agent.lines("/events").await?;
     let mut left = args.count.map(std::num::NonZeroU64::get);
     while left != Some(0) {
         let line = tokio::select! {
-            line = lines.next() => line?,
+            line = lines.next() => line,
             _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
         };
-        let Some(line) = line else { return Ok(Exit::Done) };
+        let line = match line {
+            Ok(Some(line)) => line,
+            Err(error) if !error.is_absence() => return Err(error),
+            // It has ended, and may be started again.
+            Ok(None) | Err(_) => {
+                lines = tokio::select! {
+                    again = again(&agent) => again?,
+                    _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+                };
+                continue;
+            }
+        };
         let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
         if args.no_heartbeats && event["event"] == "instance_heartbeat" {
             continue;
@@ -32,6 +45,20 @@ pub(super) async fn follow(args: EventsArgs) -> Result<Exit, LocalError> {
         left = left.map(|n| n - 1);
     }
     Ok(Exit::Done)
+}
+
+/// What an agent tells from now on that was away. While it starts it refuses, which is waited for as well.
+async fn again(agent: &LocalAgent) -> Result<Lines, LocalError> {
+    let mut absence = Absence::default();
+    loop {
+        if !absence.wait(terminal::note).await {
+            return agent.lines("/events").await;
+        }
+        if let Ok(lines) = agent.lines("/events").await {
+            absence.end(terminal::note);
+            return Ok(lines);
+        }
+    }
 }
 
 /// Prints events in the manager's place, until as many came as were asked for, or for ever.

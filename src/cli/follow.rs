@@ -4,19 +4,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::Exit;
+use super::away::Absence;
 use super::keyboard::{Keyboard, Typed};
 use super::terminal::{self, note, say};
 use crate::client::{CallError, Client};
 use crate::ids::{KernelId, RunId};
 use crate::wire::Value;
 use crate::wire::value;
-
-/// How long an agent that restarts under a run is waited for, and how often it is asked.
-const AWAY: Duration = Duration::from_secs(60);
-const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often an agent is asked why a run was cut off, and with which pauses: it knows for a second or so.
 const WHY_TRIES: usize = 30;
@@ -86,31 +83,22 @@ impl Follower<'_> {
             Ok(keyboard) => keyboard,
             Err(error) => return Ok(listening_failed(&error)),
         };
-        let (mut step, mut wish, mut away_since) = (first, Wish::None, None::<Instant>);
+        let (mut step, mut wish, mut absence) = (first, Wish::None, Absence::default());
         loop {
             let answer = match self.call(&step, &mut keyboard, &mut wish).await {
                 Outcome::Answer(Ok(answer)) => answer,
                 Outcome::Answer(Err(error)) => {
                     // What was not even begun is not waited for.
                     let may_go_on = step.mode == "continue" || matches!(error, CallError::Lost { .. });
-                    if !(error.is_absence() && may_go_on)
-                        || away_since.is_some_and(|since| since.elapsed() > AWAY)
-                    {
+                    if !(error.is_absence() && may_go_on && absence.wait(|text| self.note(text)).await) {
                         return Err(error);
                     }
-                    if away_since.is_none() {
-                        self.note("[the agent is away; waiting for it]");
-                    }
-                    away_since.get_or_insert_with(Instant::now);
-                    sleep(ASK_EVERY).await;
                     step = Step::go_on();
                     continue;
                 }
                 Outcome::Left => return Ok(self.left()),
             };
-            if away_since.take().is_some() {
-                self.note("[the agent is back]");
-            }
+            absence.end(|text| self.note(text));
             self.show(&answer);
             step = match value::get(&answer, "status").and_then(Value::as_str) {
                 Some("continued") => Step::go_on(),

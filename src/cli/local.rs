@@ -7,6 +7,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::away::Absence;
 use super::client_options::{DrainArgs, LocalArgs, TopArgs};
 use super::{Exit, LocalCommand, LogsArgs, commands, sockets, terminal};
 use crate::client::{LocalAgent, LocalError};
@@ -66,8 +67,21 @@ async fn top(args: TopArgs) -> Result<Exit, LocalError> {
     let agent = args.local.agent().await?;
     let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
     let (mut before, mut left) = (None, args.count.map(std::num::NonZeroU64::get));
+    let mut absence = Absence::default();
     loop {
-        let status = agent.status().await?;
+        let status = match agent.status().await {
+            Ok(status) => status,
+            // It was there, and may come back.
+            Err(error) if before.is_some() && error.is_absence() => {
+                tokio::select! {
+                    goes_on = absence.wait(terminal::note) => if !goes_on { return Err(error) },
+                    _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+                }
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        absence.end(terminal::note);
         let text = format!("{clear}{}\n{}", headline(&status), kernels(&status, before.as_ref()));
         print(args.local.json, &status, &text);
         left = left.map(|n| n - 1);

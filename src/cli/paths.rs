@@ -1,6 +1,8 @@
 //! Paths among the settings: made absolute, and looked at, whether the file system agrees to them. The one part of
 //! reading settings that looks at the machine; it changes nothing there.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,9 @@ use super::values;
 
 /// Where kernels' directories are when nobody says.
 pub(super) const DEFAULT_ROOT: &str = "/var/cache/scratches";
+
+/// The largest file of settings, in bytes.
+const LARGEST_FILE: u64 = 1 << 20;
 
 /// Where a kernel runner lies in its source (PROTOCOL section 11).
 const RUNNER: &str = "ai/backend/kernel";
@@ -21,6 +26,20 @@ pub(super) fn scratch_root(text: &str) -> Result<PathBuf, String> {
         // A disk that is read-only now may be better soon; the agent says so itself, and ends what runs meanwhile.
         if text == DEFAULT_ROOT { None } else { directory(path).or_else(|| refused(path, is_read_only)) }
     })
+}
+
+/// The text of a file of settings. One that was named by mistake, such as a log or a device without an end, is not read to its
+/// end.
+pub(super) fn settings_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it is larger than 1 MiB, which no file of settings is",
+        ));
+    }
+    Ok(text)
 }
 
 /// What is wrong with a directory for new files, if anything.
@@ -151,6 +170,20 @@ mod tests {
         check(log_file, &file, None);
         check(log_file, dir.path(), Some("is a directory"));
         check(log_file, &dir.path().join("none/agent.log"), Some("its directory does not exist"));
+    }
+
+    #[test]
+    fn a_file_of_settings_has_an_end() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("agent.toml");
+        let comment = |length| "#".repeat(length);
+        fs::write(&file, comment(1 << 20)).unwrap();
+        assert_eq!(settings_file(&file).map(|text| text.len()).ok(), Some(1 << 20));
+        fs::write(&file, comment((1 << 20) + 1)).unwrap();
+        for endless in [&*file, Path::new("/dev/zero")] {
+            let error = settings_file(endless).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{}: {error}", endless.display());
+        }
     }
 
     #[test]

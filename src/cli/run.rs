@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::reload::Reload;
 use super::{
-    AgentArgs, ClientCommand, Command, Effective, Exit, Settings, commands, dev, events, heap, local, papers,
-    signals, terminal,
+    AgentArgs, ClientCommand, Command, Exit, Settings, commands, dev, events, heap, local, papers, signals,
+    terminal,
 };
 use crate::agent;
 use crate::client::{CallError, Client, LocalError};
@@ -38,7 +38,7 @@ pub fn run(command: Command) -> Exit {
             run_agent(*settings, true)
         }
         Command::Check(settings, form) => blocking(super::check::check(settings.config, form)),
-        Command::Config(settings, json) => show(&settings.effective, json),
+        Command::Config(settings, json) => show(&settings, json),
         Command::Completions(args) => papers::completions(&args),
         Command::Man(args) => papers::man(&args),
         Command::Client(args, command) if command.only_shows() => {
@@ -58,9 +58,12 @@ pub fn run(command: Command) -> Exit {
     }
 }
 
-fn show(effective: &Effective, json: bool) -> Exit {
+fn show(Settings { config, effective }: &Settings, json: bool) -> Exit {
     let text = if json { format!("{:#}\n", effective.as_json()) } else { effective.as_toml() };
     terminal::print(&text);
+    for warning in &config.warnings {
+        terminal::complain(warning);
+    }
     Exit::Done
 }
 

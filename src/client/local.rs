@@ -82,6 +82,18 @@ pub enum LocalError {
     },
 }
 
+impl LocalError {
+    /// Whether the agent was not to be had, or broke off, which may change.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Broken { .. } | Self::Late { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// An agent of this machine.
 #[derive(Debug, Clone)]
 pub struct LocalAgent {

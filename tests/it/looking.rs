@@ -157,6 +157,10 @@ async fn a_drained_node_takes_nothing_until_it_is_resumed_also_over_a_restart() 
     assert_ne!(slots(&bed).await, json!([0, 0]));
     assert!(said(&bed, &["drain"]).await.contains("drained; 1 kernel is left"));
     assert_eq!(slots(&bed).await, json!([0, 0]));
+    // What an operator wants is nothing to be woken for.
+    let log = agent.output();
+    assert!(log.contains("INFO no slots until this is over condition=\"undrained\""), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
     let refused = agent.call("create_kernel", json!([new_id(), tiny()])).await.unwrap_err();
     assert!(refused.repr.contains("an operator has drained this node"), "{refused:?}");
     let late = run(&bed, &["drain", "--wait", "--timeout", "1s"]).await;
@@ -180,6 +184,39 @@ fn tiny() -> Json {
     let mut config = kernel::config(&crate::support::docker::image::tiny());
     config["limits"]["mem_slot"] = json!(64);
     config
+}
+
+#[tokio::test]
+async fn what_follows_an_agent_goes_on_over_its_restart() {
+    let bed = Bed::start().await;
+    let pace = ["--heartbeat-interval", "300ms"];
+    let mut agent = bed.agent(&pace).await;
+    ready(&bed).await;
+    let mut following = Vec::new();
+    for args in [&["top", "--every", "200ms"][..], &["events"]] {
+        let mut command = command(&bed, args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let notes = BufReader::new(child.stderr.take().unwrap()).lines();
+        following.push((args[0], child, output, notes));
+    }
+    for (what, _, output, _) in &mut following {
+        let first = tokio::time::timeout(secs(10), output.next_line()).await;
+        assert!(first.is_ok_and(|line| line.unwrap().is_some()), "{what} shows nothing");
+    }
+    agent.kill9();
+    for (what, _, _, notes) in &mut following {
+        let note = tokio::time::timeout(secs(10), notes.next_line()).await.expect(what).unwrap();
+        assert_eq!(note.as_deref(), Some("[the agent is away; waiting for it]"), "{what}");
+    }
+    let agent = bed.agent(&pace).await;
+    for (what, _, output, notes) in &mut following {
+        let note = tokio::time::timeout(secs(10), notes.next_line()).await.expect(what).unwrap();
+        assert_eq!(note.as_deref(), Some("[the agent is back]"), "{what}");
+        let next = tokio::time::timeout(secs(10), output.next_line()).await;
+        assert!(next.is_ok_and(|line| line.unwrap().is_some()), "{what} shows nothing more");
+    }
+    drop(agent);
 }
 
 #[tokio::test]

@@ -110,6 +110,14 @@ impl Screen {
         let number =
             |name: &str| stored.fields.get(name).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
         let mib = |name: &str| number(name) / f64::from(1 << 20);
+        if stored.fields.contains_key("cpu_pct") {
+            return Some(format!(
+                "statistics  {} all kernels: cpu {:.0} %, memory {:.1} MiB",
+                stored.key,
+                number("cpu_pct"),
+                mib("mem_cur_bytes"),
+            ));
+        }
         Some(format!(
             "statistics  {} cpu {:.1} s, memory {:.1} MiB, network {:.1} MiB, files {:.1} MiB",
             stored.key,
@@ -279,5 +287,9 @@ mod tests {
         assert_eq!(screen.stored(&stored), None);
         tokio::time::advance(STATISTICS_EVERY).await;
         assert!(screen.stored(&stored).is_some());
+        let fields = [("cpu_pct", "41.5"), ("mem_cur_bytes", "3145728")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let told = screen.stored(&Stored { key: "i-dev".to_owned(), fields }).unwrap();
+        assert_eq!(told, "statistics  i-dev all kernels: cpu 42 %, memory 3.0 MiB");
     }
 }
