@@ -12,6 +12,7 @@
 mod cluster;
 mod docker;
 mod images;
+mod quota;
 mod s3;
 mod scratch;
 mod stats;

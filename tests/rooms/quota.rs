@@ -1,0 +1,145 @@
+//! Kernels' directories as projects of a real ext4 and a real XFS, where this system mounts them with `prjquota`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use backendai_agent::ids::KernelId;
+use backendai_agent::rooms::scratch::{Quota, Scratch, ScratchError, ScratchRoot};
+use backendai_agent::rooms::units::Memory;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::support::{secs, until};
+
+/// The user that kernels run as.
+const USER: u32 = 9001;
+
+/// A file system of 512 MiB in a file, unmounted at the end.
+struct Disk<'a>(&'a Path);
+
+impl<'a> Disk<'a> {
+    /// Says why where there can be none.
+    fn mount(kind: &str, image: &Path, at: &'a Path) -> Option<Self> {
+        File::create(image).unwrap().set_len(512 << 20).unwrap();
+        let mkfs: &[&str] = match kind {
+            "ext4" => &["mkfs.ext4", "-q", "-F", "-O", "project,quota", "-E", "quotatype=prjquota"],
+            _ => &["mkfs.xfs", "-q", "-f"],
+        };
+        assert!(Command::new(mkfs[0]).args(&mkfs[1..]).arg(image).status().unwrap().success());
+        let mounting =
+            Command::new("mount").args(["-o", "loop,prjquota"]).arg(image).arg(at).output().unwrap();
+        if !mounting.status.success() {
+            let why = String::from_utf8_lossy(&mounting.stderr);
+            eprintln!("skipped: this system mounts no {kind} with prjquota: {why}");
+            return None;
+        }
+        if Command::new("setquota").arg("-V").output().is_err() {
+            let _ = Command::new("umount").arg(at).status();
+            eprintln!("skipped: the package quota is not installed");
+            return None;
+        }
+        Some(Self(at))
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--lazy".as_ref(), self.0.as_os_str()]).status();
+    }
+}
+
+/// What a shell line of the kernel's code says: run among its files, as its user and with no capability.
+fn by_its_code(scratch: &Scratch, line: &str) -> String {
+    let user = USER.to_string();
+    let ran = Command::new("setpriv")
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups", "sh", "-c", &format!("({line}) 2>&1")])
+        .current_dir(scratch.home())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&ran.stdout).into_owned()
+}
+
+/// Writes this many MiB; whether all of it was taken.
+fn writes(scratch: &Scratch, name: &str, mib: u32) -> bool {
+    let line = format!("dd if=/dev/zero of={name} bs=1M count={mib} conv=fsync status=none && echo all");
+    let said = by_its_code(scratch, &line);
+    let is_refused = ["Disk quota exceeded", "No space left on device"].iter().any(|why| said.contains(why));
+    assert!(is_refused || said == "all\n", "{said}");
+    !is_refused
+}
+
+/// Opens the root as an agent does that has this setting.
+async fn open(at: &Path, mib: Option<u64>) -> ScratchRoot {
+    let root = ScratchRoot::open(at).unwrap();
+    if let Some(quota) = mib.and_then(|mib| Quota::new(Memory::from_mib(mib))) {
+        let limited = root.clone();
+        tokio::task::spawn_blocking(move || limited.limit_kernels(quota)).await.unwrap();
+    }
+    root
+}
+
+async fn create(root: &ScratchRoot) -> Scratch {
+    root.create(KernelId::random(), &BTreeMap::new(), Some(USER)).await.unwrap()
+}
+
+/// Projects that have a limit.
+fn limited(at: &Path) -> usize {
+    let report = Command::new("repquota").args(["-P", "-n"]).arg(at).output().unwrap();
+    let report = String::from_utf8_lossy(&report.stdout).into_owned();
+    println!("{report}");
+    report.lines().filter(|line| line.starts_with("#1")).count()
+}
+
+async fn is_held(kind: &str) {
+    let (dir, images) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(_disk) = Disk::mount(kind, &images.path().join("image"), dir.path()) else { return };
+    let numbers = || std::fs::read_dir(dir.path().join(".agent/projects")).unwrap().count();
+    let root = open(dir.path(), Some(40)).await;
+    assert_eq!(numbers(), 0, "the trial's was given back");
+    let (greedy, other) = (create(&root).await, create(&root).await);
+
+    assert!(!writes(&greedy, "big", 60));
+    let got = std::fs::metadata(greedy.home().join("big")).unwrap().len() >> 20;
+    println!("{kind}: {got} of 60 MiB were taken with a limit of 40");
+    assert!((38..=40).contains(&got), "{got} MiB");
+    let error = greedy.upload("more", Bytes::from(vec![b'x'; 4 << 20])).await.unwrap_err();
+    assert!(matches!(error, ScratchError::DiskFull { .. }), "{error}");
+    assert!(writes(&other, "mine", 30), "others have theirs");
+    let said =
+        by_its_code(&other, "n=0; while [ $n -lt 11000 ] && : > e$n; do n=$((n+1)); done; echo; echo $n");
+    let made: u32 = said.lines().last().unwrap().parse().unwrap_or_else(|_| panic!("{said}"));
+    println!("{kind}: {made} files without anything in them");
+    assert!((10_000..10_240).contains(&made), "files without anything in them are counted, too: {made}");
+
+    // The next agent has no limit: those of before keep theirs, and lose it with their files.
+    drop(root);
+    let root = open(dir.path(), None).await;
+    let free = create(&root).await;
+    assert!(writes(&free, "big", 60));
+    by_its_code(&greedy, "rm big");
+    assert!(writes(&greedy, "again", 30) && !writes(&greedy, "more", 20));
+    assert_eq!((numbers(), limited(dir.path())), (2, 2));
+    let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
+    root.start_sweeper(cancel.clone(), &tracker);
+    for (scratch, left) in [(greedy, 1), (other, 0)] {
+        root.discard(scratch.kernel()).await.unwrap();
+        until("the end of its limit", secs(60), async || (numbers() == left).then_some(())).await;
+        assert_eq!(limited(dir.path()), left);
+    }
+    cancel.cancel();
+    tracker.close();
+    tokio::time::timeout(secs(10), tracker.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ext4_holds_each_kernel_to_its_limit() {
+    is_held("ext4").await;
+}
+
+#[tokio::test]
+async fn an_xfs_holds_each_kernel_to_its_limit() {
+    is_held("xfs").await;
+}
