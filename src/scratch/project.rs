@@ -206,7 +206,7 @@ impl ScratchRoot {
                 // The rest would be as slow, and the sweeper has other work.
                 Ok(Err(Unlimited::Program { source: ProgramError::Late { .. }, .. })) => return Ok(()),
                 Ok(Err(error)) => {
-                    tracing::debug!(number, %error, "the limit of a project without files stays")
+                    tracing::debug!(number, %error, "the limit of a project without files stays");
                 }
                 Ok(Ok(())) | Err(_) => {}
             }
