@@ -2,10 +2,12 @@
 //! it, and the local socket of a running agent (`local`).
 
 mod local;
+mod page;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use self::local::{Lines, LocalAgent, LocalError};
+pub use self::page::serves_page;
 
 use crate::address::HostPort;
 use crate::wire::Value;
@@ -83,10 +85,12 @@ fn shown(error: &RemoteError) -> String {
     format!("{} ({})", texts.join(", "), error.name)
 }
 
-/// The manager's own limits (PROTOCOL section 3); a little longer here, so that the agent's text arrives.
+/// The manager's own limits (PROTOCOL section 3); a little longer here, so that the agent's text arrives. A person waits longer
+/// for a create, which the agent gives up by itself where it has a manager.
 fn usual_limit(method: &str) -> Duration {
     Duration::from_secs(match method {
-        "create_kernel" | "interrupt_kernel" | "get_completions" | "get_logs" | "ping" => 6,
+        "create_kernel" => 60,
+        "interrupt_kernel" | "get_completions" | "get_logs" | "ping" => 6,
         "restart_kernel" => 32,
         "execute" => 300,
         "upload_file" => 180,

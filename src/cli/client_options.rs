@@ -36,7 +36,7 @@ pub struct AgentArgs {
     #[arg(long, env = "BACKENDAI_AGENT", value_name = "HOST:PORT", default_value = "127.0.0.1:6001")]
     #[arg(value_parser = wants("HOST:PORT, with or without tcp://", values::endpoint))]
     pub agent: HostPort,
-    /// How long to wait for each answer [default: the manager's limit for the call]
+    /// How long to wait for each answer [default: the manager's limit for the call, and a minute for create]
     #[arg(long, value_name = "TIME", value_parser = wants("a time such as 3, 500ms or 10m", patience))]
     pub timeout: Option<Duration>,
     /// Print answers as JSON, one value a line

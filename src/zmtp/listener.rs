@@ -49,6 +49,12 @@ pub enum ListenError {
         /// Where we wanted to listen.
         address: String,
     },
+    /// The system keeps it from this user.
+    #[error("could not listen on {address}: low ports are for root alone; choose a higher one")]
+    Forbidden {
+        /// Where we wanted to listen.
+        address: String,
+    },
     /// Anything else.
     #[error("could not listen on {address}")]
     Other {
@@ -66,6 +72,7 @@ impl ListenError {
         match source.kind() {
             std::io::ErrorKind::AddrInUse => Self::InUse { address },
             std::io::ErrorKind::AddrNotAvailable => Self::NotHere { address },
+            std::io::ErrorKind::PermissionDenied => Self::Forbidden { address },
             _ => Self::Other { address, source },
         }
     }

@@ -345,10 +345,14 @@ fn verdict(json: &Json, what: &str) -> String {
 #[tokio::test]
 async fn check_speaks_to_all_that_is_there() {
     let bed = Bed::start().await;
-    let agent = bed.agent(&[]).await;
+    let page = Port::lease();
+    let page = format!("127.0.0.1:{}", page.number());
+    let agent = bed.agent(&["--metrics-addr", &page]).await;
     let port = agent.rpc().address().port().to_string();
     let mut flags = flags(&bed, &port);
+    flags.extend(["--metrics-addr".to_owned(), page.clone()]);
     let (json, code) = check(&flags).await;
+    assert_eq!(verdict(&json, "port for monitoring"), "ok", "the agent has it: {json:#}");
     for what in
         ["settings", "Docker", "images", "etcd", "manager", "Redis", "events", "published address", "clock"]
     {

@@ -1,13 +1,14 @@
 //! Whether the ports that the agent listens on can be had.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use super::finding::{Finding, Verdict};
 use crate::address::HostPort;
 use crate::agent::config::Config;
-use crate::client::Client;
+use crate::client::{Client, serves_page};
 
 /// How long an agent that has the port may take to answer.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -17,17 +18,13 @@ const OUTGOING: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let rpc = SocketAddr::from((config.rpc_listen, config.agent_port));
-    let mut found = vec![match listens(
-        "RPC port",
-        &config.agent_port.to_string(),
-        rpc,
-        "another program has it: stop that, or give --agent-port",
-    ) {
-        taken if taken.verdict == Verdict::Bad && an_agent_answers(rpc).await => {
-            Finding::good("RPC port", config.agent_port, "an agent serves here already")
-        }
-        found => found,
-    }];
+    let mut found =
+        vec![match listens("RPC port", &config.agent_port.to_string(), rpc, "give another --agent-port") {
+            taken if taken.verdict == Verdict::Bad && an_agent_answers(rpc).await => {
+                Finding::good("RPC port", config.agent_port, "an agent serves here already")
+            }
+            found => found,
+        }];
     let range = fs::read_to_string(OUTGOING).unwrap_or_default();
     if is_outgoing(&range, config.agent_port) {
         found.push(Finding::doubtful(
@@ -38,28 +35,50 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         ));
     }
     if let Some(addr) = config.metrics_addr {
-        found.push(listens(
-            "port for monitoring",
-            &addr.to_string(),
-            addr,
-            "choose a free address of this machine with --metrics-addr",
-        ));
+        let what = "port for monitoring";
+        let remedy = "choose another address of this machine with --metrics-addr";
+        found.push(match listens(what, &addr.to_string(), addr, remedy) {
+            taken if taken.verdict == Verdict::Bad && serves_page(called_at(addr), LIMIT).await => {
+                Finding::good(what, addr, "an agent serves here already")
+            }
+            found => found,
+        });
     }
     found
 }
 
 /// Whether the port is taken by an agent: a node that is looked at while it works is no fault.
 async fn an_agent_answers(at: SocketAddr) -> bool {
-    let ip = if at.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { at.ip() };
-    let Ok(address) = SocketAddr::new(ip, at.port()).to_string().parse::<HostPort>() else { return false };
+    let Ok(address) = called_at(at).to_string().parse::<HostPort>() else { return false };
     let client = Client::new(address, Some(LIMIT));
     client.call("ping", vec!["check".into()]).await.is_ok_and(|answer| answer.as_str() == Some("check"))
+}
+
+/// Where what listens there is called from this machine.
+fn called_at(at: SocketAddr) -> SocketAddr {
+    match at {
+        SocketAddr::V4(_) if at.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, at.port()).into(),
+        SocketAddr::V6(_) if at.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, at.port()).into(),
+        _ => at,
+    }
 }
 
 fn listens(what: &'static str, at: &str, addr: SocketAddr, remedy: &str) -> Finding {
     match TcpListener::bind(addr) {
         Ok(_) => Finding::good(what, at, "free"),
-        Err(error) => Finding::bad(what, at, error, remedy),
+        Err(error) => Finding::bad(what, at, &error, with_cause(error.kind(), remedy)),
+    }
+}
+
+/// What to do about a port that can't be had.
+fn with_cause(kind: ErrorKind, remedy: &str) -> String {
+    match kind {
+        ErrorKind::AddrInUse => {
+            format!("another program has it: stop that (`ss -ltnp` shows it), or {remedy}")
+        }
+        ErrorKind::PermissionDenied => format!("low ports are for root alone: {remedy}"),
+        ErrorKind::AddrNotAvailable => format!("no interface of this machine has that address: {remedy}"),
+        _ => remedy.to_owned(),
     }
 }
 
@@ -71,6 +90,17 @@ fn is_outgoing(range: &str, port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_remedy_goes_with_the_cause() {
+        let remedy = |kind| with_cause(kind, "give another --agent-port");
+        assert!(remedy(ErrorKind::AddrInUse).starts_with("another program has it"));
+        assert_eq!(
+            remedy(ErrorKind::PermissionDenied),
+            "low ports are for root alone: give another --agent-port"
+        );
+        assert!(remedy(ErrorKind::AddrNotAvailable).starts_with("no interface"));
+    }
 
     #[test]
     fn ports_of_outgoing_connections_are_known() {
