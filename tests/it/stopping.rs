@@ -134,6 +134,50 @@ async fn signals_that_come_together_are_one() {
     bed.wait_event("instance_terminated", |_| true, secs(1)).await;
 }
 
+/// Whoever starts one by hand while another stops: each is refused or takes the place of the one before, which has said its goodbye.
+#[tokio::test]
+async fn agents_that_are_started_while_another_stops_have_its_place_after_it_only() {
+    let bed = Bed::start().await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
+    let kernel = agent.create_python().await.warm().await;
+    for round in 0..3 {
+        let run = format!("r{round}");
+        // A stop listens on to a run that has just begun.
+        let code = "import time\nfor i in range(20):\n  time.sleep(0.1)\nprint('over')";
+        assert_eq!(kernel.execute(&run, "query", code, json!({})).await.unwrap()["status"], "continued");
+        let lives = |name: &str| bed.manager.all(name, |_| true).len();
+        let (begun, ended) = (lives("instance_started"), lives("instance_terminated"));
+        signal(&agent, Signal::TERM);
+        let mut refused = 0;
+        let next = until("the next agent", secs(20), async || {
+            let mut next = bed.spawn_agent(&[]);
+            let started = until("its start or end", secs(15), async || {
+                (!next.is_alive() || lives("instance_started") > begun).then_some(())
+            });
+            started.await;
+            if next.is_alive() {
+                return Some(next);
+            }
+            let output = next.output();
+            assert!(output.contains("another agent (pid "), "{output}");
+            refused += 1;
+            None
+        })
+        .await;
+        println!("round {round}: {refused} were refused");
+        assert_eq!(lives("instance_terminated"), ended + 1, "the first has said its goodbye before");
+        assert!(agent.wait(secs(5)).await.success(), "{}", agent.output());
+        agent = next;
+        let mut answer = kernel.execute(&run, "continue", "", json!({})).await.unwrap();
+        while answer["status"] == "continued" {
+            answer = kernel.execute(&run, "continue", "", json!({})).await.unwrap();
+        }
+        assert_eq!(answer["status"], "finished", "{answer}");
+    }
+    assert_eq!(kernel.run("print('free')").await.stdout(), "free\n");
+    assert!(bed.manager.all("kernel_terminated", |_| true).is_empty());
+}
+
 #[tokio::test]
 async fn stopping_the_kernels_too_reaches_those_that_are_not_found_yet() {
     let bed = Bed::start().await;

@@ -115,7 +115,7 @@ pub(super) fn rounds(usual: u64) -> (u64, StdRng) {
 async fn no_moment_wedges_a_kernel(how: End) {
     let (rounds, mut random) = rounds(12);
     let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
     let kernel = agent.create_python().await.warm().await;
     let usual = Instant::now();
     kernel.run("print('usual')").await;
@@ -130,7 +130,7 @@ async fn no_moment_wedges_a_kernel(how: End) {
         let line = run.ask(bed.rpc(), &kernel, pause).await;
         tokio::time::sleep(wait).await;
         end(&mut agent, how).await;
-        agent = bed.agent(&[]).await;
+        agent = bed.agent(&["--create-deadline", "9"]).await;
         let outcome = run.outcome(&kernel, line, how).await;
         println!("round {round} of {pause:?}, after {wait:?}: {outcome:?}");
         outcomes.push(outcome);
@@ -156,7 +156,7 @@ async fn no_moment_of_a_stop_wedges_a_kernel() {
 async fn no_moment_of_kills_in_a_row_wedges_a_kernel() {
     let (rounds, mut random) = rounds(6);
     let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
     let kernel = agent.create_python().await.warm().await;
     for round in 0..rounds {
         let run = Marked::new(format!("round-{round}"));
@@ -166,7 +166,7 @@ async fn no_moment_of_kills_in_a_row_wedges_a_kernel() {
         for wait in &waits {
             tokio::time::sleep(Duration::from_millis(*wait)).await;
             end(&mut agent, End::Kill).await;
-            agent = bed.agent(&[]).await;
+            agent = bed.agent(&["--create-deadline", "9"]).await;
         }
         let outcome = run.outcome(&kernel, line, End::Kill).await;
         println!("round {round} of {pause:?}, kills after {waits:?} ms: {outcome:?}");
@@ -180,7 +180,7 @@ async fn no_moment_of_kills_in_a_row_wedges_a_kernel() {
 async fn a_run_that_prints_goes_on_over_stops() {
     let (rounds, mut random) = rounds(6);
     let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
     let kernel = agent.create_python().await.warm().await;
     // Each write is one record.
     let code = "import os, sys, time\nn = 0\nwhile not os.path.exists('/home/work/enough'):\n    sys.stdout.write(f'{n}\\n')\n    n += 1\n    time.sleep(0.001)";
@@ -188,7 +188,7 @@ async fn a_run_that_prints_goes_on_over_stops() {
     for _ in 0..rounds {
         tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
         end(&mut agent, End::Stop).await;
-        agent = bed.agent(&[]).await;
+        agent = bed.agent(&["--create-deadline", "9"]).await;
     }
     std::fs::write(bed.home(&kernel.id).join("enough"), "").unwrap();
     let (console, _) = follow(&kernel, "r", secs(60)).await.expect("the run is known");

@@ -15,7 +15,7 @@ use crate::support::{Bed, Kernel, secs};
 async fn a_run_that_waits_for_input_over_two_stops_gets_it_once() {
     for how in [End::Stop, End::Kill] {
         let bed = Bed::start().await;
-        let mut agent = bed.agent(&[]).await;
+        let mut agent = bed.agent(&["--create-deadline", "9"]).await;
         let kernel = agent.create_python().await.warm().await;
         let code = "one = input('one? ')\ntwo = input('two? ')\nprint(one, two)";
         let mut answer = kernel.execute("r", "query", code, json!({})).await.unwrap();
@@ -50,7 +50,7 @@ fn builds(answers: &[Json]) -> Vec<Json> {
 async fn no_moment_of_kills_gives_a_batch_run_an_answer_too_many() {
     let (rounds, mut random) = rounds(10);
     let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
     let kernel = agent.create_python().await.warm().await;
     for round in 0..rounds {
         let run = format!("cut-{round}");
@@ -68,7 +68,7 @@ async fn no_moment_of_kills_gives_a_batch_run_an_answer_too_many() {
                 tokio::time::sleep(Duration::from_millis(*wait)).await;
             }
             end(&mut agent, End::Kill).await;
-            agent = bed.agent(&[]).await;
+            agent = bed.agent(&["--create-deadline", "9"]).await;
         }
         // At once, while answers to questions about the run before may be on their way.
         let opts = json!({ "build": "exit 9", "exec": "echo never" });
@@ -95,7 +95,7 @@ async fn in_doubt(bed: &Bed, agent: &mut crate::support::Agent, kernel: &Kernel,
 #[tokio::test]
 async fn whatever_is_asked_while_a_run_is_in_doubt_harms_neither_it_nor_the_next() {
     let bed = Bed::start().await;
-    let mut agent = bed.agent(&[]).await;
+    let mut agent = bed.agent(&["--create-deadline", "9"]).await;
     let kernel = agent.create_python().await.warm().await;
     in_doubt(&bed, &mut agent, &kernel, "r").await;
     let complete = async |text: &str| {
