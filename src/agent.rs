@@ -11,6 +11,7 @@ mod callers;
 pub mod config;
 mod drain;
 mod fence;
+mod halt;
 mod lock;
 mod machine;
 mod measure;
@@ -40,6 +41,7 @@ use self::board::Board;
 use self::callers::Callers;
 use self::config::{Changeable, Config};
 use self::drain::Drain;
+pub use self::halt::{Stop, WITH_KERNELS};
 pub use self::lock::{Holder, LockError};
 pub use self::running::Running;
 use self::site::Shown;
@@ -130,13 +132,13 @@ pub async fn run(
     config: Config,
     changes: watch::Receiver<Changeable>,
     telemetry: &Telemetry,
-    stop: CancellationToken,
+    stop: Stop,
 ) -> Result<(), StartError> {
     let binding = Box::pin(Agent::bind(config, changes, telemetry));
-    let Some(agent) = stop.run_until_cancelled(binding).await else { return Ok(()) };
+    let Some(agent) = stop.asked.run_until_cancelled(binding).await else { return Ok(()) };
     let agent = agent?;
-    systemd::ready(agent.board.conditions(), &stop, &agent.life.end, &agent.life.tracker);
-    match agent.pair(&stop).await? {
+    systemd::ready(agent.board.conditions(), &stop.asked, &agent.life.end, &agent.life.tracker);
+    match agent.pair(&stop.asked).await? {
         Some(running) => running.run(stop).await,
         None => Ok(()),
     }

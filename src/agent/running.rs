@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::board::Board;
+use super::halt::Stop;
 use super::measure::{self, Sampled};
 use super::site::Shown;
 use super::{Life, StartError, fence, parts};
@@ -196,17 +197,17 @@ impl Running {
     }
 
     /// Lasts until `stop`, or until a part breaks; then stops in order.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), StartError> {
+    pub async fn run(self, stop: Stop) -> Result<(), StartError> {
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = stop.asked.cancelled() => {}
             () = self.broken.cancelled() => {
                 tracing::error!("a part of the agent broke; stopping, so that it is started anew");
             }
         }
-        stop.cancel();
+        stop.asked.cancel();
         let is_broken = self.broken.is_cancelled();
         let stop_kernels = self.stop_kernels && !is_broken;
-        self.stop(stop_kernels).await;
+        self.stop(stop_kernels, &stop).await;
         if is_broken { Err(StartError::Broken) } else { Ok(()) }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::halt::Stop;
 use super::running::Running;
 use super::{fence, machine, systemd};
 use crate::wire::event::{EndReason, Event, StopReason};
@@ -27,7 +28,7 @@ const REST: Duration = Duration::from_millis(500);
 
 impl Running {
     /// Stops everything; `stop_kernels` ends the kernels, too, and so does a machine that is going down.
-    pub(super) async fn stop(self, stop_kernels: bool) {
+    pub(super) async fn stop(self, stop_kernels: bool, stop: &Stop) {
         let Self {
             cluster,
             kernels,
@@ -51,6 +52,7 @@ impl Running {
         }
         stop_calls.cancel();
         let reason = if stop_kernels {
+            stop.ends_kernels.cancel();
             systemd::stop_takes(END_KERNELS + AFTER_KERNELS);
             let count = kernels.end_all(EndReason::AgentTermination);
             let gone = async {

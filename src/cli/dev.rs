@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use self::screen::Screen;
 use crate::address::HostPort;
-use crate::agent;
 use crate::agent::config::{Changeable, Config};
+use crate::agent::{self, Stop};
 use crate::cluster::EtcdAccess;
 use crate::dev::{Neighbours, Stored};
 use crate::stats::RedisAccess;
@@ -104,7 +104,7 @@ pub(super) async fn run(
     mut config: Config,
     changes: watch::Receiver<Changeable>,
     telemetry: &Telemetry,
-    stop: CancellationToken,
+    stop: Stop,
 ) -> anyhow::Result<()> {
     let root = &config.scratch_root;
     std::fs::create_dir_all(root).with_context(|| {

@@ -9,14 +9,13 @@ use std::{io, thread};
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::reload::Reload;
 use super::{
     AgentArgs, ClientCommand, Command, Exit, Settings, commands, dev, events, heap, local, papers, signals,
     terminal,
 };
-use crate::agent;
+use crate::agent::{self, Stop};
 use crate::client::{CallError, Client, LocalError};
 use crate::telemetry::{self, Telemetry};
 
@@ -124,13 +123,10 @@ fn live(settings: Settings, is_dev: bool, telemetry: &Arc<Telemetry>) -> anyhow:
     raise_descriptor_limit();
     forbid_cores();
     let ended = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        // Ends of kernels may take their time where they are asked for.
-        let is_limited = !config.stop_kernels_on_exit;
+        let stop = Stop::default();
         let (changes, changeable) = watch::channel(config.changeable.clone());
         let reload = Reload::new(effective, changes, Arc::clone(telemetry));
-        signals::listen(stop.clone(), is_limited, telemetry, reload)
-            .context("could not listen for signals")?;
+        signals::listen(stop.clone(), telemetry, reload).context("could not listen for signals")?;
         if is_dev {
             return Box::pin(dev::run(config, changeable, telemetry, stop)).await;
         }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::reload::Reload;
+use crate::agent::{Stop, WITH_KERNELS};
 use crate::telemetry::Telemetry;
 
-/// The stop has limits for each of its steps, which stay below this together; a disk or a log that hangs has none.
+/// The stop has limits for each of its steps, which stay below this together; a disk or a log that hangs has none. One that ends the
+/// kernels has [`WITH_KERNELS`].
 const STOP_LIMIT: Duration = Duration::from_millis(4700);
 
 /// What log lines and reports get where the process has to end at once.
@@ -52,14 +53,9 @@ impl Requests {
     }
 }
 
-/// Listens for signals from now on: the first `SIGTERM` or `SIGINT` cancels `stop`, and where `is_limited` ends the
-/// process when the stop hangs; a later one ends the process at once. `SIGHUP` has the settings read anew.
-pub(super) fn listen(
-    stop: CancellationToken,
-    is_limited: bool,
-    telemetry: &Arc<Telemetry>,
-    reload: Reload,
-) -> io::Result<()> {
+/// Listens for signals from now on: the first `SIGTERM` or `SIGINT` asks for the `stop`, and ends the process when that hangs; a
+/// later one ends the process at once. `SIGHUP` has the settings read anew.
+pub(super) fn listen(stop: Stop, telemetry: &Arc<Telemetry>, reload: Reload) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -80,10 +76,8 @@ pub(super) fn listen(
             match requests.heard(Instant::now()) {
                 Asked::Stop => {
                     tracing::info!(signal, "asked to stop");
-                    if is_limited {
-                        end_after(STOP_LIMIT, &telemetry);
-                    }
-                    stop.cancel();
+                    end_if_it_hangs(stop.clone(), &telemetry);
+                    stop.asked.cancel();
                 }
                 Asked::Again => tracing::debug!(signal, "asked to stop once more"),
                 Asked::AtOnce => {
@@ -101,10 +95,13 @@ pub(super) fn listen(
 }
 
 /// Ends the process whatever hangs. A thread of its own: the runtime may hang, too.
-fn end_after(limit: Duration, telemetry: &Arc<Telemetry>) {
+fn end_if_it_hangs(stop: Stop, telemetry: &Arc<Telemetry>) {
     let telemetry = Arc::clone(telemetry);
     let ending = std::thread::Builder::new().name("stop-limit".to_owned()).spawn(move || {
-        std::thread::sleep(limit);
+        std::thread::sleep(STOP_LIMIT);
+        if stop.ends_kernels.is_cancelled() {
+            std::thread::sleep(WITH_KERNELS.saturating_sub(STOP_LIMIT));
+        }
         tracing::error!("the stop hangs; ending without it, the next start finishes what is open");
         telemetry.close(LAST_WORDS);
         std::process::exit(1);

@@ -1,5 +1,6 @@
 //! The end of the agent, in any state (PROTOCOL sections 4 and 10, section 12 item 37).
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal};
@@ -198,10 +199,8 @@ async fn stopping_the_kernels_too_reaches_those_that_are_not_found_yet() {
     }
 }
 
-/// A reboot: systemd says that it is stopping, here by a program of the test's own.
-#[tokio::test]
-async fn a_stop_that_is_the_machine_s_own_ends_the_kernels_and_says_shutdown() {
-    let bed = Bed::start().await;
+/// A program that says what systemd says of the machine, and the search path on which it is found.
+fn systemctl(bed: &Bed) -> (PathBuf, String) {
     let programs = bed.outside().join("programs");
     std::fs::create_dir(&programs).unwrap();
     let systemctl = programs.join("systemctl");
@@ -212,6 +211,40 @@ async fn a_stop_that_is_the_machine_s_own_ends_the_kernels_and_says_shutdown() {
     .unwrap();
     std::fs::set_permissions(&systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    (programs.join("state"), path)
+}
+
+/// As many kernels on a busy disk do: the end of one takes longer than an ordinary stop may.
+#[tokio::test]
+async fn the_ends_of_kernels_may_take_their_time_when_the_machine_goes_down() {
+    let bed = Bed::start().await;
+    let (state, path) = systemctl(&bed);
+    std::fs::write(state, "stopping\n").unwrap();
+    let engine = Engine::start(bed.outside());
+    let args = ["--create-deadline", "9", "--docker-host", &engine.host()];
+    let mut agent = bed.spawn_agent_in(&[("PATH", &path)], &args);
+    bed.wait_event("instance_started", |_| true, secs(15)).await;
+    let kernel = agent.create_tiny().await;
+    engine.fail("DELETE", "/containers/", Fails::Late, 1);
+    let begun = Instant::now();
+    signal(&agent, Signal::TERM);
+    until("the end of an ordinary stop", secs(10), async || {
+        assert!(agent.is_alive(), "{}", agent.output());
+        (begun.elapsed() > secs(6)).then_some(())
+    })
+    .await;
+    engine.release();
+    assert!(agent.wait(secs(40)).await.success(), "{}", agent.output());
+    let ends = bed.manager.all("kernel_terminated", |event| event.args[0] == kernel.id);
+    assert_eq!(ends.iter().map(|end| end.args[1].clone()).collect::<Vec<_>>(), ["agent-termination"]);
+    assert_eq!(bed.manager.all("instance_terminated", |event| event.args == json!(["shutdown"])).len(), 1);
+}
+
+/// A reboot: systemd says that it is stopping, here by a program of the test's own.
+#[tokio::test]
+async fn a_stop_that_is_the_machine_s_own_ends_the_kernels_and_says_shutdown() {
+    let bed = Bed::start().await;
+    let (state, path) = systemctl(&bed);
     let start = async || {
         let started = bed.manager.all("instance_started", |_| true).len();
         let agent = bed.spawn_agent_in(&[("PATH", &path)], &["--create-deadline", "9"]);
@@ -220,14 +253,14 @@ async fn a_stop_that_is_the_machine_s_own_ends_the_kernels_and_says_shutdown() {
     };
     let stopped =
         |reason: &str| bed.manager.all("instance_terminated", |event| event.args == json!([reason])).len();
-    std::fs::write(programs.join("state"), "degraded\n").unwrap();
+    std::fs::write(&state, "degraded\n").unwrap();
     let mut agent = start().await;
     let kernel = agent.create_tiny().await;
     assert!(agent.stop().await.success());
     bed.manager.wait("instance_terminated", 1, |_| true, secs(5)).await;
     assert_eq!((stopped("agent-restart"), stopped("shutdown")), (1, 0));
 
-    std::fs::write(programs.join("state"), "stopping\n").unwrap();
+    std::fs::write(&state, "stopping\n").unwrap();
     let mut agent = start().await;
     assert!(agent.stop().await.success());
     let end = bed.wait_end(&kernel.id, secs(5)).await;
