@@ -30,6 +30,7 @@ mod settings;
 mod shared;
 mod waiting;
 mod watcher;
+mod words;
 
 #[cfg(test)]
 mod tests;

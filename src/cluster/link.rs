@@ -13,6 +13,7 @@ use etcd_client::{
 };
 
 use super::config::EtcdAccess;
+use super::words::in_words;
 use crate::address::HostPort;
 use crate::tls::{TlsFileError, TlsFiles};
 
@@ -50,7 +51,7 @@ pub enum ClusterError {
         limit: Duration,
     },
     /// The server could not be reached, or refused.
-    #[error("etcd at {endpoint} failed ({step}): {source}; check that it runs and that --etcd-addr is right")]
+    #[error("etcd at {endpoint} failed ({step}): {}; check that it runs and that --etcd-addr is right", in_words(.source))]
     Failed {
         /// The server.
         endpoint: HostPort,
@@ -276,7 +277,7 @@ impl Watching {
             let answer = match self.stream.message().await {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return Err(self.ended("the server closed it".to_owned())),
-                Err(error) => return Err(self.ended(error.to_string())),
+                Err(error) => return Err(self.ended(in_words(&error))),
             };
             if answer.canceled() {
                 let compacted = answer.compact_revision();

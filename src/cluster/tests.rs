@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::link::Link;
 use super::*;
 use crate::ids::InstanceId;
 
@@ -19,4 +20,16 @@ async fn without_any_server_it_waits_and_says_so() {
     cancel.cancel();
     tracker.close();
     tokio::time::timeout(Duration::from_secs(30), tracker.wait()).await.expect("the watcher ends");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_without_rust_s_own_words() {
+    let nobody = "127.0.0.1:9".parse().unwrap();
+    let limit = Duration::from_secs(20);
+    let mut link = Link::open(&nobody, limit, &EtcdAccess::default()).await.unwrap();
+    let text = link.read(&["key".to_owned()]).await.err().unwrap().to_string();
+    assert!(text.contains("tcp connect error: Connection refused (os error 111)"), "{text}");
+    for rust in ["Error(", "Os {", "source:", "code:"] {
+        assert!(!text.contains(rust), "{rust} is in {text}");
+    }
 }
