@@ -39,7 +39,11 @@ pub enum ImagesError {
         source: DockerError,
     },
     /// It is not here, and could not be pulled.
-    #[error("the image {} is not on this machine and could not be pulled: {source}", lang::reference(.lang))]
+    #[error(
+        "the image {} is not on this machine and could not be pulled: {source}; check that its registry answers, and who pulls \
+         from there (--docker-config, or nodes/docker_registry/user in etcd)",
+        lang::reference(.lang)
+    )]
     Fetch {
         /// The language, `python:3.6-debian`.
         lang: String,

@@ -55,7 +55,8 @@ fn a_create_of_each_series_asks_for_the_same_kernel() {
 #[test]
 fn a_restart_of_each_series_changes_no_limit() {
     let had = KernelConfig { cpu_set: Some(vec![1]), ..of_1_3(&json!([["data", "local", "0a1b"]])) };
-    for series in SERIES {
+    // 1.4.0 rounds the memory that it sends.
+    for series in ["1.4.0"].into_iter().chain(SERIES) {
         let Request::RestartKernel(_, patch) = recorded(series, "restart_kernel") else { panic!("{series}") };
         assert_eq!(patch.apply(&had), had, "{series}");
     }

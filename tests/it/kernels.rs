@@ -5,8 +5,10 @@ mod deaths;
 mod destroy;
 mod files;
 mod managers;
+mod patience;
 mod refused;
 mod resources;
+mod services;
 mod telling;
 mod unheard;
 

@@ -72,6 +72,27 @@ impl TestImage {
         image
     }
 
+    /// The Python image with this program in its runner's place, and these labels.
+    pub(crate) async fn with_runner(program: &str, labels: &[&str]) -> Self {
+        let image = Self { lang: format!("python-{}:own", &super::new_id()[..8]) };
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("runner.py");
+        std::fs::write(&file, program).unwrap();
+        let base = docker(&["create", &format!("lablup/kernel-{}", image::python())]).await;
+        docker(&["cp", &file.display().to_string(), &format!("{base}:/runner.py")]).await;
+        let mut args =
+            vec!["commit", "--change", r#"ENTRYPOINT ["python3", "/runner.py"]"#, "--change", "CMD []"];
+        let labels: Vec<String> = labels.iter().map(|label| format!("LABEL {label}")).collect();
+        for label in &labels {
+            args.extend(["--change", label]);
+        }
+        let reference = image.reference();
+        args.extend([base.as_str(), &reference]);
+        docker(&args).await;
+        docker(&["rm", &base]).await;
+        image
+    }
+
     /// Makes another image of the same name, as a pull of a newer one does; gives its id.
     pub(crate) async fn become_labelled(&self, labels: &[&str]) -> String {
         let base = docker(&["create", &format!("lablup/kernel-{}", image::tiny())]).await;
