@@ -79,9 +79,12 @@ async fn a_good_day_is_as_the_page_shows_it() {
         [first, agent.output()].iter().flat_map(|text| text.lines()).filter_map(Line::read).collect();
     let page = shown("A good day");
     for line in &page {
-        let is_advice = line.message.starts_with("kernels reach each other");
+        // What depends on the machine: a network of Docker's, the quota of files, with a file system that knows it.
+        let is_elsewhere = ["kernels reach each other", "each kernel's files are held to a limit"]
+            .iter()
+            .any(|start| line.message.starts_with(start));
         assert!(
-            is_advice || written.iter().any(|w| w.is_like(line)),
+            is_elsewhere || written.iter().any(|w| w.is_like(line)),
             "the agent never wrote {line:?} in {written:#?}"
         );
     }
