@@ -1,5 +1,7 @@
 //! The floor: the same container from Docker alone, and the same runner spoken to without an agent.
 
+use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use backendai_agent::wire::command::Command;
@@ -9,7 +11,10 @@ use bollard::Docker;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions};
 use serde_json::{Value as Json, json};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
 use crate::support::{docker, secs, until};
 
@@ -24,6 +29,15 @@ pub(crate) struct RawKernel {
 pub(crate) struct RawRunner {
     input: Connection,
     output: Connection,
+}
+
+/// A program that sends back what it gets, on one thread of its own.
+pub(crate) struct Echo {
+    pub(crate) address: SocketAddr,
+    /// Where Linux tells what the thread has used.
+    usage: String,
+    /// Ends it when dropped.
+    _stop: oneshot::Sender<()>,
 }
 
 impl RawKernel {
@@ -77,6 +91,52 @@ impl RawRunner {
                 Ok(Record::Finished(_)) => return bytes,
                 _ => bytes += message.frames.iter().map(bytes::Bytes::len).sum::<usize>(),
             }
+        }
+    }
+}
+
+impl Echo {
+    /// About as long as a ping.
+    pub(crate) const MESSAGE: usize = 64;
+
+    pub(crate) fn start() -> Self {
+        let (started, address) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let thread = rustix::thread::gettid().as_raw_nonzero();
+                let usage = format!("/proc/self/task/{thread}/schedstat");
+                started.send((listener.local_addr().unwrap(), usage)).unwrap();
+                let serving = async {
+                    while let Ok((stream, _)) = listener.accept().await {
+                        tokio::spawn(send_back(stream));
+                    }
+                };
+                tokio::select! {
+                    () = serving => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        let (address, usage) = address.recv().unwrap();
+        Self { address, usage, _stop: stop }
+    }
+
+    /// Processor time so far.
+    pub(crate) fn processor(&self) -> Duration {
+        let text = std::fs::read_to_string(&self.usage).unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    }
+}
+
+async fn send_back(mut stream: TcpStream) {
+    stream.set_nodelay(true).unwrap();
+    let mut message = [0; Echo::MESSAGE];
+    while let Ok(count @ 1..) = stream.read(&mut message).await {
+        if stream.write_all(&message[..count]).await.is_err() {
+            return;
         }
     }
 }
