@@ -14,8 +14,9 @@ use std::process::Command;
 const THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
 const MOST: &str = "MALLOC_MMAP_MAX_";
 
-/// What is read of a socket at once is less, what is held of large calls and answers is more.
-const BYTES: &str = "32768";
+/// A buffer for what is read of a socket at once is half of it: as mappings of their own, these cost a ping half as much again. What is
+/// held of large calls and answers is more.
+const BYTES: &str = "65536";
 const MAPPINGS: &str = "49152";
 
 /// Begins the process once more, with glibc told, unless its environment tells glibc something already. A system that can't do
