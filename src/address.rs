@@ -4,10 +4,20 @@
 mod network;
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 pub use self::network::{BadNetwork, Network};
+
+/// Where what listens there is called from this machine: at loopback what listens at every address.
+#[must_use]
+pub fn called_at(listens: IpAddr) -> IpAddr {
+    match listens {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
 
 /// One TCP address whose host may be a name, as in `redis.lan:6379` or `[fd00::5]:6379`.
 ///

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::halt::Stop;
+use super::halt::{Stop, WITH_KERNELS};
 use super::running::Running;
 use super::{fence, machine, systemd};
 use crate::wire::event::{EndReason, Event, StopReason};
@@ -17,6 +17,8 @@ const END_KERNELS: Duration = Duration::from_secs(30);
 const REMOVE_NETWORK: Duration = Duration::from_secs(5);
 /// More than all that comes after them takes, the last log lines included.
 const AFTER_KERNELS: Duration = Duration::from_secs(20);
+/// Whoever limits the whole stop has to leave them this.
+const _: () = assert!(END_KERNELS.as_secs() + AFTER_KERNELS.as_secs() < WITH_KERNELS.as_secs());
 /// How long kernel tasks may take to let go; what is in the middle of an end is finished by the next start.
 const DETACH: Duration = Duration::from_millis(1500);
 /// How long the calls under way may take to be answered.

@@ -30,7 +30,6 @@ pub(super) fn tell() {
     let Ok(program) = std::env::current_exe() else { return };
     let mut again = Command::new(program);
     again.arg0(name.as_deref().unwrap_or(OsStr::new("backendai-agent"))).args(args);
-    // Comes back only when it failed.
-    let error = again.env(THRESHOLD, BYTES).env(MOST, MAPPINGS).exec();
-    tracing::debug!(%error, "could not begin once more");
+    // Comes back only when it failed, and there is no log yet to say so.
+    let _ = again.env(THRESHOLD, BYTES).env(MOST, MAPPINGS).exec();
 }

@@ -13,8 +13,6 @@ use crate::wire::lang;
 
 /// Docker Hub's name in a file of credentials.
 const HUB: &str = "https://index.docker.io/v1/";
-/// What Docker takes for Docker Hub in front of a reference.
-const HUBS: [&str; 2] = ["docker.io", "index.docker.io"];
 
 /// Where images are pulled from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -130,7 +128,7 @@ impl Registry {
 fn host(address: &str) -> &str {
     let first = address.split('/').next().unwrap_or(address);
     let is_host = first == "localhost" || first.contains(['.', ':']);
-    if is_host && !HUBS.contains(&first) { first } else { HUB }
+    if is_host && !lang::HUBS.contains(&first) { first } else { HUB }
 }
 
 /// Old releases of `docker login` wrote a URL.

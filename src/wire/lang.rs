@@ -6,8 +6,8 @@
 
 /// The registry that a name without one means.
 pub const COMMON: &str = "lablup";
-/// What the engine takes for the same as nothing in front of a registry.
-const HUBS: [&str; 2] = ["docker.io/", "index.docker.io/"];
+/// Docker Hub's own names, which the engine takes for the same as nothing in front of a registry.
+pub const HUBS: [&str; 2] = ["docker.io", "index.docker.io"];
 /// What an image's own name starts with.
 const PREFIX: &str = "kernel-";
 
@@ -18,7 +18,8 @@ pub fn normal(text: &str) -> Option<String> {
         return (!text.is_empty()).then(|| text.to_owned());
     };
     let name = name.strip_prefix(PREFIX).unwrap_or(name);
-    let registry = HUBS.iter().find_map(|hub| registry.strip_prefix(hub)).unwrap_or(registry);
+    let registry =
+        HUBS.iter().find_map(|hub| registry.strip_prefix(hub)?.strip_prefix('/')).unwrap_or(registry);
     match (registry, name) {
         ("", _) | (_, "") => None,
         (COMMON, name) => Some(name.to_owned()),
@@ -85,7 +86,7 @@ mod tests {
         fn a_name_in_the_one_form_stays_and_its_reference_leads_back(text in "[a-z:./-]{0,20}") {
             if let Some(lang) = normal(&text) {
                 let is_prefixed = |name: &str| name.rsplit('/').next().is_some_and(|n| n.starts_with(PREFIX));
-                let hub = HUBS.iter().any(|hub| lang.starts_with(hub)) || lang.starts_with("lablup/");
+                let hub = HUBS.iter().any(|hub| lang.starts_with(&format!("{hub}/"))) || lang.starts_with("lablup/");
                 if !is_prefixed(&lang) && !hub {
                     prop_assert_eq!(normal(&lang), Some(lang.clone()));
                     prop_assert_eq!(normal(&reference(&lang)), Some(lang));

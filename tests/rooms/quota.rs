@@ -1,7 +1,6 @@
 //! Kernels' directories as projects of a real ext4 and a real XFS, where this system mounts them with `prjquota`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,44 +11,11 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::support::disk::SmallDisk;
 use super::support::{secs, until};
 
 /// The user that kernels run as.
 const USER: u32 = 9001;
-
-/// A file system of 512 MiB in a file, unmounted at the end.
-struct Disk<'a>(&'a Path);
-
-impl<'a> Disk<'a> {
-    /// Says why where there can be none.
-    fn mount(kind: &str, image: &Path, at: &'a Path) -> Option<Self> {
-        File::create(image).unwrap().set_len(512 << 20).unwrap();
-        let mkfs: &[&str] = match kind {
-            "ext4" => &["mkfs.ext4", "-q", "-F", "-O", "project,quota", "-E", "quotatype=prjquota"],
-            _ => &["mkfs.xfs", "-q", "-f"],
-        };
-        assert!(Command::new(mkfs[0]).args(&mkfs[1..]).arg(image).status().unwrap().success());
-        let mounting =
-            Command::new("mount").args(["-o", "loop,prjquota"]).arg(image).arg(at).output().unwrap();
-        if !mounting.status.success() {
-            let why = String::from_utf8_lossy(&mounting.stderr);
-            eprintln!("skipped: this system mounts no {kind} with prjquota: {why}");
-            return None;
-        }
-        if Command::new("setquota").arg("-V").output().is_err() {
-            let _ = Command::new("umount").arg(at).status();
-            eprintln!("skipped: the package quota is not installed");
-            return None;
-        }
-        Some(Self(at))
-    }
-}
-
-impl Drop for Disk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").args(["--lazy".as_ref(), self.0.as_os_str()]).status();
-    }
-}
 
 /// What a shell line of the kernel's code says: run among its files, as its user and with no capability.
 fn by_its_code(scratch: &Scratch, line: &str) -> String {
@@ -85,17 +51,12 @@ async fn create(root: &ScratchRoot) -> Scratch {
     root.create(KernelId::random(), &BTreeMap::new(), Some(USER)).await.unwrap()
 }
 
-/// Projects that have a limit.
-fn limited(at: &Path) -> usize {
-    let report = Command::new("repquota").args(["-P", "-n"]).arg(at).output().unwrap();
-    let report = String::from_utf8_lossy(&report.stdout).into_owned();
-    println!("{report}");
-    report.lines().filter(|line| line.starts_with("#1")).count()
-}
-
 async fn is_held(kind: &str) {
     let (dir, images) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let Some(_disk) = Disk::mount(kind, &images.path().join("image"), dir.path()) else { return };
+    let disk = match SmallDisk::with_projects(kind, images.path(), dir.path()) {
+        Ok(disk) => disk,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
     let numbers = || std::fs::read_dir(dir.path().join(".agent/projects")).unwrap().count();
     let root = open(dir.path(), Some(40)).await;
     assert_eq!(numbers(), 0, "the trial's was given back");
@@ -124,13 +85,13 @@ async fn is_held(kind: &str) {
     assert!(writes(&free, "big", 60));
     by_its_code(&greedy, "rm big");
     assert!(writes(&greedy, "again", 30) && !writes(&greedy, "more", 20));
-    assert_eq!((numbers(), limited(dir.path())), (2, 2));
+    assert_eq!((numbers(), disk.limits()), (2, 2));
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
     root.start_sweeper(cancel.clone(), &tracker);
     for (scratch, left) in [(greedy, 1), (other, 0)] {
         root.discard(scratch.kernel()).await.unwrap();
         until("the end of its limit", secs(60), async || (numbers() == left).then_some(())).await;
-        assert_eq!(limited(dir.path()), left);
+        assert_eq!(disk.limits(), left);
     }
     cancel.cancel();
     tracker.close();

@@ -1,5 +1,8 @@
 //! What these tests share with those of the whole agent.
 
+#[path = "../it/support/disk.rs"]
+#[allow(dead_code, reason = "the tests of the whole agent use more of it")]
+pub(crate) mod disk;
 #[path = "../it/support/docker.rs"]
 #[allow(dead_code, reason = "the tests of the whole agent use more of it")]
 pub(crate) mod docker;

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use super::finding::{Finding, Verdict};
-use crate::address::HostPort;
+use crate::address::{HostPort, called_at};
 use crate::agent::config::Config;
 use crate::client::{Client, serves_page};
 
@@ -38,7 +38,7 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         let what = "port for monitoring";
         let remedy = "choose another address of this machine with --metrics-addr";
         found.push(match listens(what, &addr.to_string(), addr, remedy) {
-            taken if taken.verdict == Verdict::Bad && serves_page(called_at(addr), LIMIT).await => {
+            taken if taken.verdict == Verdict::Bad && serves_page(called(addr), LIMIT).await => {
                 Finding::good(what, addr, "an agent serves here already")
             }
             found => found,
@@ -49,18 +49,14 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
 
 /// Whether the port is taken by an agent: a node that is looked at while it works is no fault.
 async fn an_agent_answers(at: SocketAddr) -> bool {
-    let Ok(address) = called_at(at).to_string().parse::<HostPort>() else { return false };
+    let Ok(address) = called(at).to_string().parse::<HostPort>() else { return false };
     let client = Client::new(address, Some(LIMIT));
     client.call("ping", vec!["check".into()]).await.is_ok_and(|answer| answer.as_str() == Some("check"))
 }
 
-/// Where what listens there is called from this machine.
-fn called_at(at: SocketAddr) -> SocketAddr {
-    match at {
-        SocketAddr::V4(_) if at.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, at.port()).into(),
-        SocketAddr::V6(_) if at.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, at.port()).into(),
-        _ => at,
-    }
+/// The address at which this machine calls what listens there.
+fn called(at: SocketAddr) -> SocketAddr {
+    SocketAddr::new(called_at(at.ip()), at.port())
 }
 
 fn listens(what: &'static str, at: &str, addr: SocketAddr, remedy: &str) -> Finding {

@@ -1,14 +1,14 @@
 //! What `dev` tells of its agent: where everything is, what to type next, events and statistics. Pure but for the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::events::as_text;
-use crate::address::HostPort;
+use crate::address::{HostPort, called_at};
 use crate::agent::config::Config;
 use crate::dev::Stored;
 use crate::ids::KernelId;
@@ -197,15 +197,6 @@ impl Screen {
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
-}
-
-/// Where an agent that listens there is called from this machine.
-fn called_at(listens: IpAddr) -> IpAddr {
-    match listens {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    }
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ pub struct RunNote {
     /// Whether it waits for input.
     pub waits: bool,
     /// How many of the runner's answers may come that are no later run's.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub answers: u8,
     /// When this was written, in seconds since 1970: the last use of a kernel in which no run goes on.
     pub at: u64,
@@ -120,7 +120,7 @@ pub struct Ending {
 
 /// For serde, which hands out a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_none(count: &u8) -> bool {
+fn is_zero(count: &u8) -> bool {
     *count == 0
 }
 

@@ -28,9 +28,12 @@ impl SmallDisk {
         disk
     }
 
-    /// 512 MiB of this kind (`ext4`, `xfs`) that counts projects and holds them to their limits; what the system says where it can't
-    /// mount one.
+    /// 512 MiB of this kind (`ext4`, `xfs`) that counts projects and holds them to their limits; why there is none where the system
+    /// mounts none, or can't set limits.
     pub(crate) fn with_projects(kind: &str, dir: &Path, at: &Path) -> Result<Self, String> {
+        if Command::new("setquota").arg("-V").output().is_err() {
+            return Err("the package quota is not installed".to_owned());
+        }
         let image = dir.join("disk.img");
         File::create(&image).unwrap().set_len(512 << 20).unwrap();
         let disk = Self { image, at: at.to_owned(), options: "loop,prjquota" };
@@ -45,8 +48,18 @@ impl SmallDisk {
         if mounting.status.success() {
             Ok(disk)
         } else {
-            Err(String::from_utf8_lossy(&mounting.stderr).into_owned())
+            let why = String::from_utf8_lossy(&mounting.stderr);
+            Err(format!("this system mounts no {kind} with prjquota: {why}"))
         }
+    }
+
+    /// How many projects that agents made it still holds to limits.
+    pub(crate) fn limits(&self) -> usize {
+        let report = Command::new("repquota").args(["-P", "-n"]).arg(&self.at).output().unwrap();
+        assert!(report.status.success(), "{}", String::from_utf8_lossy(&report.stderr));
+        let report = String::from_utf8_lossy(&report.stdout).into_owned();
+        println!("{report}");
+        report.lines().filter(|line| line.starts_with("#1")).count()
     }
 
     /// Mounts it, at first or again.

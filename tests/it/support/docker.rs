@@ -89,7 +89,7 @@ impl TestImage {
         let reference = image.reference();
         args.extend([base.as_str(), &reference]);
         docker(&args).await;
-        docker(&["rm", &base]).await;
+        docker(&["rm", "-v", &base]).await;
         image
     }
 
