@@ -1,7 +1,7 @@
 //! A kernel that runs: what callers need of it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use super::signs::Processes;
 use super::vigil::Vigil;
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Memory, Runner, Runs};
-use crate::scratch::{OutputSnapshot, Scratch, Tree};
+use crate::scratch::{OutputFile, OutputSnapshot, Scratch, Tree};
 use crate::stats::Target;
 use crate::wire::config::KernelConfig;
 use crate::wire::reply::KernelPlace;
@@ -84,7 +84,7 @@ impl Live {
     /// Remembers what `.output` holds, at the start of a run.
     pub(super) async fn remember_output(&self, run: &RunId) {
         let snapshot = Arc::new(self.scratch.output_snapshot().await);
-        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshots = self.snapshots();
         snapshots.retain(|(r, _)| r != run);
         snapshots.push_back((run.clone(), snapshot));
         if snapshots.len() > MAX_SNAPSHOTS {
@@ -92,11 +92,21 @@ impl Live {
         }
     }
 
-    /// What it held when the run began; `None` for a run that was begun without.
-    #[must_use]
-    pub(super) fn forget_output(&self, run: &RunId) -> Option<Arc<OutputSnapshot>> {
-        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = snapshots.iter().position(|(r, _)| r == run)?;
-        snapshots.remove(at).map(|(_, snapshot)| snapshot)
+    /// The files that are new or changed there since the run began; none for a run that was begun without.
+    pub(super) async fn output_changes(&self, run: &RunId) -> Vec<OutputFile> {
+        let before = self.snapshots().iter().find(|(of, _)| of == run).map(|(_, snapshot)| snapshot.clone());
+        match before {
+            Some(before) => self.scratch.output_changes(&before).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// The run's end was answered.
+    pub(super) fn forget_output(&self, run: &RunId) {
+        self.snapshots().retain(|(of, _)| of != run);
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, VecDeque<(RunId, Arc<OutputSnapshot>)>> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,8 +11,9 @@
 //! - `reserve/`: files that become notes when the disk has no room (`reserve`). Ends and notes of runs that it doesn't take at all are
 //!   kept elsewhere (`shelter`).
 //!
-//! Files are the agent's alone to read (0600). They are written under a temporary name and renamed. Endings are synced to the disk first; notes of runs need
-//! to survive the agent only, not the machine, since no run survives that either. A file that can't be understood
+//! Files are the agent's alone to read (0600). They are written under a temporary name and renamed; notes of runs are written over where
+//! they are there and small. Endings are synced to the disk first; notes of runs need to survive the agent only, not the machine, since
+//! no run survives that either. A file that can't be understood
 //! is renamed to `*.set-aside` with a warning and never stops a start.
 
 mod entries;
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::entries::{Ending, Environ, KernelNote, NotedPhase, RunNote, unix_now};
-use self::files::{file, read_all, read_one, remove, set_aside, write};
+use self::files::{file, read_all, read_one, remove, set_aside, write, write_over};
 pub use self::journal::Journal;
 use self::reserve::Reserve;
 use self::shelter::Shelter;
@@ -235,7 +236,7 @@ impl Notes {
     pub fn run(&self, kernel: KernelId, note: RunNote) -> io::Result<()> {
         let is_over = note.run.is_none();
         let note = RunNote { owner: Some(self.owner.clone()), ..note };
-        let written = write(&self.runs, kernel, &note, false, &self.reserve);
+        let written = write_over(&self.runs, kernel, &note, &self.reserve);
         let written = match written {
             Err(_) if is_over => {
                 fs::remove_file(file(&self.runs, kernel)).or_else(|error| match error.kind() {

@@ -15,6 +15,7 @@ use super::registry::{Handle, Kernels};
 use crate::figures::{self, table};
 use crate::ids::{KernelId, RunId};
 use crate::runner::{Begin, Code, Entry};
+use crate::scratch::OutputFile;
 use crate::wire::command::ServiceStart;
 use crate::wire::config::ConfigPatch;
 use crate::wire::event::EndReason;
@@ -222,26 +223,33 @@ impl Kernels {
             _ => None,
         };
         if let Some(code) = code {
-            if request.upload_output_files {
-                live.remember_output(&run).await;
-            }
-            if seat.start(code).await.is_none() {
+            let before = async {
+                if request.upload_output_files {
+                    live.remember_output(&run).await;
+                }
+            };
+            if seat.start(code, before).await.is_none() {
                 return Ok(None);
             }
         }
-        let Some((output, status)) = seat.collect(request.flush).await else { return Ok(None) };
+        let mut changed = None;
+        let at_end = async { changed = Some(live.output_changes(&run).await) };
+        let Some((output, status)) = seat.collect(request.flush, at_end).await else { return Ok(None) };
         drop(seat);
-        let files = match status {
-            RunStatus::Finished(_) => self.publish_files(&live, &run).await,
-            _ => Vec::new(),
+        if !matches!(status, RunStatus::Finished(_)) {
+            return Ok(Some(RunResult { run_id: run, status, output, files: Vec::new() }));
+        }
+        let changed = match changed {
+            Some(changed) => changed,
+            None => live.output_changes(&run).await,
         };
+        live.forget_output(&run);
+        let files = self.publish_files(&live, changed).await;
         Ok(Some(RunResult { run_id: run, status, output, files }))
     }
 
     /// Output files of the run that has just finished (PROTOCOL section 8, `files`).
-    async fn publish_files(&self, live: &Live, run: &RunId) -> Vec<ResultFile> {
-        let Some(before) = live.forget_output(run) else { return Vec::new() };
-        let changed = live.scratch.output_changes(&before).await;
+    async fn publish_files(&self, live: &Live, changed: Vec<OutputFile>) -> Vec<ResultFile> {
         if changed.is_empty() {
             return Vec::new();
         }

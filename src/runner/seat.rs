@@ -64,11 +64,12 @@ impl Seat {
         }
     }
 
-    /// Begins the run with this code, once it is remembered; the runner's task sends it. `None`: cut off.
-    pub async fn start(&self, code: Code) -> Option<()> {
+    /// Begins the run with this code, once it is remembered and what comes before it is done, which both take the disk's
+    /// time; the runner's task sends it. `None`: cut off.
+    pub async fn start(&self, code: Code, before: impl Future<Output = ()>) -> Option<()> {
         let ticket = self.ticket;
         self.shared.change(|runs| runs.prepared(ticket, code));
-        self.remembered.begun(&self.run).await;
+        tokio::join!(self.remembered.begun(&self.run), before);
         let is_begun = self.shared.change(|runs| runs.started(ticket, Instant::now()));
         if is_begun {
             figures::count(&table::RUNS_BEGUN, &[]);
@@ -84,8 +85,8 @@ impl Seat {
     }
 
     /// Collects output until the run says something that ends an answer, the buffer is full, or `limit` is over. The end
-    /// of a run is kept before it is answered, and all other output is on the disk no more.
-    pub async fn collect(&self, limit: Duration) -> Answer {
+    /// of a run is kept before it is answered, and `at_end` is done meanwhile; all other output is on the disk no more.
+    pub async fn collect(&self, limit: Duration, at_end: impl Future<Output = ()>) -> Answer {
         let deadline = tokio::time::Instant::now() + limit;
         let shared = &self.shared;
         let mut changed = shared.changed.subscribe();
@@ -96,7 +97,7 @@ impl Seat {
                 // In its own statement: the queue is locked for its length.
                 let has_end = shared.runs().has_end(self.ticket);
                 if has_end {
-                    self.remembered.kept().await;
+                    tokio::join!(self.remembered.kept(), at_end);
                 }
                 let taken = shared.change(|runs| runs.take(self.ticket));
                 return self.hand_over(taken).await;

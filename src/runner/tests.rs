@@ -1,6 +1,7 @@
 //! A connected runner against a fake one: a PULL and a PUSH on loopback that play the container's side. The PUSH is
 //! another implementation's.
 
+use std::future::ready;
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
@@ -122,7 +123,7 @@ async fn send_to(output: &mut PushSocket, frames: Multipart) {
 async fn begin(runner: &Runner, run: &str) -> Seat {
     let seat = runner.enter(RunId::new(run), Entry::New).unwrap();
     assert_eq!(within(seat.turn()).await, Some(Begin::Start));
-    seat.start(Code::Query(format!("code of {run}"))).await.unwrap();
+    seat.start(Code::Query(format!("code of {run}")), ready(())).await.unwrap();
     seat
 }
 
@@ -131,7 +132,7 @@ fn go_on(runner: &Runner, run: &str) -> Seat {
 }
 
 async fn collected(seat: Seat) -> (Vec<ConsoleItem>, RunStatus) {
-    within(seat.collect(PATIENT)).await.expect("cut off")
+    within(seat.collect(PATIENT, ready(()))).await.expect("cut off")
 }
 
 fn ask(text: &str) -> Completions {
@@ -210,7 +211,7 @@ async fn an_answer_after_the_time_limit_holds_what_came_and_the_next_one_the_res
     let mut seat = Some(seat);
     while text.is_empty() {
         let seat = seat.take().unwrap_or_else(|| go_on(&runner, "r"));
-        let (items, status) = within(seat.collect(Duration::from_millis(20))).await.unwrap();
+        let (items, status) = within(seat.collect(Duration::from_millis(20), ready(()))).await.unwrap();
         assert_eq!(status, RunStatus::Continued);
         text.extend(items.iter().map(|item| match item {
             ConsoleItem::Stdout(text) => text.as_str(),
@@ -235,8 +236,8 @@ async fn a_second_run_waits_for_the_end_of_the_first() {
     fake.expect("code", "code of r1").await;
     let waited = tokio::spawn(async move {
         assert_eq!(second.turn().await, Some(Begin::Start));
-        second.start(Code::Query("code of r2".into())).await.unwrap();
-        second.collect(PATIENT).await
+        second.start(Code::Query("code of r2".into()), ready(())).await.unwrap();
+        second.collect(PATIENT, ready(())).await
     });
     // A caller that goes away frees its place.
     drop(third);
@@ -590,7 +591,7 @@ async fn what_is_answered_has_left_the_disk_before_and_stays_with_the_run_if_its
     for text in ["first", "second"] {
         fake.send(record("stdout", text)).await;
         spilled(|all| matches!(all.last(), Some(Change::Append(_)))).await;
-        let (items, status) = go_on(&runner, "r").collect(Duration::ZERO).await.unwrap();
+        let (items, status) = go_on(&runner, "r").collect(Duration::ZERO, ready(())).await.unwrap();
         assert_eq!((items, status), (vec![ConsoleItem::Stdout(text.to_owned())], RunStatus::Continued));
         assert_eq!(disk.spilled.lock().unwrap().last(), Some(&Change::Remove));
     }
@@ -599,14 +600,14 @@ async fn what_is_answered_has_left_the_disk_before_and_stays_with_the_run_if_its
     disk.hangs.store(true, std::sync::atomic::Ordering::Relaxed);
     {
         let seat = go_on(&runner, "r");
-        let mut collecting = std::pin::pin!(seat.collect(Duration::ZERO));
+        let mut collecting = std::pin::pin!(seat.collect(Duration::ZERO, ready(())));
         let until_taken = until(&runner, |runs| runs.current_bytes() == 0);
         tokio::select! {
             answer = &mut collecting => panic!("answered: {answer:?}"),
             () = until_taken => {}
         }
     }
-    let (items, _) = within(go_on(&runner, "r").collect(Duration::ZERO)).await.unwrap();
+    let (items, _) = within(go_on(&runner, "r").collect(Duration::ZERO, ready(()))).await.unwrap();
     assert_eq!(items, [ConsoleItem::Stdout("third".to_owned())]);
 }
 
@@ -621,6 +622,6 @@ async fn closing_cuts_off_everybody_who_waits() {
         runner.close();
     };
     let (cut, turn, answer, ()) =
-        tokio::join!(first.collect(PATIENT), second.turn(), runner.complete(ask("imp")), closing);
+        tokio::join!(first.collect(PATIENT, ready(())), second.turn(), runner.complete(ask("imp")), closing);
     assert_eq!((cut, turn, answer), (None, None, Err(AskError::Closed)));
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +16,10 @@ use crate::wire::sample::Sample;
 
 /// The version of both kinds of files.
 pub(super) const VERSION: u32 = 1;
+
+/// As many bytes, from a file's beginning, are written whole or not at all when the agent is killed: the system copies a page
+/// in one go.
+const PAGE: usize = 4096;
 
 /// Counts writes, for the names of temporary files.
 static WRITES: AtomicU64 = AtomicU64::new(0);
@@ -64,7 +68,32 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The same without a reserve, and not synced.
+/// The same, not synced, over the bytes that are there, where both fit into a page: of a new file in the place of an older one, some
+/// file systems (ext4) begin to write the bytes to the disk before the rename returns.
+pub(super) fn write_over(
+    dir: &Path,
+    kernel: KernelId,
+    value: &impl Serialize,
+    reserve: &Reserve,
+) -> io::Result<()> {
+    match over(&file(dir, kernel), serde_json::to_vec(value)?) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => write(dir, kernel, value, false, reserve),
+    }
+}
+
+/// Whether it was done. What is longer than the new bytes becomes spaces, which mean nothing there.
+fn over(path: &Path, mut bytes: Vec<u8>) -> io::Result<bool> {
+    let there = OpenOptions::new().write(true).open(path)?;
+    let length = usize::try_from(there.metadata()?.len()).unwrap_or(usize::MAX).max(bytes.len());
+    if length > PAGE {
+        return Ok(false);
+    }
+    bytes.resize(length, b' ');
+    Ok(there.write_at(&bytes, 0)? == length)
+}
+
+/// Writes it beside and renames it, without a reserve, and not synced.
 pub(super) fn write_small(dir: &Path, kernel: KernelId, value: &impl Serialize) -> io::Result<()> {
     let temporary = temporary(dir, kernel);
     write_beside(&temporary, &serde_json::to_vec(value)?, false)

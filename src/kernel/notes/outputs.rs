@@ -71,12 +71,15 @@ fn frame(bytes: &mut Bytes) -> Option<Bytes> {
 }
 
 fn append(dir: &Path, path: &Path, run: &RunId, records: &[Record]) -> io::Result<()> {
-    // Not what is above it: below a mount point that lost its file system nothing is to be made.
-    match fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let mut file = File::options().append(true).create(true).open(path)?;
+    let open = || File::options().append(true).create(true).open(path);
+    let mut file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Not what is above it: below a mount point that lost its file system nothing is to be made.
+            fs::create_dir(dir)?;
+            open()
+        }
+        opened => opened,
+    }?;
     let mut text = Vec::new();
     if file.metadata()?.len() == 0 {
         put(&mut text, RUN)?;

@@ -239,3 +239,19 @@ fn a_run_that_the_disk_did_not_take_is_known_to_the_next_life() {
     assert_eq!(known(&next_life(&dir).0), Some(going(Some("after"))));
     assert_eq!(fs::read_dir(dir.path().join("elsewhere/runs.n.i")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_note_of_a_run_is_written_over_while_it_is_small_and_whole_whatever_was_there() {
+    let (dir, notes) = notes();
+    let kernel = KernelId::random();
+    let file = dir.path().join(format!("runs/{kernel}.json"));
+    let mut inodes = Vec::new();
+    for (length, is_new) in [(10, true), (900, false), (1, false), (9000, true), (20, true), (300, false)] {
+        let going = GoingRun { run: Some(RunId::new("r".repeat(length))), ..GoingRun::default() };
+        notes.run(kernel, RunNote::new(kernel, &going)).unwrap();
+        assert_eq!(next_life(&dir).0.of(kernel).run.map(|run| run.going()), Some(going));
+        let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&file).unwrap());
+        assert_eq!(inodes.last() != Some(&inode), is_new, "{length}");
+        inodes.push(inode);
+    }
+}
