@@ -54,6 +54,11 @@ impl Contender {
         self.command.ends_with("server")
     }
 
+    /// Whether it takes part: the Python agent knows no engine but Docker's own.
+    pub(crate) fn has(&self, part: &str) -> bool {
+        !(self.is_python() && ["runs", "flood", "ends", "lives"].contains(&part))
+    }
+
     /// Starts it and does not wait.
     pub(crate) fn spawn(&self, bed: &Bed) -> Agent {
         if !self.is_python() {

@@ -81,7 +81,23 @@ impl Report<'_> {
 
 /// Not a number when there are none.
 pub(crate) fn median(samples: &[f64]) -> f64 {
+    quantile(samples, 0.5)
+}
+
+/// The sample below which this share of all is.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index of a list in memory")]
+pub(crate) fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = (sorted.len() as f64 * share) as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// Of the line through the points, by least squares.
+pub(crate) fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
+    let over: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    over / points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>()
 }

@@ -1,7 +1,7 @@
 //! Whether an agent grows with the kernels that it had.
 
 use crate::contender::{Contender, Usage};
-use crate::figures::Report;
+use crate::figures::{Report, slope};
 use crate::sized;
 use crate::support::secs;
 
@@ -26,13 +26,4 @@ pub(crate) async fn growth(contender: &Contender, report: &mut Report<'_>) {
     let last = looks.last().map_or(f64::NAN, |(_, pss)| pss / 1024.0);
     report.add("growth: memory after all lives", "MiB", last);
     report.add("growth: slope of the memory", "KiB/life", slope(&looks));
-}
-
-/// Of the line through the points, by least squares.
-fn slope(points: &[(f64, f64)]) -> f64 {
-    let count = points.len() as f64;
-    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
-    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
-    let over: f64 = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
-    over / points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>()
 }

@@ -62,9 +62,7 @@ impl RawKernel {
     /// Waits until the runner listens and speaks. How long that took.
     pub(crate) async fn runner(&self) -> (RawRunner, Duration) {
         let begun = Instant::now();
-        let input = greet(&self.host, 2000, Kind::Push).await;
-        let output = greet(&self.host, 2001, Kind::Pull).await;
-        let mut runner = RawRunner { input, output };
+        let mut runner = RawRunner::at(&self.host).await;
         runner.run("1+1").await;
         (runner, begun.elapsed())
     }
@@ -80,6 +78,13 @@ impl RawKernel {
 }
 
 impl RawRunner {
+    /// Connects to the runner at this address, once it listens.
+    pub(crate) async fn at(host: &str) -> Self {
+        let input = greet(host, 2000, Kind::Push).await;
+        let output = greet(host, 2001, Kind::Pull).await;
+        Self { input, output }
+    }
+
     /// Sends code and waits for its end. How many bytes it printed.
     pub(crate) async fn run(&mut self, code: &str) -> usize {
         self.input.put(frame::message(&Command::Code(code.to_owned()).encode()));
