@@ -1,4 +1,5 @@
-//! Many agents of one machine, against one etcd and one manager.
+//! Many agents of one machine, against one etcd and one manager. Their engine takes no time: a thousand that ask one Docker would
+//! measure Docker.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::contender::{Contender, Usage, processor_of, processor_since_all};
 use crate::figures::Report;
 use crate::sized;
+use crate::stub::Stub;
 use crate::support::ports::Port;
 use crate::support::{Agent, Bed, secs, until};
 
@@ -18,10 +20,11 @@ pub(crate) async fn fleet(contender: &Contender, report: &mut Report<'_>) {
     }
     let count = sized("BENCH_AGENTS", 100);
     let bed = contender.bed().await;
+    let stub = Stub::start(bed.outside());
     let begun = Instant::now();
     let mut fleet: Vec<(Port, Agent)> = Vec::new();
     for number in 0..count {
-        fleet.push(one(&bed, number));
+        fleet.push(one(&bed, &stub, number));
     }
     let (_ports, agents): (Vec<Port>, Vec<Agent>) = fleet.into_iter().unzip();
     until("all agents of the fleet", secs(300), async || {
@@ -57,7 +60,7 @@ fn server_processor(port: u16) -> f64 {
     pids.filter(has_port).map(processor_of).sum()
 }
 
-fn one(bed: &Bed, number: usize) -> (Port, Agent) {
+fn one(bed: &Bed, stub: &Stub, number: usize) -> (Port, Agent) {
     let port = Port::lease();
     let name = format!("{}-{number}", bed.instance);
     let scratch = bed.outside().join(format!("fleet-{number}"));
@@ -65,6 +68,8 @@ fn one(bed: &Bed, number: usize) -> (Port, Agent) {
     let agent = bed.spawn_agent(&[
         "--instance-id",
         &name,
+        "--docker-host",
+        &stub.host(),
         "--agent-port",
         &port.number().to_string(),
         "--scratch-root",

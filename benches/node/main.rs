@@ -13,7 +13,7 @@
 //! from which `scripts/chart` draws.
 //!
 //! Sizes: `BENCH_KERNELS` (200) that live at once, `BENCH_LIVES` (500) kernels one after the other, `BENCH_AGENTS` (100) of a
-//! fleet. The parts `runs`, `flood`, `ends` and `lives` have an engine and runners of this program in Docker's place ([`stub`]), so that
+//! fleet. The parts `runs`, `flood`, `ends`, `lives` and `fleet` have an engine and runners of this program in Docker's place ([`stub`]), so that
 //! neither Docker nor an interpreter is part of a figure: `BENCH_RUNS` (1000) of each of 50 kernels, `BENCH_FLOOD` (4000) MB of output,
 //! `BENCH_STUB_LIVES` (10,000) kernels. The Python agent has no turn in these.
 #![allow(

@@ -42,9 +42,14 @@ impl Stub {
         Self { socket, acceptor }
     }
 
+    /// As `--docker-host` has it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
     /// An agent of this engine that serves.
     pub(crate) async fn agent(&self, bed: &Bed) -> Agent {
-        bed.agent(&["--docker-host", &format!("unix://{}", self.socket.display())]).await
+        bed.agent(&["--docker-host", &self.host()]).await
     }
 }
 
