@@ -79,6 +79,20 @@ async fn floor(report: &mut Report<'_>) {
         let spent = echo.processor().saturating_sub(before).as_secs_f64() * 1e6 / calls;
         report.add(&format!("ping, {what}: raw echo's processor a call"), "µs", spent);
     }
+    let echo = Echo::start();
+    let (before, begun) = (echo.processor(), Instant::now());
+    futures_util::future::join_all((0..FRESH_CALLERS).map(|_| async {
+        for _ in 0..FRESH {
+            let mut line = TcpStream::connect(echo.address).await.unwrap();
+            round_trips_raw(&mut line, 1).await;
+        }
+    }))
+    .await;
+    let calls = f64::from(FRESH * FRESH_CALLERS);
+    let what = format!("ping, a connection for each, {FRESH_CALLERS} callers: raw echo");
+    report.add(&format!("{what}'s rate"), "/s", calls / begun.elapsed().as_secs_f64());
+    let spent = echo.processor().saturating_sub(before).as_secs_f64() * 1e6 / calls;
+    report.add(&format!("{what}'s processor a call"), "µs", spent);
 }
 
 async fn round_trips_raw(line: &mut TcpStream, calls: u32) {
