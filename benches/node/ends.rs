@@ -1,6 +1,7 @@
-//! How long the manager waits for the event of an end once the kernel's statistics are in Redis, where the engine takes no time.
+//! What of a kernel's begin and end is the agent's own, where the engine takes no time: create, destroy, and how long the manager waits
+//! for the event of an end once the kernel's statistics are in Redis.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -24,10 +25,15 @@ pub(crate) async fn ends(contender: &Contender, report: &mut Report<'_>) {
     let stub = Stub::start(bed.outside());
     let agent = stub.agent(&bed).await;
     let mut carried_out = monitor(bed.redis.port()).await;
-    let mut waits = Vec::new();
+    let (mut creates, mut destroys, mut waits) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ENDS {
-        let kernel = agent.create_with(stub_config()).await.warm().await;
+        let begun = Instant::now();
+        let kernel = agent.create_with(stub_config()).await;
+        creates.push(begun.elapsed().as_secs_f64() * 1e3);
+        let kernel = kernel.warm().await;
+        let begun = Instant::now();
         kernel.destroy().await;
+        destroys.push(begun.elapsed().as_secs_f64() * 1e3);
         let event = bed.wait_end(&kernel.id, secs(10)).await;
         let mut written = None;
         while let Ok(Some(command)) = tokio::time::timeout(secs(5), carried_out.recv()).await {
@@ -40,6 +46,10 @@ pub(crate) async fn ends(contender: &Contender, report: &mut Report<'_>) {
         }
         let written = written.expect("its statistics in Redis");
         waits.push((since_epoch(event.at).as_secs_f64() - written.as_secs_f64()) * 1e3);
+    }
+    for (what, took) in [("create", creates), ("destroy", destroys)] {
+        report.add(&format!("{what} beside an engine that takes no time: median"), "ms", median(&took));
+        report.add(&format!("{what} beside an engine that takes no time: p99"), "ms", quantile(&took, 0.99));
     }
     report.add("event of an end, after its statistics are in Redis: median", "ms", median(&waits));
     report.add("event of an end, after its statistics are in Redis: p99", "ms", quantile(&waits, 0.99));
