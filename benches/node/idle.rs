@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::contender::{Contender, Usage, processor_since};
 use crate::figures::Report;
+use crate::stub::Stub;
 use crate::support::secs;
 
 /// From exec to the first heartbeat and to the first event that says that it serves; then the stop.
@@ -20,6 +21,18 @@ pub(crate) async fn start(contender: &Contender, report: &mut Report<'_>) {
     let begun = Instant::now();
     agent.stop().await;
     report.took("stop", begun.elapsed());
+    if !contender.is_python() {
+        start_beside_stub(contender, report).await;
+    }
+}
+
+async fn start_beside_stub(contender: &Contender, report: &mut Report<'_>) {
+    let bed = contender.bed().await;
+    let stub = Stub::start(bed.outside());
+    let begun = Instant::now();
+    let _agent = bed.spawn_agent(&["--docker-host", &stub.host()]);
+    bed.wait_event("instance_started", |_| true, secs(30)).await;
+    report.took("start: to instance_started, beside an engine that takes no time", begun.elapsed());
 }
 
 /// Memory after a while, and processor time while nothing happens.
