@@ -1,9 +1,13 @@
-//! Tells the compiler what `--version` says: in a release build the commit and its day, too.
+//! Tells the compiler what `--version` says: in a release build the commit and its day, too; and the linker, in which order functions
+//! lie.
 //!
 //! The day is the commit's, or `SOURCE_DATE_EPOCH`'s, and never the clock's, so that the same sources make the same bytes.
 //! A debug build has the plain version, so that tests are not built anew for each commit; so has one without git.
 
 use std::process::Command;
+
+/// What `scripts/order-functions` writes.
+const FUNCTIONS: &str = "config/functions.ld";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -13,6 +17,21 @@ fn main() {
     let commit = if is_release { commit() } else { None };
     let version = commit.map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"));
     println!("cargo:rustc-env=BACKENDAI_VERSION={version}");
+    order_functions(is_release);
+}
+
+/// Only with the flags of `.cargo/config.toml`: without them the names of functions are others, and whoever sets their own may have a linker
+/// that reads no scripts.
+fn order_functions(is_release: bool) {
+    println!("cargo:rerun-if-changed={FUNCTIONS}");
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    if is_release
+        && flags == "-Csymbol-mangling-version=v0"
+        && std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux")
+    {
+        let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{here}/{FUNCTIONS}");
+    }
 }
 
 /// Such as `commit 1f3a9c2b7d04, 2026-11-28`.
