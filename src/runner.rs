@@ -24,6 +24,7 @@ pub mod memory;
 mod outlet;
 pub mod output;
 mod parting;
+mod piece;
 pub mod runs;
 mod seat;
 mod shared;

@@ -251,7 +251,7 @@ fn our_answers_to_execute_are_the_same_bytes() {
     let check = |title: &str, run: &str, status: RunStatus, output: Vec<ConsoleItem>| {
         let Ok(Request::Execute(_, asked)) = request(title) else { panic!("{title}") };
         let result = RunResult { run_id: RunId::new(run), status, output, files: vec![] };
-        same(title, Ok(result.to_value(asked.version)));
+        same(title, Ok(result.into_value(asked.version)));
     };
     let done = || RunStatus::Finished(Some(0));
     check("execute v2, standard output", "r1b", done(), vec![out("2\n")]);
@@ -270,7 +270,7 @@ fn our_answers_to_execute_are_the_same_bytes() {
     check("execute v1, batch whose build fails", "B2", RunStatus::BuildFinished(Some(3)), vec![]);
     let file = ResultFile { name: "o1.txt".to_owned(), url: "#dummy-upload".to_owned() };
     let result = RunResult { run_id: RunId::new("O1"), status: done(), output: vec![], files: vec![file] };
-    same("execute v2, output files", Ok(result.to_value(ApiVersion::V2)));
+    same("execute v2, output files", Ok(result.into_value(ApiVersion::V2)));
 }
 
 #[test]

@@ -70,7 +70,7 @@ async fn perform(
                 tracing::debug!(%kernel, "the caller of a run went away");
                 return Ok(Value::Nil.into());
             };
-            done?.map_or(Value::Nil, |result| result.to_value(version))
+            done?.map_or(Value::Nil, |result| result.into_value(version))
         }
         Request::UploadFile(kernel, upload) => {
             kernels.upload(kernel, upload).await?;

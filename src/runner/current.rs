@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::code::{Code, GoingRun, Way};
 use super::kept::Place;
 use super::output::Output;
-use super::spill::Unwritten;
 use crate::ids::RunId;
 
 /// How long a runner may take to begin with code that it was sent. An interrupt that comes before finds the worker of a
@@ -93,13 +92,13 @@ impl RunOutput {
 
     /// Where the disk holds it, if it does.
     pub(super) fn place(&self) -> Option<Place> {
-        self.output.unwritten.is_on_disk().then(|| (self.number, self.run.clone()))
+        self.output.is_on_disk().then(|| (self.number, self.run.clone()))
     }
 
     /// The output is to be kept on the disk no longer. Where the disk holds it, if it does.
     pub(super) fn unkeep(&mut self) -> Option<Place> {
         let place = self.place();
-        self.output.unwritten = Unwritten::default();
+        self.output.unkeep();
         place
     }
 }

@@ -1,10 +1,12 @@
 //! Aggregation of one run's output between two answers (PROTOCOL section 8).
+//!
+//! Text is kept as it came and becomes characters when it is collected: each byte is copied once on its way in, and what is to go to
+//! the disk is not held twice.
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use super::spill::Unwritten;
+use super::piece::{self, Piece, Stream};
+use super::spill::{Change, Mark, Unwritten};
 use super::utf8::Utf8;
 use crate::wire::record::Record;
 use crate::wire::reply::{ConsoleItem, RunStatus};
@@ -15,74 +17,42 @@ pub const FULL: usize = 8 * 1024 * 1024;
 /// The same while somebody waits for completions, which come through the same socket behind the output.
 pub const FULL_WHILE_ASKING: usize = 64 * 1024 * 1024;
 
-/// What an item costs beside its text, so that a flood of empty items fills the buffer too.
-const ITEM_COST: usize = 64;
-
 /// What came since the last answer, in order.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Items and the points at which an answer must end.
+    /// Text, items, and the points at which an answer must end.
     pieces: VecDeque<Piece>,
     /// Roughly what `pieces` hold, in bytes; what back-pressure goes by.
     bytes: usize,
-    /// Standard output's decoder; starts anew at every end of a step.
-    stdout: Utf8,
-    /// Standard error's decoder.
-    stderr: Utf8,
     /// What of this the disk does not hold yet.
-    pub(super) unwritten: Unwritten,
-}
-
-#[derive(Debug)]
-enum Piece {
-    Item(ConsoleItem),
-    Stop(RunStatus),
+    unwritten: Unwritten,
 }
 
 impl Output {
     /// Output that an earlier life of the agent had on the disk.
     #[must_use]
     pub fn restored(records: Vec<Record>) -> Self {
-        let mut output = Self { unwritten: Unwritten::restored(), ..Self::default() };
+        let mut output = Self::default();
         for record in records {
-            output.add(record);
+            output.push(record);
         }
+        output.unwritten = Unwritten::restored(output.end());
         output
     }
 
     /// Adds a record. Whether an answer that waits for this run can go out now.
     pub fn push(&mut self, record: Record) -> bool {
-        self.unwritten.came(&record);
-        self.add(record)
-    }
-
-    fn add(&mut self, record: Record) -> bool {
         match record {
-            Record::Stdout(bytes) => {
-                let text = self.stdout.feed(&bytes);
-                self.text(text, false);
-            }
-            Record::Stderr(bytes) => {
-                let text = self.stderr.feed(&bytes);
-                self.text(text, true);
-            }
-            Record::Media(mime, data) => self.item(mime.len() + data.len(), ConsoleItem::Media(mime, data)),
-            Record::Html(text) => self.item(text.len(), ConsoleItem::Html(text)),
-            Record::Log(text) => self.item(text.len(), ConsoleItem::Log(text)),
-            Record::Completion(json) => self.item(json_weight(&json), ConsoleItem::Completion(json)),
+            Record::Stdout(bytes) => self.text(Stream::Stdout, &bytes),
+            Record::Stderr(bytes) => self.text(Stream::Stderr, &bytes),
+            Record::Media(mime, data) => self.add(Piece::Item(ConsoleItem::Media(mime, data))),
+            Record::Html(text) => self.add(Piece::Item(ConsoleItem::Html(text))),
+            Record::Log(text) => self.add(Piece::Item(ConsoleItem::Log(text))),
+            Record::Completion(json) => self.add(Piece::Item(ConsoleItem::Completion(json))),
             Record::WaitingInput(options) => self.stop(RunStatus::WaitingInput(options)),
-            Record::CleanFinished(code) => {
-                self.end_streams();
-                self.stop(RunStatus::CleanFinished(code));
-            }
-            Record::BuildFinished(code) => {
-                self.end_streams();
-                self.stop(RunStatus::BuildFinished(code));
-            }
-            Record::Finished(code) => {
-                self.end_streams();
-                self.stop(RunStatus::Finished(code));
-            }
+            Record::CleanFinished(code) => self.stop(RunStatus::CleanFinished(code)),
+            Record::BuildFinished(code) => self.stop(RunStatus::BuildFinished(code)),
+            Record::Finished(code) => self.stop(RunStatus::Finished(code)),
             Record::Status | Record::ServiceResult(_) => {}
         }
         matches!(self.pieces.back(), Some(Piece::Stop(_))) || self.is_full()
@@ -95,16 +65,21 @@ impl Output {
 
     /// Ends the answer here with this status.
     pub fn stop(&mut self, status: RunStatus) {
-        let piece = Piece::Stop(status);
-        self.bytes += cost(&piece);
-        self.pieces.push_back(piece);
+        self.add(Piece::Stop(status));
     }
 
-    /// Everything up to the next end of an answer, or all there is.
+    /// Everything up to the next end of an answer, or all there is. The beginning of a character whose rest has not come stays.
     pub fn take(&mut self) -> (Vec<ConsoleItem>, Option<RunStatus>) {
-        let (mut items, mut stop) = (Vec::new(), None);
+        let (mut items, mut stop, mut decoders) = (Vec::new(), None, Decoders::default());
         while let Some(piece) = self.pieces.pop_front() {
+            if piece.ends_step() {
+                decoders.end(&mut items);
+            }
             match piece {
+                Piece::Text(stream, raw) => {
+                    let text = decoders.of(stream).take(raw);
+                    join(&mut items, stream, text);
+                }
                 Piece::Item(item) => items.push(item),
                 Piece::Stop(status) => {
                     stop = Some(status);
@@ -112,25 +87,30 @@ impl Output {
                 }
             }
         }
-        self.bytes = self.pieces.iter().map(cost).sum();
-        self.unwritten.collected(self.pieces.iter().filter_map(record).collect());
+        for (stream, begun) in decoders.left() {
+            self.pieces.push_front(Piece::Text(stream, begun));
+        }
+        self.collected();
         (items, stop)
     }
 
     /// Takes back what [`Self::take`] gave and nobody was answered.
     pub fn give_back(&mut self, items: Vec<ConsoleItem>, stop: Option<RunStatus>) {
-        let pieces = items.into_iter().map(Piece::Item).chain(stop.map(Piece::Stop)).collect::<Vec<_>>();
+        let pieces = items.into_iter().map(|item| match item {
+            ConsoleItem::Stdout(text) => Piece::Text(Stream::Stdout, text.into_bytes()),
+            ConsoleItem::Stderr(text) => Piece::Text(Stream::Stderr, text.into_bytes()),
+            item => Piece::Item(item),
+        });
+        let pieces: Vec<Piece> = pieces.chain(stop.map(Piece::Stop)).collect();
         for piece in pieces.into_iter().rev() {
-            match (piece, self.pieces.front_mut()) {
-                (Piece::Item(ConsoleItem::Stdout(text)), Some(Piece::Item(ConsoleItem::Stdout(next))))
-                | (Piece::Item(ConsoleItem::Stderr(text)), Some(Piece::Item(ConsoleItem::Stderr(next)))) => {
-                    next.insert_str(0, &text);
-                }
-                (piece, _) => self.pieces.push_front(piece),
-            }
+            self.pieces.push_front(piece);
         }
-        self.bytes = self.pieces.iter().map(cost).sum();
-        self.unwritten.collected(self.pieces.iter().filter_map(record).collect());
+        self.collected();
+    }
+
+    fn collected(&mut self) {
+        self.bytes = self.pieces.iter().map(Piece::cost).sum();
+        self.unwritten.collected();
     }
 
     /// Whether a whole answer waits here.
@@ -165,87 +145,106 @@ impl Output {
         self.bytes
     }
 
-    fn end_streams(&mut self) {
-        let cut = [(self.stdout.finish(), false), (self.stderr.finish(), true)];
-        for (rest, is_stderr) in cut {
-            self.text(rest.map(String::from).unwrap_or_default(), is_stderr);
-        }
+    /// What is to be done to what the disk holds of it; from here on it counts as done.
+    pub(super) fn spill(&mut self) -> Option<Change> {
+        let since = self.unwritten.since()?;
+        let pieces = self.pieces.iter().enumerate().skip(since.pieces);
+        let fresh =
+            pieces.filter_map(|(at, piece)| piece.record(if at == since.pieces { since.bytes } else { 0 }));
+        self.unwritten.take(fresh.collect(), self.end())
     }
 
-    /// Joins text to the item before it when that is of the same stream.
-    fn text(&mut self, text: String, is_stderr: bool) {
-        if text.is_empty() {
+    /// Whether there is something to be done.
+    pub(super) fn has_to_spill(&self) -> bool {
+        self.unwritten.is_due(self.end())
+    }
+
+    /// The disk refused what was to be done.
+    pub(super) fn spill_refused(&mut self) {
+        self.unwritten.refused();
+    }
+
+    /// Whether the disk holds anything of it.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.unwritten.is_on_disk()
+    }
+
+    /// The disk is to hold nothing of it.
+    pub(super) fn unkeep(&mut self) {
+        self.unwritten = Unwritten::none(self.end());
+    }
+
+    fn end(&self) -> Mark {
+        piece::end(self.pieces.len(), self.pieces.back())
+    }
+
+    /// Joins text to the piece before it when that is of the same stream.
+    fn text(&mut self, stream: Stream, raw: &[u8]) {
+        if raw.is_empty() {
             return;
         }
-        let last = match self.pieces.back_mut() {
-            Some(Piece::Item(ConsoleItem::Stdout(last))) if !is_stderr => Some(last),
-            Some(Piece::Item(ConsoleItem::Stderr(last))) if is_stderr => Some(last),
-            _ => None,
-        };
-        if let Some(last) = last {
-            self.bytes += text.len();
+        match self.pieces.back_mut() {
+            Some(Piece::Text(last, text)) if *last == stream => {
+                self.bytes += raw.len();
+                text.extend_from_slice(raw);
+            }
+            _ => self.add(Piece::Text(stream, raw.to_vec())),
+        }
+    }
+
+    fn add(&mut self, piece: Piece) {
+        self.bytes += piece.cost();
+        self.pieces.push_back(piece);
+    }
+}
+
+/// The decoders of both streams.
+#[derive(Default)]
+struct Decoders {
+    stdout: Utf8,
+    stderr: Utf8,
+}
+
+impl Decoders {
+    fn of(&mut self, stream: Stream) -> &mut Utf8 {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// A step is over: no rest comes for a character that has begun.
+    fn end(&mut self, items: &mut Vec<ConsoleItem>) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            join(items, stream, self.of(stream).finish().map(String::from).unwrap_or_default());
+        }
+    }
+
+    /// Characters that have begun.
+    fn left(self) -> impl Iterator<Item = (Stream, Vec<u8>)> {
+        let begun = [(Stream::Stdout, self.stdout.begun()), (Stream::Stderr, self.stderr.begun())];
+        begun.into_iter().filter(|(_, begun)| !begun.is_empty())
+    }
+}
+
+/// Adds text to the item before it when that is of the same stream.
+fn join(items: &mut Vec<ConsoleItem>, stream: Stream, text: String) {
+    if text.is_empty() {
+        return;
+    }
+    match (stream, items.last_mut()) {
+        (Stream::Stdout, Some(ConsoleItem::Stdout(last)))
+        | (Stream::Stderr, Some(ConsoleItem::Stderr(last))) => {
             last.push_str(&text);
-        } else if is_stderr {
-            self.item(text.len(), ConsoleItem::Stderr(text));
-        } else {
-            self.item(text.len(), ConsoleItem::Stdout(text));
         }
+        (Stream::Stdout, _) => items.push(ConsoleItem::Stdout(text)),
+        (Stream::Stderr, _) => items.push(ConsoleItem::Stderr(text)),
     }
-
-    fn item(&mut self, length: usize, item: ConsoleItem) {
-        self.bytes += length + ITEM_COST;
-        self.pieces.push_back(Piece::Item(item));
-    }
-}
-
-/// The record that a piece came from, or one that makes the same piece again. An end that the agent itself set has none: its
-/// kernel ends with it.
-fn record(piece: &Piece) -> Option<Record> {
-    let bytes = |text: &String| Bytes::copy_from_slice(text.as_bytes());
-    Some(match piece {
-        Piece::Item(ConsoleItem::Stdout(text)) => Record::Stdout(bytes(text)),
-        Piece::Item(ConsoleItem::Stderr(text)) => Record::Stderr(bytes(text)),
-        Piece::Item(ConsoleItem::Media(mime, data)) => Record::Media(mime.clone(), data.clone()),
-        Piece::Item(ConsoleItem::Html(text)) => Record::Html(text.clone()),
-        Piece::Item(ConsoleItem::Log(text)) => Record::Log(text.clone()),
-        Piece::Item(ConsoleItem::Completion(found)) => Record::Completion(found.clone()),
-        Piece::Stop(RunStatus::WaitingInput(options)) => Record::WaitingInput(options.clone()),
-        Piece::Stop(RunStatus::CleanFinished(code)) => Record::CleanFinished(*code),
-        Piece::Stop(RunStatus::BuildFinished(code)) => Record::BuildFinished(*code),
-        Piece::Stop(RunStatus::Finished(code)) => Record::Finished(*code),
-        Piece::Stop(RunStatus::Continued | RunStatus::ExecTimeout) => return None,
-    })
-}
-
-fn cost(piece: &Piece) -> usize {
-    ITEM_COST
-        + match piece {
-            Piece::Item(
-                ConsoleItem::Stdout(t) | ConsoleItem::Stderr(t) | ConsoleItem::Html(t) | ConsoleItem::Log(t),
-            ) => t.len(),
-            Piece::Item(ConsoleItem::Media(a, b)) => a.len() + b.len(),
-            Piece::Item(ConsoleItem::Completion(json)) | Piece::Stop(RunStatus::WaitingInput(json)) => {
-                json_weight(json)
-            }
-            Piece::Stop(_) => 0,
-        }
-}
-
-/// What JSON takes in memory, roughly: `[0,0,0,…]` takes many times the bytes it was sent in.
-fn json_weight(json: &serde_json::Value) -> usize {
-    size_of::<serde_json::Value>()
-        + match json {
-            serde_json::Value::String(text) => text.len(),
-            serde_json::Value::Array(items) => items.iter().map(json_weight).sum(),
-            serde_json::Value::Object(pairs) => {
-                pairs.iter().map(|(key, item)| size_of::<String>() + key.len() + json_weight(item)).sum()
-            }
-            _ => 0,
-        }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::piece::ITEM_COST;
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -286,6 +285,74 @@ mod tests {
             prop_assert_eq!(status, Some(RunStatus::Finished(Some(0))));
             prop_assert_eq!(output.bytes(), 0);
         }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Came(Record),
+        Collected,
+        Spilled,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        // Of characters with several bytes, cut anywhere.
+        let text = || proptest::sample::select(vec![&b"x"[..], b"\xe2", b"\x98\x83", b"\xe2\x98", b"\xff"]);
+        prop_oneof![
+            4 => text().prop_map(|text| Op::Came(Record::Stdout(Bytes::from_static(text)))),
+            2 => text().prop_map(|text| Op::Came(Record::Stderr(Bytes::from_static(text)))),
+            1 => Just(Op::Came(Record::Html("h".into()))),
+            1 => Just(Op::Came(Record::WaitingInput(serde_json::json!({})))),
+            1 => Just(Op::Came(Record::BuildFinished(Some(0)))),
+            1 => Just(Op::Collected),
+            2 => Just(Op::Spilled),
+        ]
+    }
+
+    proptest! {
+        /// Whenever the disk is up to date, the next life of the agent answers what this one would.
+        #[test]
+        fn what_the_disk_holds_makes_the_same_output(ops in proptest::collection::vec(op(), 0..30)) {
+            let (mut output, mut disk) = (Output::default(), Vec::new());
+            let spill = |output: &mut Output, disk: &mut Vec<Record>| match output.spill() {
+                Some(Change::Append(records)) => disk.extend(records),
+                Some(Change::Replace(records)) => *disk = records,
+                Some(Change::Remove) => disk.clear(),
+                None => {}
+            };
+            for op in ops {
+                match op {
+                    Op::Came(record) => drop(output.push(record)),
+                    Op::Collected => drop(output.take()),
+                    Op::Spilled => spill(&mut output, &mut disk),
+                }
+            }
+            spill(&mut output, &mut disk);
+            prop_assert!(!output.has_to_spill());
+            let mut restored = Output::restored(disk);
+            prop_assert!(!restored.has_to_spill());
+            output.push(Record::Finished(None));
+            restored.push(Record::Finished(None));
+            while output.holds_stop() {
+                prop_assert_eq!(output.take(), restored.take());
+            }
+            prop_assert_eq!(restored.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_character_goes_on_over_an_answer_and_another_stream() {
+        let mut output = Output::default();
+        output.push(Record::Stdout(Bytes::from_static(b"x\xe2")));
+        output.push(Record::WaitingInput(serde_json::json!({})));
+        output.push(err("e"));
+        output.push(Record::Stdout(Bytes::from_static(b"\x98\x83")));
+        let (items, stop) = output.take();
+        assert_eq!(items, [ConsoleItem::Stdout("x".into())]);
+        output.give_back(items, stop);
+        output.take();
+        let rest = [ConsoleItem::Stderr("e".into()), ConsoleItem::Stdout("\u{2603}".into())];
+        assert_eq!(output.take().0, rest);
+        assert_eq!(output.bytes(), 0);
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl Runs {
     pub(super) fn spill(&mut self) -> Vec<Spilled> {
         let mut spilled = self.kept.take();
         for out in outputs(&mut self.parked, self.current.as_mut()) {
-            let change = out.output.unwritten.take();
+            let change = out.output.spill();
             spilled.extend(change.map(|change| Spilled { number: out.number, run: out.run.clone(), change }));
         }
         spilled
@@ -132,13 +132,13 @@ impl Runs {
 
     /// Whether there is something to be done to the disk.
     pub(super) fn has_to_spill(&self) -> bool {
-        self.kept.is_due() || self.outputs().any(|out| out.output.unwritten.is_due())
+        self.kept.is_due() || self.outputs().any(|out| out.output.has_to_spill())
     }
 
     /// The disk refused.
     pub(super) fn spill_refused(&mut self) {
         for out in outputs(&mut self.parked, self.current.as_mut()) {
-            out.output.unwritten.refused();
+            out.output.spill_refused();
         }
     }
 

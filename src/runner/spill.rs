@@ -1,15 +1,24 @@
 //! Output that nobody has collected, on its way to the disk, where the next life of the agent finds it. Pure.
 //!
-//! Records are kept as they came: read again, they make the same output again. What is collected is taken off the disk.
+//! Read again, what the disk holds makes the same output again. What is collected is taken off the disk.
 
 use crate::ids::RunId;
 use crate::wire::record::Record;
 
+/// A place in a run's output, which only grows behind it until somebody collects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    /// So many pieces are before it,
+    pub(super) pieces: usize,
+    /// and so many bytes of the next.
+    pub(super) bytes: usize,
+}
+
 /// What of one run's output is not on the disk as it should be.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
-    /// Records that are to be added.
-    fresh: Vec<Record>,
+    /// What is behind it is to be added.
+    since: Mark,
     /// What the disk holds was collected: it is to be replaced.
     is_stale: bool,
     /// Whether the disk holds anything.
@@ -52,26 +61,29 @@ pub struct LeftOutput {
 }
 
 impl Unwritten {
-    /// Of output that was read off the disk.
-    pub(super) fn restored() -> Self {
-        Self { is_on_disk: true, ..Self::default() }
+    /// Of output that was read off the disk, up to its end.
+    pub(super) fn restored(end: Mark) -> Self {
+        Self { since: end, is_on_disk: true, ..Self::default() }
     }
 
-    /// A record came.
-    pub(super) fn came(&mut self, record: &Record) {
-        if !self.is_broken {
-            self.fresh.push(record.clone());
-        }
+    /// Of output up to this end, of which the disk is to hold nothing.
+    pub(super) fn none(end: Mark) -> Self {
+        Self { since: end, ..Self::default() }
     }
 
-    /// The output was collected, all but these records.
-    pub(super) fn collected(&mut self, left: Vec<Record>) {
-        *self = Self { fresh: left, is_stale: true, is_on_disk: self.is_on_disk, is_broken: false };
+    /// The output was collected, all but what is there now.
+    pub(super) fn collected(&mut self) {
+        *self = Self { is_stale: true, is_on_disk: self.is_on_disk, ..Self::default() };
     }
 
-    /// What to do now; from here on it counts as done.
-    pub(super) fn take(&mut self) -> Option<Change> {
-        let fresh = std::mem::take(&mut self.fresh);
+    /// What is behind it is to be added; `None` while nothing is written.
+    pub(super) fn since(&self) -> Option<Mark> {
+        (!self.is_broken).then_some(self.since)
+    }
+
+    /// What to do now with the records behind [`Self::since`], of output with this end; from here on it counts as done.
+    pub(super) fn take(&mut self, fresh: Vec<Record>, end: Mark) -> Option<Change> {
+        self.since = end;
         let is_stale = std::mem::take(&mut self.is_stale) && self.is_on_disk;
         let change = match (is_stale, fresh.is_empty()) {
             (false, true) => return None,
@@ -93,9 +105,9 @@ impl Unwritten {
         self.is_on_disk
     }
 
-    /// Whether there is something to do.
-    pub(super) fn is_due(&self) -> bool {
-        !self.fresh.is_empty() || (self.is_stale && self.is_on_disk)
+    /// Whether there is something to do about output with this end.
+    pub(super) fn is_due(&self, end: Mark) -> bool {
+        !self.is_broken && (self.since != end || (self.is_stale && self.is_on_disk))
     }
 }
 
@@ -133,29 +145,31 @@ mod tests {
         fn the_disk_holds_what_was_not_collected(ops in prop::collection::vec(op(), 0..40)) {
             let (mut unwritten, mut uncollected, mut disk) = (Unwritten::default(), Vec::new(), Vec::new());
             let mut is_broken = false;
+            let end = |uncollected: &[Record]| Mark { pieces: uncollected.len(), bytes: 0 };
+            let take = |unwritten: &mut Unwritten, uncollected: &[Record]| {
+                let since = unwritten.since()?;
+                unwritten.take(uncollected[since.pieces..].to_vec(), end(uncollected))
+            };
             for op in ops {
                 match op {
-                    Op::Came(number) => {
-                        uncollected.push(record(number));
-                        unwritten.came(&record(number));
-                    }
+                    Op::Came(number) => uncollected.push(record(number)),
                     Op::Collected(keep) => {
                         uncollected = uncollected.split_off(uncollected.len().saturating_sub(keep));
-                        unwritten.collected(uncollected.clone());
+                        unwritten.collected();
                         is_broken = false;
                     }
-                    Op::Refuse => if unwritten.take().is_some() {
+                    Op::Refuse => if take(&mut unwritten, &uncollected).is_some() {
                         unwritten.refused();
                         is_broken = true;
                     },
                     Op::Write => {
-                        match unwritten.take() {
+                        match take(&mut unwritten, &uncollected) {
                             Some(Change::Append(records)) => disk.extend(records),
                             Some(Change::Replace(records)) => disk = records,
                             Some(Change::Remove) => disk.clear(),
                             None => {}
                         }
-                        prop_assert!(!unwritten.is_due());
+                        prop_assert!(!unwritten.is_due(end(&uncollected)));
                         if !is_broken {
                             prop_assert_eq!(&disk, &uncollected);
                         }

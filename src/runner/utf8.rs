@@ -39,6 +39,32 @@ impl Utf8 {
         }
     }
 
+    /// The same of bytes that are not needed any more; whole text is not copied.
+    pub fn take(&mut self, bytes: Vec<u8>) -> String {
+        if !self.pending.is_empty() {
+            return self.feed(&bytes);
+        }
+        let error = match String::from_utf8(bytes) {
+            Ok(whole) => return whole,
+            Err(error) => error,
+        };
+        let (at, is_cut) = (error.utf8_error().valid_up_to(), error.utf8_error().error_len().is_none());
+        let mut bytes = error.into_bytes();
+        if !is_cut {
+            return self.feed(&bytes);
+        }
+        self.pending = bytes.split_off(at);
+        // Never lossy: the part before the cut is valid.
+        String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    }
+
+    /// The beginning of a character whose rest has not come; empty as a rule.
+    #[must_use]
+    pub fn begun(self) -> Vec<u8> {
+        self.pending
+    }
+
     /// Ends the stream: what was held back will never be whole.
     pub fn finish(&mut self) -> Option<char> {
         let was_cut = !std::mem::take(&mut self.pending).is_empty();
@@ -59,7 +85,11 @@ mod tests {
             let mut text = decoder.feed(&bytes[..cut]);
             text += &decoder.feed(&bytes[cut..]);
             text.extend(decoder.finish());
-            prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+            prop_assert_eq!(&text, &String::from_utf8_lossy(&bytes));
+            let mut taken = decoder.take(bytes[..cut].to_vec());
+            taken += &decoder.take(bytes[cut..].to_vec());
+            taken.extend(decoder.finish());
+            prop_assert_eq!(taken, text);
         }
     }
 

@@ -139,7 +139,7 @@ pub struct RunResult {
 impl RunResult {
     /// The map, shaped for the caller's API version.
     #[must_use]
-    pub fn to_value(&self, version: ApiVersion) -> Value {
+    pub fn into_value(self, version: ApiVersion) -> Value {
         let (status, exit_code, options) = match &self.status {
             RunStatus::Continued => ("continued", Value::Nil, Value::Nil),
             RunStatus::Finished(code) => ("finished", value::opt(*code), Value::Nil),
@@ -155,9 +155,9 @@ impl RunResult {
             ("options", options),
         ];
         match version {
-            ApiVersion::V1 => pairs.extend(separate(&self.output)),
+            ApiVersion::V1 => pairs.extend(separate(self.output)),
             ApiVersion::V2 | ApiVersion::V3 => {
-                pairs.push(("console", Value::Array(self.output.iter().map(console_item).collect())));
+                pairs.push(("console", Value::Array(self.output.into_iter().map(console_item).collect())));
             }
         }
         let files = self
@@ -173,27 +173,27 @@ fn pair(kind: &str, data: Value) -> Value {
     Value::Array(vec![kind.into(), data])
 }
 
-fn console_item(item: &ConsoleItem) -> Value {
+fn console_item(item: ConsoleItem) -> Value {
     match item {
-        ConsoleItem::Stdout(text) => pair("stdout", text.as_str().into()),
-        ConsoleItem::Stderr(text) => pair("stderr", text.as_str().into()),
-        ConsoleItem::Media(mime, data) => pair("media", pair(mime, data.as_str().into())),
-        ConsoleItem::Html(text) => pair("html", text.as_str().into()),
-        ConsoleItem::Log(text) => pair("log", text.as_str().into()),
-        ConsoleItem::Completion(json) => pair("completion", value::from_json(json)),
+        ConsoleItem::Stdout(text) => pair("stdout", text.into()),
+        ConsoleItem::Stderr(text) => pair("stderr", text.into()),
+        ConsoleItem::Media(mime, data) => pair("media", pair(&mime, data.into())),
+        ConsoleItem::Html(text) => pair("html", text.into()),
+        ConsoleItem::Log(text) => pair("log", text.into()),
+        ConsoleItem::Completion(json) => pair("completion", value::from_json(&json)),
     }
 }
 
 /// API version 1 has no place for logs and completions; the reference drops them too.
-fn separate(output: &[ConsoleItem]) -> [(&'static str, Value); 4] {
+fn separate(output: Vec<ConsoleItem>) -> [(&'static str, Value); 4] {
     let (mut stdout, mut stderr) = (String::new(), String::new());
     let (mut media, mut html) = (Vec::new(), Vec::new());
     for item in output {
         match item {
-            ConsoleItem::Stdout(text) => stdout.push_str(text),
-            ConsoleItem::Stderr(text) => stderr.push_str(text),
-            ConsoleItem::Media(mime, data) => media.push(pair(mime, data.as_str().into())),
-            ConsoleItem::Html(text) => html.push(Value::from(text.as_str())),
+            ConsoleItem::Stdout(text) => stdout.push_str(&text),
+            ConsoleItem::Stderr(text) => stderr.push_str(&text),
+            ConsoleItem::Media(mime, data) => media.push(pair(&mime, data.into())),
+            ConsoleItem::Html(text) => html.push(Value::from(text)),
             ConsoleItem::Log(_) | ConsoleItem::Completion(_) => {}
         }
     }
@@ -276,14 +276,14 @@ mod tests {
             ConsoleItem::Stdout("b".into()),
             ConsoleItem::Log("l".into()),
         ]);
-        let v2 = run.to_value(ApiVersion::V2);
-        assert_eq!(v2, run.to_value(ApiVersion::V3));
+        let v2 = run.clone().into_value(ApiVersion::V2);
+        assert_eq!(v2, run.clone().into_value(ApiVersion::V3));
         let console = value::get(&v2, "console").unwrap().to_string();
         assert_eq!(
             console,
             r#"[["stdout", "a"], ["media", ["image/png", "xx"]], ["stdout", "b"], ["log", "l"]]"#
         );
-        let v1 = run.to_value(ApiVersion::V1);
+        let v1 = run.clone().into_value(ApiVersion::V1);
         assert_eq!(value::get(&v1, "stdout"), Some(&"ab".into()));
         assert_eq!(value::get(&v1, "console"), None);
         let keys: Vec<_> = v1.as_map().unwrap().iter().map(|(k, _)| k.as_str().unwrap()).collect();
