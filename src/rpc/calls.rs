@@ -149,9 +149,8 @@ fn answer(me: Identity, request_id: u32, body: Result<Value, RemoteError>) -> By
     let sent_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
     let header =
         AnswerHeader { pid: me.pid, random: me.random, request_id, sent_at, is_error: body.is_err() };
-    // In its own statement: a large value goes before its message is made.
-    let frames = Answer { header, body }.encode();
-    frame::message(&frames)
+    let answer = Answer { header, body };
+    frame::message_of(&answer.encode_header(), |out| answer.pack_body(out))
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ impl RunKeeper {
 
     /// Follows the queue until the connection is given up; the last word is written then, too.
     pub(super) async fn run(mut self, end: CancellationToken) {
-        let mut spill_at: Option<Instant> = None;
+        let (mut spill_at, mut waits_for) = (None::<Instant>, None);
         while !end.is_cancelled() {
             self.keep_up().await;
             let is_behind = !self.attempts.borrow().worked;
@@ -151,7 +151,11 @@ impl RunKeeper {
                     return;
                 },
                 () = self.shared.spills.notified() => {
-                    spill_at.get_or_insert_with(|| Instant::now() + SPILL);
+                    let newest = self.shared.runs().collections();
+                    // What the time was for may have been collected meanwhile; what is there came after that.
+                    if spill_at.is_none() || (newest.is_some() && newest != waits_for) {
+                        (spill_at, waits_for) = (Some(Instant::now() + SPILL), newest);
+                    }
                 }
                 () = sleep_until(spill_at.unwrap_or_else(Instant::now)), if spill_at.is_some() => {
                     spill_at = None;
@@ -223,9 +227,10 @@ pub(super) mod tests {
 
     use futures_util::FutureExt;
 
-    use super::super::runs::Runs;
+    use super::super::runs::{Entry, Runs, Taken};
     use super::super::spill::Change;
     use super::*;
+    use crate::wire::record::Record;
 
     /// A memory that takes everything, or refuses.
     #[derive(Default)]
@@ -295,6 +300,34 @@ pub(super) mod tests {
         end.cancel();
         task.await.unwrap();
         assert_eq!(*memory.kept.lock().unwrap(), [going("second"), GoingRun::default()], "the last word");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_output_that_was_not_collected_in_time_goes_to_the_disk() {
+        let shared = Arc::new(Shared::new(KernelId::random(), Runs::default()));
+        let memory = Arc::new(Fake::default());
+        let (keeper, remembered) = RunKeeper::new(shared.clone(), memory.clone(), Some(GoingRun::default()));
+        let end = CancellationToken::new();
+        let task = tokio::spawn(keeper.run(end.clone()));
+        let run = RunId::new("r");
+        let mut ticket = shared.change(|runs| runs.enter(&run, Entry::New)).unwrap();
+        shared.change(|runs| runs.started(ticket, std::time::Instant::now()));
+        remembered.begun(&run).await;
+        for _ in 0..5 {
+            let came = Record::Stdout("x".into());
+            shared.change(|runs| runs.record(came, std::time::Instant::now()));
+            sleep(SPILL * 3 / 4).await;
+            let taken = shared.change(|runs| runs.take_all(ticket));
+            assert!(matches!(taken, Taken::Answer(items, _) if items.len() == 1));
+            ticket = shared.change(|runs| runs.enter(&run, Entry::GoOn)).unwrap();
+        }
+        assert!(memory.spilled.lock().unwrap().is_empty());
+        let kept = Record::Stdout("y".into());
+        shared.change(|runs| runs.record(kept.clone(), std::time::Instant::now()));
+        sleep(SPILL + Duration::from_millis(1)).await;
+        assert_eq!(*memory.spilled.lock().unwrap(), [Change::Append(vec![kept])]);
+        end.cancel();
+        task.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,6 @@ use tokio::time::timeout;
 
 use super::hearing::{handle, skip};
 use super::intake::Intake;
-use super::output::FULL;
 use super::shared::Shared;
 use crate::patience::Tally;
 
@@ -25,7 +24,7 @@ const YOUNG: Duration = Duration::from_millis(400);
 /// How long the connection may take to close.
 const CLOSES: Duration = Duration::from_millis(300);
 /// Up to so many bytes a run's output grows by what the system still held for a buffer that was full.
-const REST: usize = 2 * FULL;
+const REST: usize = 16 * 1024 * 1024;
 
 /// Hears what the runner has to say until the connection to it is closed.
 pub(super) async fn hear_out(intake: &mut Intake, shared: &Shared, skipped: &mut Tally) {

@@ -135,6 +135,13 @@ impl Runs {
         self.kept.is_due() || self.outputs().any(|out| out.output.has_to_spill())
     }
 
+    /// What differs once everything that the disk lacked was collected; `None` while it lacks more than output of the current run.
+    pub(super) fn collections(&self) -> Option<(u64, u64)> {
+        let is_behind = self.kept.is_due() || self.parked.iter().any(|parked| parked.output.has_to_spill());
+        let current = self.current.as_ref().filter(|_| !is_behind)?;
+        Some((current.out.number, current.out.output.collections()))
+    }
+
     /// The disk refused.
     pub(super) fn spill_refused(&mut self) {
         for out in outputs(&mut self.parked, self.current.as_mut()) {

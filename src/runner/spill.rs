@@ -23,6 +23,8 @@ pub(super) struct Unwritten {
     is_stale: bool,
     /// Whether the disk holds anything.
     is_on_disk: bool,
+    /// How often the output was collected.
+    collections: u64,
     /// The disk refused: what it holds has a gap, so nothing more is written until the output was collected.
     is_broken: bool,
 }
@@ -73,7 +75,8 @@ impl Unwritten {
 
     /// The output was collected, all but what is there now.
     pub(super) fn collected(&mut self) {
-        *self = Self { is_stale: true, is_on_disk: self.is_on_disk, ..Self::default() };
+        let collections = self.collections.wrapping_add(1);
+        *self = Self { is_stale: true, is_on_disk: self.is_on_disk, collections, ..Self::default() };
     }
 
     /// What is behind it is to be added; `None` while nothing is written.
@@ -97,7 +100,12 @@ impl Unwritten {
 
     /// The disk refused what was [taken](Self::take).
     pub(super) fn refused(&mut self) {
-        *self = Self { is_broken: true, is_on_disk: true, ..Self::default() };
+        *self = Self { is_broken: true, is_on_disk: true, collections: self.collections, ..Self::default() };
+    }
+
+    /// How often the output was collected so far.
+    pub(super) fn collections(&self) -> u64 {
+        self.collections
     }
 
     /// Whether the disk holds anything.

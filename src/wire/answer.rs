@@ -100,16 +100,27 @@ impl Answer {
     /// The frames after the routing id.
     #[must_use]
     pub fn encode(&self) -> Vec<Bytes> {
-        let (is_error, body) = match &self.body {
-            Ok(value) => (false, value::pack(value)),
+        let mut body = Vec::new();
+        self.pack_body(&mut body);
+        vec![Bytes::copy_from_slice(&self.encode_header()), body.into()]
+    }
+
+    /// The first of these frames.
+    #[must_use]
+    pub fn encode_header(&self) -> [u8; 17] {
+        AnswerHeader { is_error: self.body.is_err(), ..self.header }.encode()
+    }
+
+    /// Appends the second: a large one need not be copied.
+    pub fn pack_body(&self, out: &mut Vec<u8>) {
+        match &self.body {
+            Ok(value) => value::pack_onto(out, value),
             Err(e) => {
                 let parts =
                     vec![e.name.as_str().into(), Value::Array(e.args.clone()), e.repr.as_str().into()];
-                (true, value::pack(&Value::Array(parts)))
+                value::pack_onto(out, &Value::Array(parts));
             }
-        };
-        let header = AnswerHeader { is_error, ..self.header };
-        vec![Bytes::copy_from_slice(&header.encode()), body.into()]
+        }
     }
 
     /// From the frames after the routing id.

@@ -133,11 +133,18 @@ impl Read for Counted<'_> {
 #[must_use]
 pub fn pack(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Writing to a Vec can't fail; should it ever, nil is a value that every peer can read.
-    if rmpv::encode::write_value(&mut bytes, value).is_err() {
-        return vec![0xc0];
-    }
+    pack_onto(&mut bytes, value);
     bytes
+}
+
+/// Appends one.
+pub fn pack_onto(out: &mut Vec<u8>, value: &Value) {
+    let begin = out.len();
+    // Writing to a Vec can't fail; should it ever, nil is a value that every peer can read.
+    if rmpv::encode::write_value(out, value).is_err() {
+        out.truncate(begin);
+        out.push(0xc0);
+    }
 }
 
 /// Whether an ext value hides anywhere in it.

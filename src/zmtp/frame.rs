@@ -36,7 +36,7 @@ pub(super) fn take_head(unread: &mut BytesMut) -> Option<Head> {
 }
 
 /// Appends one frame; flags may be [`MORE`] and [`COMMAND`].
-pub(super) fn put_frame(out: &mut BytesMut, flags: u8, body: &[u8]) {
+pub(super) fn put_frame(out: &mut impl BufMut, flags: u8, body: &[u8]) {
     if let Ok(short) = u8::try_from(body.len()) {
         out.put_slice(&[flags, short]);
     } else {
@@ -50,6 +50,25 @@ pub(super) fn put_frame(out: &mut BytesMut, flags: u8, body: &[u8]) {
 #[must_use]
 pub fn message(frames: &[Bytes]) -> Bytes {
     put_message(frames).freeze()
+}
+
+/// A message of two frames, of which the second is written in its place: a large one is not copied.
+#[must_use]
+pub fn message_of(first: &[u8], second: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    const HEAD: usize = 9;
+    let mut out = Vec::new();
+    put_frame(&mut out, MORE, first);
+    let head = out.len();
+    out.extend([0; HEAD]);
+    second(&mut out);
+    let length = out.len() - head - HEAD;
+    if let Ok(short) = u8::try_from(length) {
+        out.splice(head..head + HEAD, [0, short]);
+    } else {
+        out[head] = LONG;
+        out[head + 1..head + HEAD].copy_from_slice(&(length as u64).to_be_bytes());
+    }
+    out.into()
 }
 
 /// A message and a PING behind it.
@@ -117,6 +136,14 @@ mod tests {
         assert_eq!(message(&frames), out[..315]);
         assert_eq!(&probe()[..], b"\x05\x07\x04PING\0\0");
         assert_eq!(&pong(b"ctx")[..], b"\x04\x08\x04PONGctx");
+    }
+
+    #[test]
+    fn a_message_is_the_same_whether_its_second_frame_is_copied_or_written_in_its_place() {
+        for length in [0, 1, 255, 256, 70_000] {
+            let frames = [Bytes::from_static(b"head"), Bytes::from(vec![7; length])];
+            assert_eq!(message_of(b"head", |out| out.extend(&frames[1])), message(&frames), "{length}");
+        }
     }
 
     #[test]
