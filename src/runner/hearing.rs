@@ -29,10 +29,15 @@ pub(super) fn handle(shared: &Shared, message: &Message, skipped: &mut Tally) {
         }
         _ => {}
     }
+    let is_text = matches!(record, Record::Stdout(_) | Record::Stderr(_));
     let wake = {
         let mut runs = shared.runs();
+        // There may be a million a second: of these, the first that the disk lacks is all that anybody else needs to know of.
+        let is_plain = is_text && runs.doubt().is_none() && runs.has_to_spill();
         let wake = runs.record(record, Instant::now());
-        shared.publish(&runs);
+        if !is_plain {
+            shared.publish(&runs);
+        }
         wake
     };
     if wake {
