@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::contender::{Contender, Usage, processor_since};
 use crate::figures::Report;
 use crate::raw::{RawKernel, model};
-use crate::support::{docker, kernel, new_id, secs};
+use crate::support::{docker, kernel, new_id, rpc, secs};
 
 const UPLOAD: usize = 100 * 1024 * 1024;
 /// Of lines of 1,000 bytes; some 100 MB.
@@ -28,8 +28,11 @@ pub(crate) async fn output(contender: &Contender, report: &mut Report<'_>) {
     let peak = Usage::of(&agent).peak;
     report.took("upload of 100 MiB: received and written without an agent", raw_upload(bed.outside()).await);
     let data = Value::Array(vec![kernel.id.as_str().into(), "big".into(), Value::Binary(vec![7; UPLOAD])]);
+    let message = rpc::message(0, "upload_file", &data, &Value::Map(Vec::new()));
     let begun = Instant::now();
-    agent.rpc().call_with("upload_file", data, Value::Map(Vec::new()), secs(60)).await.expect("upload");
+    let mut caller = agent.rpc().connect().await;
+    caller.send_message(message).await;
+    caller.answer(secs(60)).await.expect("an answer to the upload").result.expect("upload");
     report.took("upload of 100 MiB", begun.elapsed());
     report.add("upload of 100 MiB: peak over idle", "MiB", Usage::of(&agent).peak - peak);
 
@@ -68,10 +71,11 @@ pub(crate) async fn output(contender: &Contender, report: &mut Report<'_>) {
 async fn raw_upload(dir: &std::path::Path) -> std::time::Duration {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let file = vec![7; UPLOAD];
     let begun = Instant::now();
     let sender = tokio::spawn(async move {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(&vec![7; UPLOAD]).await.unwrap();
+        stream.write_all(&file).await.unwrap();
     });
     let mut stream = listener.accept().await.unwrap().0;
     let mut data = Vec::new();

@@ -102,19 +102,30 @@ impl Rpc {
     }
 }
 
+/// A request's bytes; making those of a large one takes its caller as long as sending them.
+pub(crate) fn message(id: u32, method: &str, args: &Value, kwargs: &Value) -> Bytes {
+    let frames = [header(id), method.into(), pack(args), pack(kwargs)];
+    frame::message(&frames.map(Bytes::from))
+}
+
 impl Line {
     /// Sends a request and gives its id; does not wait for the answer.
     pub(crate) async fn request(&mut self, method: &str, args: &Value, kwargs: &Value) -> u32 {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.send(&[header(id), method.into(), pack(args), pack(kwargs)]).await;
+        self.send_message(message(id, method, args, kwargs)).await;
         id
     }
 
     /// Sends any frames.
     pub(crate) async fn send(&mut self, frames: &[Vec<u8>]) {
         let frames: Vec<Bytes> = frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect();
-        self.connection.put(frame::message(&frames));
+        self.send_message(frame::message(&frames)).await;
+    }
+
+    /// Sends what [`message`] has made.
+    pub(crate) async fn send_message(&mut self, message: Bytes) {
+        self.connection.put(message);
         self.connection.flush().await.expect("send to the agent");
     }
 
