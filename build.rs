@@ -9,6 +9,9 @@ use std::process::Command;
 /// What `scripts/order-functions` writes.
 const FUNCTIONS: &str = "config/functions.ld";
 
+/// The flags of `.cargo/config.toml`.
+const FLAGS: &str = "-Csymbol-mangling-version=v0";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
@@ -25,10 +28,7 @@ fn main() {
 fn order_functions(is_release: bool) {
     println!("cargo:rerun-if-changed={FUNCTIONS}");
     let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    if is_release
-        && flags == "-Csymbol-mangling-version=v0"
-        && std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux")
-    {
+    if is_release && flags == FLAGS && std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
         let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
         println!("cargo:rustc-link-arg-bins=-Wl,-T,{here}/{FUNCTIONS}");
     }

@@ -9,8 +9,9 @@
 //!
 //! `BENCH_AGAINST` holds `name=command` pairs, parted by `;`. A command that ends in `server` is taken for the Python
 //! agent, which knows fewer flags. `BENCH_OURS` is measured in place of this build. `BENCH_ROUNDS` (3) is how often the
-//! contenders take turns in the parts that are short; those from `many` on are measured once. Figures are medians; compare figures of one run only, on a machine that does nothing else. `BENCH_OUT` names a file for all samples,
-//! from which `scripts/chart` draws.
+//! contenders take turns in the parts that are short; those from `many` on are measured once. Figures are medians; compare
+//! figures of one run only, on a machine that does nothing else. `BENCH_OUT` names a file for all samples, from which
+//! `scripts/chart` draws.
 //!
 //! Sizes: `BENCH_KERNELS` (200) that live at once, `BENCH_LIVES` (500) kernels one after the other, `BENCH_AGENTS` (100) of a
 //! fleet. The parts `runs`, `flood`, `ends`, `lives` and `fleet` have an engine and runners of this program in Docker's place ([`stub`]), so that

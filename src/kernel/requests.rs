@@ -241,6 +241,7 @@ impl Kernels {
         }
         let changed = match changed {
             Some(changed) => changed,
+            // The end came in the moment in which the caller's time was over.
             None => live.output_changes(&run).await,
         };
         live.forget_output(&run);

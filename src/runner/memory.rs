@@ -269,6 +269,27 @@ pub(super) mod tests {
         }
     }
 
+    /// A queue whose keeper works.
+    struct Kept {
+        shared: Arc<Shared>,
+        memory: Arc<Fake>,
+        remembered: Remembered,
+        end: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Kept {
+        fn start() -> Self {
+            let shared = Arc::new(Shared::new(KernelId::random(), Runs::default()));
+            let memory = Arc::new(Fake::default());
+            let (keeper, remembered) =
+                RunKeeper::new(shared.clone(), memory.clone(), Some(GoingRun::default()));
+            let end = CancellationToken::new();
+            let task = tokio::spawn(keeper.run(end.clone()));
+            Self { shared, memory, remembered, end, task }
+        }
+    }
+
     fn going(run: &str) -> GoingRun {
         GoingRun { run: Some(RunId::new(run)), ..GoingRun::default() }
     }
@@ -279,11 +300,7 @@ pub(super) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_could_not_be_written_is_not_taken_for_written_and_only_the_newest_is_written_later() {
-        let shared = Arc::new(Shared::new(KernelId::random(), Runs::default()));
-        let memory = Arc::new(Fake::default());
-        let (keeper, remembered) = RunKeeper::new(shared.clone(), memory.clone(), Some(GoingRun::default()));
-        let end = CancellationToken::new();
-        let task = tokio::spawn(keeper.run(end.clone()));
+        let Kept { shared, memory, remembered, end, task } = Kept::start();
         memory.is_full.store(true, std::sync::atomic::Ordering::Relaxed);
         for run in ["first", "second"] {
             shared.activity.send_replace(activity(run));
@@ -304,11 +321,7 @@ pub(super) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_output_that_was_not_collected_in_time_goes_to_the_disk() {
-        let shared = Arc::new(Shared::new(KernelId::random(), Runs::default()));
-        let memory = Arc::new(Fake::default());
-        let (keeper, remembered) = RunKeeper::new(shared.clone(), memory.clone(), Some(GoingRun::default()));
-        let end = CancellationToken::new();
-        let task = tokio::spawn(keeper.run(end.clone()));
+        let Kept { shared, memory, remembered, end, task } = Kept::start();
         let run = RunId::new("r");
         let mut ticket = shared.change(|runs| runs.enter(&run, Entry::New)).unwrap();
         shared.change(|runs| runs.started(ticket, std::time::Instant::now()));
@@ -332,11 +345,7 @@ pub(super) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn that_code_has_left_is_not_written_after_it_was_leaving() {
-        let shared = Arc::new(Shared::new(KernelId::random(), Runs::default()));
-        let memory = Arc::new(Fake::default());
-        let (keeper, remembered) = RunKeeper::new(shared.clone(), memory.clone(), Some(GoingRun::default()));
-        let end = CancellationToken::new();
-        let task = tokio::spawn(keeper.run(end.clone()));
+        let Kept { shared, memory, remembered, end, task } = Kept::start();
         let leaving = GoingRun { way: Way::Leaving, ..going("run") };
         shared.activity.send_replace(Activity { going: leaving.clone(), ..activity("run") });
         remembered.begun(&RunId::new("run")).await;

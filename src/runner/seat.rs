@@ -64,8 +64,8 @@ impl Seat {
         }
     }
 
-    /// Begins the run with this code, once it is remembered and what comes before it is done, which both take the disk's
-    /// time; the runner's task sends it. `None`: cut off.
+    /// Begins the run with this code, once the run is remembered and `before` is done; both take the disk's time, so that they go
+    /// side by side. The runner's task sends the code. `None`: cut off.
     pub async fn start(&self, code: Code, before: impl Future<Output = ()>) -> Option<()> {
         let ticket = self.ticket;
         self.shared.change(|runs| runs.prepared(ticket, code));

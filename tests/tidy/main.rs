@@ -324,3 +324,14 @@ fn the_kernel_room_knows_no_python_and_docker_no_kernel() {
         }
     }
 }
+
+/// A release build with other flags than `build.rs` knows has its functions in no order, and says nothing.
+#[test]
+fn the_build_script_knows_the_flags_of_the_build() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let (config, script) = (read(".cargo/config.toml"), read("build.rs"));
+    let flags =
+        config.lines().find_map(|line| line.strip_prefix("rustflags = [\"")?.strip_suffix("\"]")).unwrap();
+    assert!(script.contains(&format!("const FLAGS: &str = \"{flags}\";")), "{flags}");
+}
