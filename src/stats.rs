@@ -10,6 +10,8 @@
 //! Pure: `cgroup` and `netdev` (what the kernel's files say), `reading` (how a reading becomes a
 //! sample), `pace` (how often a scratch directory is worth measuring), `docker_figures`.
 //!
+//! `places` keeps the directories of these files open, and `sysread` reads them.
+//!
 //! Tasks and threads:
 //! - `Store::start` starts one task that owns the Redis connection; callers reach it through a bounded channel.
 //! - [`run_reporter`] is a task of the composition root's; targets come in through a `watch`.
@@ -25,6 +27,7 @@ mod load;
 mod membership;
 mod netdev;
 mod pace;
+mod places;
 mod reading;
 mod reporter;
 mod scratch_walk;
@@ -34,7 +37,7 @@ mod sysread;
 pub use collector::{CollectError, Collector, CollectorConfig, DockerHook, Target};
 pub use docker_figures::DockerFigures;
 pub use load::Load;
+pub use places::is_process_of;
 pub use reporter::run_reporter;
 pub use scratch_walk::WalkLimits;
 pub use store::{RedisAccess, Store, StoreError};
-pub use sysread::is_process_of;

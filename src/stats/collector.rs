@@ -13,9 +13,10 @@ use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use super::docker_figures::DockerFigures;
+use super::places::{Kept, Roots};
 use super::reading::Reading;
 use super::scratch_walk::{ScratchMeter, WalkLimits};
-use super::sysread::{Outcome, Roots, read_container};
+use super::sysread::{Outcome, read_container};
 use crate::ids::{ContainerId, KernelId};
 use crate::patience::Outage;
 use crate::wire::sample::Sample;
@@ -142,6 +143,8 @@ struct Remembered {
     outage_told: bool,
     /// Whether a damaged file of this container has been logged.
     trouble_logged: bool,
+    /// Where its figures are.
+    kept: Arc<Kept>,
 }
 
 impl Collector {
@@ -155,10 +158,10 @@ impl Collector {
     /// A sample of each target, in their order. Takes up to the limits of the configuration, and a quarter of a
     /// second longer where scratch directories are large.
     pub async fn collect(&self, targets: &[Target]) -> Vec<(KernelId, Result<Sample, CollectError>)> {
-        self.admit(targets);
+        let kept = self.admit(targets);
         let directories = targets.iter().map(|target| (target.kernel, target.scratch.clone())).collect();
         let measuring = tokio::time::timeout(SCRATCH_WAIT, self.scratch.measure(directories));
-        let (outcomes, _) = tokio::join!(self.read(targets), measuring);
+        let (outcomes, _) = tokio::join!(self.read(targets, kept), measuring);
         let Some(outcomes) = outcomes else {
             let slow = || CollectError::Slow { limit: self.config.read_limit };
             return targets
@@ -190,36 +193,43 @@ impl Collector {
         self.scratch.forget(kernel);
     }
 
-    /// Makes places for kernels that are new, or whose container is. What is forgotten while a collection goes on has
-    /// no place any more and stays forgotten.
-    fn admit(&self, targets: &[Target]) {
+    /// Makes room for kernels that are new, or whose container is, and gives each target's places. What is forgotten while a
+    /// collection goes on is not remembered any more and stays forgotten.
+    fn admit(&self, targets: &[Target]) -> Vec<Arc<Kept>> {
         let mut kernels = self.lock();
-        for target in targets {
-            let known = kernels.get(&target.kernel).is_some_and(|known| known.container == target.container);
-            if !known {
-                let new = Remembered {
-                    container: target.container.clone(),
-                    last: None,
-                    outage: Outage::default(),
-                    outage_told: false,
-                    trouble_logged: false,
-                };
-                kernels.insert(target.kernel, new);
+        let admit = |target: &Target| {
+            let new = || Remembered {
+                container: target.container.clone(),
+                last: None,
+                outage: Outage::default(),
+                outage_told: false,
+                trouble_logged: false,
+                kept: Arc::default(),
+            };
+            let known = kernels.entry(target.kernel).or_insert_with(new);
+            if known.container != target.container {
+                *known = new();
             }
-        }
+            Arc::clone(&known.kept)
+        };
+        targets.iter().map(admit).collect()
     }
 
     /// Reads all targets on one thread of the blocking pool; `None` if that takes too long.
-    async fn read(&self, targets: &[Target]) -> Option<Vec<Outcome>> {
+    async fn read(&self, targets: &[Target], kept: Vec<Arc<Kept>>) -> Option<Vec<Outcome>> {
         let roots = Roots { proc: self.config.proc_root.clone(), cgroup: self.config.cgroup_root.clone() };
         let wanted: Vec<(ContainerId, u32)> =
             targets.iter().map(|target| (target.container.clone(), target.pid)).collect();
         let reading = async {
             let permit = Arc::clone(&self.readers).acquire_owned().await.ok()?;
             let read = tokio::task::spawn_blocking(move || {
+                let mut buffer = Vec::new();
                 let outcomes = wanted
                     .iter()
-                    .map(|(container, pid)| read_container(&roots, container.as_str(), *pid))
+                    .zip(kept)
+                    .map(|((container, pid), kept)| {
+                        read_container(&roots, container.as_str(), *pid, &kept, &mut buffer)
+                    })
                     .collect();
                 drop(permit);
                 outcomes

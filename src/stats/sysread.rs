@@ -1,29 +1,9 @@
 //! Reads one container's figures from the host's `/proc` and cgroup files.
-//!
-//! Nothing is kept open or remembered between readings: six or seven small files a container cost a few tens of
-//! microseconds each time, and every reading finds out anew that the pid is still the container's.
-
-use std::fs;
-use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
 
 use super::cgroup::{parse_number, parse_v1_cpu_ns, parse_v1_io, parse_v2_cpu_ns, parse_v2_io};
-use super::membership::{Membership, parse_membership, well_known};
 use super::netdev::parse_netdev;
+use super::places::{Kept, Place, Places, Roots};
 use super::reading::Reading;
-use crate::ids::ContainerId;
-
-/// More than any of these files ever holds.
-const MAX_FILE: u64 = 1024 * 1024;
-
-/// Where the kernel's files are.
-#[derive(Debug, Clone)]
-pub(super) struct Roots {
-    /// `/proc`.
-    pub(super) proc: PathBuf,
-    /// `/sys/fs/cgroup`.
-    pub(super) cgroup: PathBuf,
-}
 
 /// A reading, and what went wrong in it besides files that just are not there.
 #[derive(Debug, Default)]
@@ -34,128 +14,78 @@ pub(super) struct Outcome {
     pub(super) trouble: Option<String>,
 }
 
+/// Reads a container. Never fails as a whole: what is missing is missing in the outcome. `buffer` is for the texts of files.
+pub(super) fn read_container(
+    roots: &Roots,
+    container_id: &str,
+    pid: u32,
+    kept: &Kept,
+    buffer: &mut Vec<u8>,
+) -> Outcome {
+    let places = kept.places(roots, container_id, pid);
+    let outcome = Outcome::of(&places, buffer);
+    // A group that is gone is looked for again.
+    if !outcome.reading.is_gone() {
+        kept.leave(pid, places);
+    }
+    outcome
+}
+
 impl Outcome {
-    /// Reads and parses a file of `dir`. `None` for one that does not exist (or, with `ENODEV`, does no longer:
-    /// that is what cgroup files say when their group has just gone).
-    fn figure<T>(&mut self, dir: Option<&Path>, name: &str, parse: fn(&str) -> Option<T>) -> Option<T> {
-        let path = dir?.join(name);
-        let trouble = match read_small(&path) {
-            Ok(text) => match parse(&text) {
+    fn of(places: &Places, buffer: &mut Vec<u8>) -> Self {
+        let mut out = Self::default();
+        let Places { cpu_v1, memory_v1, io_v1, v2, process } = places;
+        let v2 = |v1: &Option<Place>| v2.as_ref().filter(|_| v1.is_none());
+        let (cpu_v2, memory_v2, io_v2) = (v2(cpu_v1), v2(memory_v1), v2(io_v1));
+        let (cpu_v1, memory_v1, io_v1) = (cpu_v1.as_ref(), memory_v1.as_ref(), io_v1.as_ref());
+        let mut figures = Figures { buffer, trouble: &mut out.trouble };
+
+        out.reading.cpu_ns = figures
+            .figure(cpu_v1, "cpuacct.usage", parse_v1_cpu_ns)
+            .or_else(|| figures.figure(cpu_v2, "cpu.stat", parse_v2_cpu_ns));
+        out.reading.mem_cur = figures
+            .figure(memory_v1, "memory.usage_in_bytes", parse_number)
+            .or_else(|| figures.figure(memory_v2, "memory.current", parse_number));
+        out.reading.mem_peak = figures
+            .figure(memory_v1, "memory.max_usage_in_bytes", parse_number)
+            .or_else(|| figures.figure(memory_v2, "memory.peak", parse_number));
+        // The recursive file includes groups that the container made below its own; old kernels lack it.
+        out.reading.io = figures
+            .figure(io_v1, "blkio.throttle.io_service_bytes_recursive", parse_v1_io)
+            .or_else(|| figures.figure(io_v1, "blkio.throttle.io_service_bytes", parse_v1_io))
+            .or_else(|| figures.figure(io_v2, "io.stat", parse_v2_io));
+        out.reading.net = figures.figure(process.as_ref(), "net/dev", parse_netdev);
+        out
+    }
+}
+
+/// Reads figures one after the other.
+struct Figures<'o> {
+    buffer: &'o mut Vec<u8>,
+    /// See [`Outcome::trouble`].
+    trouble: &'o mut Option<String>,
+}
+
+impl Figures<'_> {
+    /// Reads and parses a file. `None` for one that does not exist.
+    fn figure<T>(&mut self, place: Option<&Place>, name: &str, parse: fn(&str) -> Option<T>) -> Option<T> {
+        let place = place?;
+        let trouble = match place.read(name, self.buffer) {
+            Ok(text) => match parse(text?) {
                 Some(figure) => return Some(figure),
                 None => "its text is not what the kernel writes".to_owned(),
             },
-            Err(error)
-                if error.kind() == ErrorKind::NotFound
-                    || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) =>
-            {
-                return None;
-            }
             Err(error) => error.to_string(),
         };
-        self.trouble.get_or_insert_with(|| format!("{}: {trouble}", path.display()));
+        self.trouble.get_or_insert_with(|| format!("{}: {trouble}", place.path().join(name).display()));
         None
     }
 }
 
-/// The directories of a container's groups, by what is read there. v1 and v2 can serve side by side.
-#[derive(Debug, Default)]
-struct Groups {
-    cpu_v1: Option<PathBuf>,
-    memory_v1: Option<PathBuf>,
-    io_v1: Option<PathBuf>,
-    v2: Option<PathBuf>,
-}
-
-/// Whether the process with this number belongs to the container, as far as this agent can see.
-#[must_use]
-pub fn is_process_of(pid: u32, container: &ContainerId) -> bool {
-    read_small(&Path::new("/proc").join(pid.to_string()).join("cgroup"))
-        .is_ok_and(|text| !parse_membership(&text, container.as_str()).is_empty())
-}
-
-/// Reads a container. Never fails as a whole: what is missing is missing in the outcome.
-pub(super) fn read_container(roots: &Roots, container_id: &str, pid: u32) -> Outcome {
-    let process = roots.proc.join(pid.to_string());
-    let membership = read_small(&process.join("cgroup"))
-        .map(|text| parse_membership(&text, container_id))
-        .unwrap_or_default();
-    let is_its_process = !membership.is_empty();
-    let groups =
-        if is_its_process { locate(&roots.cgroup, &membership) } else { guess(&roots.cgroup, container_id) };
-
-    let mut out = Outcome::default();
-    let (cpu_v1, memory_v1, io_v1) =
-        (groups.cpu_v1.as_deref(), groups.memory_v1.as_deref(), groups.io_v1.as_deref());
-    // A hierarchy of v2 exists beside v1 on hybrid systems; a controller that v1 has is not there.
-    let v2 = |v1: Option<&Path>| groups.v2.as_deref().filter(|_| v1.is_none());
-
-    out.reading.cpu_ns = out
-        .figure(cpu_v1, "cpuacct.usage", parse_v1_cpu_ns)
-        .or_else(|| out.figure(v2(cpu_v1), "cpu.stat", parse_v2_cpu_ns));
-    out.reading.mem_cur = out
-        .figure(memory_v1, "memory.usage_in_bytes", parse_number)
-        .or_else(|| out.figure(v2(memory_v1), "memory.current", parse_number));
-    out.reading.mem_peak = out
-        .figure(memory_v1, "memory.max_usage_in_bytes", parse_number)
-        .or_else(|| out.figure(v2(memory_v1), "memory.peak", parse_number));
-    // The recursive file includes groups that the container made below its own; old kernels lack it.
-    out.reading.io = out
-        .figure(io_v1, "blkio.throttle.io_service_bytes_recursive", parse_v1_io)
-        .or_else(|| out.figure(io_v1, "blkio.throttle.io_service_bytes", parse_v1_io))
-        .or_else(|| out.figure(v2(io_v1), "io.stat", parse_v2_io));
-    if is_its_process {
-        out.reading.net = out.figure(Some(&process), "net/dev", parse_netdev);
-    }
-    out
-}
-
-/// The directories that a process's groups stand for.
-fn locate(root: &Path, membership: &Membership) -> Groups {
-    let v1 = |controller: &str| {
-        let (hierarchy, path) = membership.v1_of(controller)?;
-        Some(v1_mount(root, controller, hierarchy).join(path))
-    };
-    Groups {
-        cpu_v1: v1("cpuacct"),
-        memory_v1: v1("memory"),
-        io_v1: v1("blkio"),
-        v2: membership.v2.as_ref().map(|path| v2_mount(root).join(path)),
-    }
-}
-
-/// A v1 controller is mounted under its own name, often a link, or under those of its whole hierarchy (`cpu,cpuacct`).
-fn v1_mount(root: &Path, controller: &str, hierarchy: &str) -> PathBuf {
-    let own = root.join(controller);
-    if own.is_dir() { own } else { root.join(hierarchy) }
-}
-
-/// The v2 hierarchy is the root itself, or, beside v1, `unified`.
-fn v2_mount(root: &Path) -> PathBuf {
-    let unified = root.join("unified");
-    if unified.is_dir() { unified } else { root.to_owned() }
-}
-
-/// The first of Docker's usual places that exists.
-fn guess(root: &Path, container_id: &str) -> Groups {
-    let usual = well_known(container_id);
-    let below = |mount: PathBuf| usual.iter().map(|path| mount.join(path)).find(|path| path.is_dir());
-    Groups {
-        cpu_v1: below(v1_mount(root, "cpuacct", "cpu,cpuacct")),
-        memory_v1: below(root.join("memory")),
-        io_v1: below(root.join("blkio")),
-        v2: below(v2_mount(root)),
-    }
-}
-
-/// The text of a file of the kernel's, cut at a size that none of them reaches.
-fn read_small(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const ID: &str = "6ace199109c07e6525422498d6bda5b995e00b85ca062d187077d19da8e9a8a5";
@@ -173,9 +103,13 @@ mod tests {
         (dir, roots)
     }
 
+    fn read(roots: &Roots) -> Outcome {
+        read_container(roots, ID, 7, &Kept::default(), &mut Vec::new())
+    }
+
     fn check(files: &[(&str, &str)], expected: Reading) {
         let (_dir, roots) = host(files);
-        let outcome = read_container(&roots, ID, 7);
+        let outcome = read(&roots);
         assert_eq!((outcome.reading, outcome.trouble), (expected, None));
     }
 
@@ -307,10 +241,44 @@ mod tests {
             ("cg/docker/ID/memory.current", "4096\n"),
             ("cg/docker/ID/io.stat", "8:0 rbytes=x\n"),
         ]);
-        let outcome = read_container(&roots, ID, 7);
+        let outcome = read(&roots);
         assert_eq!(outcome.reading, Reading { mem_cur: Some(4096), ..Reading::default() });
         let path = dir.path().join("cg/docker").join(ID).join("cpu.stat");
         let expected = format!("{}: its text is not what the kernel writes", path.display());
         assert_eq!(outcome.trouble, Some(expected));
+    }
+
+    #[test]
+    fn what_is_kept_open_is_one_container_s_and_one_process_s() {
+        let (dir, roots) = host(&[
+            ("proc/7/cgroup", "0::/docker/ID\n"),
+            ("proc/7/net/dev", NETDEV),
+            ("cg/docker/ID/cpu.stat", "usage_usec 1500\n"),
+        ]);
+        let kept = Kept::default();
+        let read = |pid| read_container(&roots, ID, pid, &kept, &mut Vec::new()).reading;
+        let expected = Reading { cpu_ns: FULL.cpu_ns, net: FULL.net, ..Reading::default() };
+        assert_eq!(read(7), expected);
+        // Another process gets the number: what is open is not that one's.
+        let moved = |from: &str, to: &str| fs::rename(dir.path().join(from), dir.path().join(to)).unwrap();
+        moved("proc/7", "proc/gone");
+        fs::create_dir_all(dir.path().join("proc/7/net")).unwrap();
+        fs::write(dir.path().join("proc/7/cgroup"), "0::/user.slice\n").unwrap();
+        fs::write(dir.path().join("proc/7/net/dev"), "eth0: 9 2 0 0 0 0 0 0 9 0 0 0 0 0 0 0\n").unwrap();
+        assert_eq!(read(7), expected);
+        // A container that was started again, with the same group.
+        moved("proc/gone", "proc/8");
+        moved("proc/7", "proc/9");
+        assert_eq!(read(8), expected);
+        assert_eq!(read(9), Reading { net: None, ..expected });
+        // Its group goes, and is made anew.
+        assert_eq!(read(8), expected);
+        fs::remove_file(dir.path().join("cg/docker").join(ID).join("cpu.stat")).unwrap();
+        moved(&format!("cg/docker/{ID}"), "cg/gone");
+        fs::remove_file(dir.path().join("proc/8/net/dev")).unwrap();
+        assert_eq!(read(8), Reading::default());
+        fs::create_dir_all(dir.path().join("cg/docker").join(ID)).unwrap();
+        fs::write(dir.path().join("cg/docker").join(ID).join("cpu.stat"), "usage_usec 9\n").unwrap();
+        assert_eq!(read(8), Reading { cpu_ns: Some(9_000), ..Reading::default() });
     }
 }
