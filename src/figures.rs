@@ -42,7 +42,7 @@ pub fn took(metric: &Metric, labels: &[&str], time: Duration) {
 }
 
 /// These are all the series of `metric` from now on: others go.
-pub fn replace(metric: &Metric, rows: &[Row]) {
+pub fn replace(metric: &'static Metric, rows: Vec<Row>) {
     if let Some(families) = FAMILIES.get() {
         families.replace(metric, rows);
     }

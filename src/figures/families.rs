@@ -1,6 +1,7 @@
 //! The values behind the table.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -32,6 +33,9 @@ pub struct Families {
     counters: HashMap<&'static str, CounterVec>,
     gauges: HashMap<&'static str, GaugeVec>,
     histograms: HashMap<&'static str, HistogramVec>,
+    /// What was sampled and nobody has asked for yet, by metric. A node with many kernels has thousands of series, each sampled every few
+    /// seconds: they are sorted into the registry only when somebody looks.
+    sampled: Mutex<HashMap<&'static str, (&'static Metric, Vec<Row>)>>,
 }
 
 impl Families {
@@ -68,14 +72,15 @@ impl Families {
                 }
             }
         }
-        let families = Self { registry, counters, gauges, histograms };
-        families.replace(&table::BUILD_INFO, &[(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)]);
+        let families = Self { registry, counters, gauges, histograms, sampled: Mutex::default() };
+        families.replace(&table::BUILD_INFO, vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)]);
         Ok(families)
     }
 
     /// In Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.sort_in();
         // Fails for a family without series only, and those are not gathered.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
@@ -98,22 +103,35 @@ impl Families {
     }
 
     /// A counter that is read off elsewhere goes to its row's value, and begins anew where that has fallen.
-    pub(super) fn replace(&self, metric: &Metric, rows: &[Row]) {
+    pub(super) fn replace(&self, metric: &'static Metric, rows: Vec<Row>) {
+        let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        sampled.insert(metric.name, (metric, rows));
+    }
+
+    /// Sets the series of all that was sampled.
+    fn sort_in(&self) {
+        // Held to the end: of two who look, the later one must not be overtaken by the older samples of the other.
+        let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, (metric, rows)) in sampled.drain() {
+            self.set(metric, &rows);
+        }
+    }
+
+    fn set(&self, metric: &Metric, rows: &[Row]) {
         let values = |row: &Row| -> Vec<String> {
             let values: Vec<&str> = row.0.iter().map(String::as_str).collect();
             bounded(metric, &values).into_iter().map(str::to_owned).collect()
         };
-        let wanted: Vec<(Vec<String>, f64)> = rows.iter().map(|row| (values(row), row.1)).collect();
-        let is_wanted = |found: &[String]| wanted.iter().any(|(values, _)| values == found);
+        let wanted: HashMap<Vec<String>, f64> = rows.iter().map(|row| (values(row), row.1)).collect();
         if let Some(family) = self.gauges.get(metric.name) {
             for (values, value) in &wanted {
                 if let Ok(series) = family.get_metric_with_label_values(values) {
                     series.set(*value);
                 }
             }
-            for found in series_of(family, metric).filter(|found| !is_wanted(found)) {
+            for gone in series_of(family, metric).filter(|found| !wanted.contains_key(found)) {
                 // It was there a moment ago, and nobody else removes any.
-                let _ = family.remove_label_values(&found);
+                let _ = family.remove_label_values(&gone);
             }
         } else if let Some(family) = self.counters.get(metric.name) {
             for (values, value) in &wanted {
@@ -124,8 +142,8 @@ impl Families {
                     series.inc_by(value - series.get());
                 }
             }
-            for found in series_of(family, metric).filter(|found| !is_wanted(found)) {
-                let _ = family.remove_label_values(&found);
+            for gone in series_of(family, metric).filter(|found| !wanted.contains_key(found)) {
+                let _ = family.remove_label_values(&gone);
             }
         }
     }
@@ -198,7 +216,7 @@ mod tests {
         has(&families, &format!("backendai_agent_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
         assert!(families.render().contains("\nprocess_resident_memory_bytes "));
         lacks(&families, "backendai_agent_ready");
-        families.replace(&READY, &[(vec![], 1.0)]);
+        families.replace(&READY, vec![(vec![], 1.0)]);
         has(&families, "backendai_agent_ready 1");
         has(&families, &format!("# HELP backendai_agent_ready {}", READY.help));
     }
@@ -223,25 +241,25 @@ mod tests {
     fn the_series_of_what_is_gone_go() {
         let families = Families::new().unwrap();
         let gpu = |n: u32, busy: f64| (vec![n.to_string(), format!("GPU-{n}")], busy);
-        families.replace(&GPU_BUSY, &[gpu(0, 0.25), gpu(1, 0.5)]);
+        families.replace(&GPU_BUSY, vec![gpu(0, 0.25), gpu(1, 0.5)]);
         has(&families, "backendai_agent_gpu_busy_ratio{gpu=\"1\",uuid=\"GPU-1\"} 0.5");
-        families.replace(&GPU_BUSY, &[gpu(0, 0.75)]);
+        families.replace(&GPU_BUSY, vec![gpu(0, 0.75)]);
         has(&families, "backendai_agent_gpu_busy_ratio{gpu=\"0\",uuid=\"GPU-0\"} 0.75");
         lacks(&families, "GPU-1");
-        families.replace(&GPU_BUSY, &[]);
+        families.replace(&GPU_BUSY, Vec::new());
         lacks(&families, "gpu_busy");
     }
 
     #[test]
     fn a_counter_that_is_read_elsewhere_grows_and_begins_anew() {
         let families = Families::new().unwrap();
-        let cpu = |seconds: f64| families.replace(&KERNEL_CPU, &[(vec!["k".to_owned()], seconds)]);
+        let cpu = |seconds: f64| families.replace(&KERNEL_CPU, vec![(vec!["k".to_owned()], seconds)]);
         cpu(2.0);
         cpu(5.5);
         has(&families, "backendai_agent_kernel_cpu_seconds_total{kernel=\"k\"} 5.5");
         cpu(0.5);
         has(&families, "backendai_agent_kernel_cpu_seconds_total{kernel=\"k\"} 0.5");
-        families.replace(&KERNEL_CPU, &[]);
+        families.replace(&KERNEL_CPU, Vec::new());
         lacks(&families, "kernel_cpu_seconds");
     }
 }

@@ -174,10 +174,10 @@ fn measured(space: Option<&Space>) {
     #[allow(clippy::cast_precision_loss)]
     let row =
         |value: Option<u64>| value.map(|value| (Vec::new(), value as f64)).into_iter().collect::<Vec<_>>();
-    figures::replace(&table::SCRATCH_BYTES, &row(space.map(|space| space.bytes)));
-    figures::replace(&table::SCRATCH_FREE, &row(space.map(|space| space.free_bytes)));
+    figures::replace(&table::SCRATCH_BYTES, row(space.map(|space| space.bytes)));
+    figures::replace(&table::SCRATCH_FREE, row(space.map(|space| space.free_bytes)));
     let limited = space.filter(|space| space.inodes > 0);
-    figures::replace(&table::SCRATCH_INODES_FREE, &row(limited.map(|space| space.free_inodes)));
+    figures::replace(&table::SCRATCH_INODES_FREE, row(limited.map(|space| space.free_inodes)));
 }
 
 /// What is left of the file system that `path` is on. Blocks.

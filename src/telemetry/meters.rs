@@ -34,7 +34,7 @@ impl Meters {
     pub fn record(&self, node: &NodeGauges) {
         for Gauge(metric, statsd, value) in node.list() {
             let rows: Vec<Row> = value.map(|value| (Vec::new(), value)).into_iter().collect();
-            figures::replace(metric, &rows);
+            figures::replace(metric, rows);
             if let (Some(client), Some(value)) = (&self.statsd, value) {
                 // UDP to a local server that may not run: there is nothing to do about it, and nothing to say.
                 let _ = client.gauge(statsd, value);
@@ -43,7 +43,7 @@ impl Meters {
         let count = |state: &str| node.kernels.get(state).copied().unwrap_or(0);
         let rows =
             table::STATES.iter().filter_map(|state| Some((vec![(*state).to_owned()], exact(count(state))?)));
-        figures::replace(&table::KERNELS, &rows.collect::<Vec<Row>>());
+        figures::replace(&table::KERNELS, rows.collect());
         if let Some(client) = &self.statsd {
             // As above.
             let _ = client.gauge("kernels", node.kernels.values().sum::<u64>());
@@ -67,7 +67,7 @@ impl Meters {
     /// Publishes what the kernels use; never waits. The series of a kernel that is gone go.
     pub fn record_kernels(&self, kernels: &[KernelGauges]) {
         let info = kernels.iter().map(|kernel| (vec![kernel.kernel.clone(), kernel.image.clone()], 1.0));
-        figures::replace(&table::KERNEL_INFO, &info.collect::<Vec<Row>>());
+        figures::replace(&table::KERNEL_INFO, info.collect());
         replace_all(kernels, |kernel| {
             kernel.list().map(|(metric, value)| (metric, vec![kernel.kernel.clone()], value))
         });
@@ -78,8 +78,8 @@ impl Meters {
         let rows = |of: fn(&(String, u64, u64)) -> u64| -> Vec<Row> {
             pulls.iter().filter_map(|pull| Some((vec![pull.0.clone()], exact(of(pull))?))).collect()
         };
-        figures::replace(&table::IMAGE_PULLED_BYTES, &rows(|pull| pull.1));
-        figures::replace(&table::IMAGE_PULL_BYTES, &rows(|pull| pull.2));
+        figures::replace(&table::IMAGE_PULLED_BYTES, rows(|pull| pull.1));
+        figures::replace(&table::IMAGE_PULL_BYTES, rows(|pull| pull.2));
     }
 }
 
@@ -96,7 +96,7 @@ fn replace_all<T: Default, const N: usize>(
         rows.extend(value.map(|value| (labels, value)));
     }
     for (metric, rows) in by_metric.into_values() {
-        figures::replace(metric, &rows);
+        figures::replace(metric, rows);
     }
 }
 
@@ -107,10 +107,10 @@ impl Meters {
             let row = |condition: &Condition| Some((vec![condition.name.name().to_owned()], of(condition)?));
             conditions.list().iter().filter_map(row).collect()
         };
-        figures::replace(&table::CONDITION, &rows(|condition| exact(condition.ok.into())));
-        figures::replace(&table::CONDITION_SINCE, &rows(|condition| exact(condition.since)));
+        figures::replace(&table::CONDITION, rows(|condition| exact(condition.ok.into())));
+        figures::replace(&table::CONDITION_SINCE, rows(|condition| exact(condition.since)));
         let is_ready = exact(conditions.is_ready().into()).unwrap_or_default();
-        figures::replace(&table::READY, &[(Vec::new(), is_ready)]);
+        figures::replace(&table::READY, vec![(Vec::new(), is_ready)]);
         let Some(client) = &self.statsd else { return };
         // As above: nothing is to be done about a server that does not run.
         let _ = client.gauge("ready", is_ready);
