@@ -207,12 +207,19 @@ impl Ending {
     }
 }
 
-/// An end that is remembered.
+/// An end that is remembered, for an hour as a rule: small, since a node may see many ends in it.
 #[derive(Debug)]
 pub(super) struct Ended {
+    /// Whether somebody has to tell it.
     pub(super) told: Told,
-    /// The entry as it was begun.
-    pub(super) ending: Ending,
+    /// Why the kernel ended.
+    pub(super) reason: EndReason,
+    /// Its last statistics. Apart, as many ends have none and the map has places for more ends than there are.
+    pub(super) sample: Option<Box<Sample>>,
+    /// See [`Ending::unheard`].
+    pub(super) unheard: bool,
+    /// See [`Ending::away`].
+    pub(super) away: bool,
     /// When its event began to leave, while that is under way.
     pub(super) under_way: Option<u64>,
     /// Whether the disk has it as it is.
@@ -222,18 +229,31 @@ pub(super) struct Ended {
 impl Ended {
     /// An entry that was found.
     pub(super) fn found(ending: &Ending) -> Self {
-        let as_begun = Ending { left_at: None, told_at: None, ..ending.clone() };
-        Self { told: Told::of(ending), ending: as_begun, under_way: None, written: true }
+        Self {
+            told: Told::of(ending),
+            reason: ending.reason(),
+            sample: ending.sample.map(Box::new),
+            unheard: ending.unheard,
+            away: ending.away,
+            under_way: None,
+            written: true,
+        }
+    }
+
+    /// The entry as it was begun.
+    pub(super) fn ending(&self, kernel: KernelId) -> Ending {
+        let begun = Ending::new(kernel, self.reason, self.sample.as_deref().copied());
+        Ending { unheard: self.unheard, away: self.away, ..begun }
     }
 
     /// The entry as the disk should have it.
-    pub(super) fn entry(&self) -> Ending {
+    pub(super) fn entry(&self, kernel: KernelId) -> Ending {
         let (left_at, told_at) = match self.told {
             Told::At(at) => (None, Some(at)),
             Told::Perhaps(at) => (Some(at), None),
             Told::Not { .. } => (self.under_way, None),
         };
-        Ending { left_at, told_at, ..self.ending.clone() }
+        Ending { left_at, told_at, ..self.ending(kernel) }
     }
 }
 

@@ -18,8 +18,8 @@ pub fn notes(bytes: &[u8]) {
     if let Ok(Some((_, note))) = files::understood::<RunNote>(bytes, KERNEL, OWNER) {
         let _ = note.going();
     }
-    if let Ok(Some((_, ending))) = files::understood::<Ending>(bytes, KERNEL, OWNER) {
-        let again = Ended::found(&ending).entry();
+    if let Ok(Some((kernel, ending))) = files::understood::<Ending>(bytes, KERNEL, OWNER) {
+        let again = Ended::found(&ending).entry(kernel);
         assert_eq!(again.reason(), ending.reason(), "an end has another reason after a start");
         assert_eq!(again.told_at, ending.told_at, "an end was told or was not");
     }

@@ -93,7 +93,7 @@ impl Journal {
     pub fn root_is_back(&self) {
         self.is_away.store(false, Ordering::Relaxed);
         for ended in self.ended().values_mut() {
-            (ended.ending.away, ended.written) = (false, false);
+            (ended.away, ended.written) = (false, false);
         }
     }
 
@@ -101,7 +101,7 @@ impl Journal {
     #[must_use]
     pub fn ended_without_root(&self) -> Vec<KernelId> {
         let ended = self.ended();
-        ended.iter().filter(|(_, ended)| ended.ending.away).map(|(kernel, _)| *kernel).collect()
+        ended.iter().filter(|(_, ended)| ended.away).map(|(kernel, _)| *kernel).collect()
     }
 
     /// Kernels whose ends are remembered.
@@ -137,9 +137,8 @@ impl Journal {
         let told = Told::Not { doubted: false };
         {
             let mut all = self.ended();
-            let away = all.get(&kernel).is_some_and(|before| before.ending.away);
-            let ending = Ending { away, ..ending.clone() };
-            all.insert(kernel, Ended { told, ending, under_way: None, written: false });
+            let away = all.get(&kernel).is_some_and(|before| before.away);
+            all.insert(kernel, Ended { told, away, written: false, ..Ended::found(ending) });
         }
         self.write_ending(kernel, ending.clone(), true)
     }
@@ -166,7 +165,7 @@ impl Journal {
             let ended = all.entry(kernel).or_insert_with(|| Ended::found(&ending));
             ended.under_way = None;
             if ended.told == (Told::Not { doubted: true }) {
-                (ending.left_at, ending.unheard, ended.ending.unheard) = (Some(now), true, true);
+                (ending.left_at, ending.unheard, ended.unheard) = (Some(now), true, true);
                 ended.told = Told::Perhaps(now);
             } else {
                 ending.told_at = Some(now);
@@ -203,8 +202,8 @@ impl Journal {
             Told::At(at) => unix_now().saturating_sub(at) >= CROSSING_SECS,
         };
         must.then(|| {
-            (ended.told, ended.ending.unheard) = (Told::Not { doubted: false }, false);
-            ended.ending.clone()
+            (ended.told, ended.unheard) = (Told::Not { doubted: false }, false);
+            ended.ending(kernel)
         })
     }
 
@@ -213,8 +212,8 @@ impl Journal {
         let now = unix_now();
         let ending = match self.ended().get_mut(&kernel) {
             Some(ended) if matches!(ended.told, Told::At(_)) => {
-                (ended.told, ended.ending.unheard) = (Told::Perhaps(now), true);
-                Ending { left_at: Some(now), ..ended.ending.clone() }
+                (ended.told, ended.unheard) = (Told::Perhaps(now), true);
+                Ending { left_at: Some(now), ..ended.ending(kernel) }
             }
             Some(Ended { told: Told::Not { doubted }, .. }) => {
                 *doubted = true;
@@ -232,7 +231,7 @@ impl Journal {
             Told::At(at) | Told::Perhaps(at) => *at < limit,
             Told::Not { .. } => false,
         };
-        let goes = |ended: &Ended| is_old(&ended.told) && !ended.ending.away;
+        let goes = |ended: &Ended| is_old(&ended.told) && !ended.away;
         let old: Vec<_> = self.ended().extract_if(|_, ended| goes(ended)).map(|(kernel, _)| kernel).collect();
         // Without the lock: a disk may hang, and requests look things up.
         for kernel in old {
@@ -243,7 +242,7 @@ impl Journal {
 
     /// The entry of an end as the disk should have it.
     fn entry(&self, kernel: KernelId) -> Option<Ending> {
-        self.ended().get(&kernel).map(Ended::entry)
+        self.ended().get(&kernel).map(|ended| ended.entry(kernel))
     }
 
     fn write_ending(&self, kernel: KernelId, ending: Ending, durable: bool) -> io::Result<()> {
@@ -251,8 +250,8 @@ impl Journal {
             let mut all = self.ended();
             let is_away = self.is_away.load(Ordering::Relaxed);
             all.get_mut(&kernel).map_or(is_away, |ended| {
-                ended.ending.away |= is_away;
-                ended.ending.away
+                ended.away |= is_away;
+                ended.away
             })
         };
         let entry = Ending { owner: Some(self.owner.clone()), away, ..ending };
