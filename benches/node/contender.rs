@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use crate::support::{Agent, Bed, secs};
 
-/// Clock ticks a second in `/proc/PID/stat`; the same on every Linux.
-const TICKS: f64 = 100.0;
-
 /// One agent's program.
 pub(crate) struct Contender {
     /// What the table calls it.
@@ -112,12 +109,11 @@ impl Usage {
     }
 }
 
-/// Processor time of a process so far, in seconds.
+/// Processor time of a process so far, in seconds: of its own clock, as `/proc/PID/stat` counts in steps of 10 ms.
 pub(crate) fn processor_of(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).map_or(0.0, |field| field.parse().unwrap());
-    (ticks(11) + ticks(12)) / TICKS
+    let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid.try_into().unwrap()));
+    // A process that has just ended has none.
+    clock.and_then(nix::time::ClockId::now).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
 
 /// Processor time of an agent since `before`.

@@ -17,6 +17,8 @@ use crate::support::{Agent, Kernel, new_id, secs};
 const RECORDS: [usize; 2] = [1000, 64 * 1024];
 /// In so many bytes of an answer its status is.
 const HEAD: usize = 100;
+/// Kernels that flood at once.
+const KERNELS: usize = 50;
 /// Where a runner without an agent listens.
 const RAW: Ipv4Addr = Ipv4Addr::new(127, 2, 0, 2);
 
@@ -48,6 +50,31 @@ pub(crate) async fn flood(contender: &Contender, report: &mut Report<'_>) {
     stalled(&agent, &kernel, bytes, report).await;
     report.add("flood: peak of the agent", "MiB", Usage::of(&agent).peak);
     kernel.destroy().await;
+    drop(agent);
+    together(contender, bytes, report).await;
+}
+
+/// Many kernels: as much in all as one of them alone, and then as long as nobody collects.
+async fn together(contender: &Contender, bytes: usize, report: &mut Report<'_>) {
+    let bed = contender.bed().await;
+    let stub = Stub::start(bed.outside());
+    let agent = stub.agent(&bed).await;
+    let mut kernels = Vec::new();
+    for _ in 0..KERNELS {
+        kernels.push(agent.create_with(stub_config()).await.warm().await);
+    }
+    let idle = Usage::of(&agent).peak;
+    let flood = Flood { bytes: bytes / KERNELS, record: 1000 };
+    let begun = Instant::now();
+    let all = kernels.iter().map(|kernel| followed(&agent, kernel, flood, None));
+    let came: usize = futures_util::future::join_all(all).await.into_iter().sum();
+    assert!(came >= flood.bytes * KERNELS, "of {} bytes {came} came", flood.bytes * KERNELS);
+    let what = format!("flood of {KERNELS} kernels");
+    report.add(&what, "MB/s", rate(came, begun));
+    report.add(&format!("{what}: peak over idle"), "MiB", Usage::of(&agent).peak - idle);
+    let all = kernels.iter().map(|kernel| followed(&agent, kernel, flood, Some(secs(5))));
+    futures_util::future::join_all(all).await;
+    report.add(&format!("{what}, their callers pause: peak over idle"), "MiB", Usage::of(&agent).peak - idle);
 }
 
 /// A caller that stops for a while: it asks for nothing, and later asks and reads no answer.
