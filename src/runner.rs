@@ -18,6 +18,7 @@ mod doubt;
 #[cfg(feature = "rooms")]
 pub mod fuzz;
 mod hearing;
+mod held;
 mod intake;
 mod kept;
 pub mod memory;
@@ -48,6 +49,7 @@ pub use self::asking::AskError;
 use self::asking::Asking;
 pub use self::code::{Code, GoingRun, Way};
 pub use self::current::Activity;
+pub use self::held::Held;
 use self::intake::Intake;
 use self::memory::{Remembered, RunKeeper};
 pub use self::memory::{RunMemory, Written};

@@ -15,6 +15,7 @@ use crate::events::Events;
 use crate::heartbeat::HeartbeatConfig;
 use crate::images::{Images, ImagesConfig};
 use crate::kernel::{FolderChecks, Hardening, KernelNetwork, Kernels, LastStatistics, Looks, Node, Wants};
+use crate::runner::Held;
 use crate::stats::{Collector, Store};
 
 /// How long the start waits for the first list of images before it goes on without.
@@ -158,6 +159,7 @@ impl Agent {
             notes: notes.of(&owner),
             looks: Looks::default(),
             folder_checks: FolderChecks::default(),
+            held: Held::default(),
             wants: Wants::default(),
             tracker: kernel_tasks.clone(),
             detach: detach.clone(),

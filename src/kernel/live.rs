@@ -64,6 +64,7 @@ impl Live {
             scratch: made.scratch.home().to_owned(),
         };
         let signs = Arc::new(Processes { collector: node.collector.clone(), target: target.clone() });
+        let runs = runs.among(&node.held);
         let runner = Runner::connect(kernel, made.runner, runs, memory, signs, &node.tracker);
         let vigil = Vigil::over(made.pid, &made.place.container);
         Self {

@@ -24,6 +24,7 @@ use crate::events::Events;
 use crate::images::ImagesHandle;
 use crate::patience::Backoff;
 use crate::resources::Resources;
+use crate::runner::Held;
 use crate::scratch::{OutputStore, ScratchRoot};
 use crate::stats::{Collector, Target};
 use crate::wire::sample::Sample;
@@ -121,6 +122,8 @@ pub struct Node {
     pub folder_checks: FolderChecks,
     /// When containers were last out of memory.
     pub wants: Wants,
+    /// What the output of all runs takes in memory.
+    pub held: Held,
     /// Every task of this room, so that a stop can wait for them.
     pub tracker: TaskTracker,
     /// Cancelled when the agent stops and its kernels live on.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::code::{Code, GoingRun, Way};
+use super::held::Held;
 use super::kept::Place;
 use super::output::Output;
 use crate::ids::RunId;
@@ -105,9 +106,9 @@ impl RunOutput {
 
 impl Current {
     /// A run whose turn has come; its caller has yet to hand over the code.
-    pub(super) fn promoted(run: RunId, ticket: Ticket, number: u64) -> Self {
+    pub(super) fn promoted(run: RunId, ticket: Ticket, number: u64, all: &Held) -> Self {
         Self {
-            out: RunOutput { run, attached: Some(ticket), output: Output::default(), number },
+            out: RunOutput { run, attached: Some(ticket), output: Output::among(all), number },
             since: None,
             code: None,
             way: Way::Left,

@@ -5,17 +5,15 @@
 
 use std::collections::VecDeque;
 
+pub use super::held::FULL;
+use super::held::{Held, Share};
 use super::piece::{self, Piece, Stream};
 use super::spill::{Change, Mark, Unwritten};
 use super::utf8::Utf8;
 use crate::wire::record::Record;
 use crate::wire::reply::{ConsoleItem, RunStatus};
 
-/// Output at which reading from the runner stops until somebody collects, in bytes (section 12, item 29). More makes answers no faster:
-/// it would be held, and cleared by the system for each answer; and a caller that keeps up has it before it goes to the disk.
-pub const FULL: usize = 2 * 1024 * 1024;
-
-/// The same while somebody waits for completions, which come through the same socket behind the output.
+/// Output at which reading from the runner stops while somebody waits for completions, which come through the same socket behind the output.
 pub const FULL_WHILE_ASKING: usize = 64 * 1024 * 1024;
 
 /// What came since the last answer, in order.
@@ -23,13 +21,27 @@ pub const FULL_WHILE_ASKING: usize = 64 * 1024 * 1024;
 pub struct Output {
     /// Text, items, and the points at which an answer must end.
     pieces: VecDeque<Piece>,
-    /// Roughly what `pieces` hold, in bytes; what back-pressure goes by.
-    bytes: usize,
+    /// Roughly what `pieces` hold; what back-pressure goes by.
+    share: Share,
+    /// Whether it was more than it may be: until it is collected, also if others make room.
+    full: bool,
     /// What of this the disk does not hold yet.
     unwritten: Unwritten,
 }
 
 impl Output {
+    /// Of a run of the node whose outputs are counted together in `all`.
+    pub(super) fn among(all: &Held) -> Self {
+        Self { share: Share::of(all), ..Self::default() }
+    }
+
+    /// Counted among others from now on.
+    pub(super) fn join(&mut self, all: &Held) {
+        let bytes = self.bytes();
+        self.share = Share::of(all);
+        self.share.set(bytes);
+    }
+
     /// Output that an earlier life of the agent had on the disk.
     #[must_use]
     pub fn restored(records: Vec<Record>) -> Self {
@@ -110,7 +122,8 @@ impl Output {
     }
 
     fn collected(&mut self) {
-        self.bytes = self.pieces.iter().map(Piece::cost).sum();
+        self.share.set(self.pieces.iter().map(Piece::cost).sum());
+        self.full = self.share.is_full();
         self.unwritten.collected();
     }
 
@@ -137,13 +150,13 @@ impl Output {
     /// Whether collecting can't wait.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.bytes >= FULL
+        self.full
     }
 
     /// Roughly what it holds, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.share.bytes()
     }
 
     /// What is to be done to what the disk holds of it; from here on it counts as done.
@@ -191,16 +204,22 @@ impl Output {
         }
         match self.pieces.back_mut() {
             Some(Piece::Text(last, text)) if *last == stream => {
-                self.bytes += raw.len();
                 text.extend_from_slice(raw);
+                self.grown(raw.len());
             }
             _ => self.add(Piece::Text(stream, raw.to_vec())),
         }
     }
 
     fn add(&mut self, piece: Piece) {
-        self.bytes += piece.cost();
+        let cost = piece.cost();
         self.pieces.push_back(piece);
+        self.grown(cost);
+    }
+
+    fn grown(&mut self, bytes: usize) {
+        self.share.add(bytes);
+        self.full |= self.share.is_full();
     }
 }
 

@@ -25,8 +25,9 @@ pub use self::collecting::Taken;
 pub(super) use self::leaving::Interrupt;
 use super::current::{Activity, Current, RunOutput, Ticket};
 use super::doubt::Doubt;
+use super::held::Held;
 use super::kept::{Kept, Place};
-use super::output::{FULL, FULL_WHILE_ASKING};
+use super::output::FULL_WHILE_ASKING;
 use super::spill::Spilled;
 use crate::ids::RunId;
 use crate::wire::record::Record;
@@ -112,9 +113,19 @@ pub struct Runs {
     last_ticket: Ticket,
     /// Which outputs the disk holds.
     kept: Kept,
+    /// Among what its outputs count.
+    held: Held,
 }
 
 impl Runs {
+    /// With its outputs counted among those of the node's other kernels.
+    #[must_use]
+    pub fn among(mut self, all: &Held) -> Self {
+        self.held = all.clone();
+        outputs(&mut self.parked, self.current.as_mut()).for_each(|out| out.output.join(all));
+        self
+    }
+
     /// Every output that is not collected whole.
     fn outputs(&self) -> impl Iterator<Item = &RunOutput> {
         self.parked.iter().chain(self.current.iter().map(|current| &current.out))
@@ -302,8 +313,8 @@ impl Runs {
     /// Whether another record may be read from the runner.
     #[must_use]
     pub fn may_read(&self) -> bool {
-        let limit = if self.asking > 0 { FULL_WHILE_ASKING } else { FULL };
-        self.current.as_ref().is_none_or(|c| c.out.output.bytes() < limit)
+        let Some(Current { out: RunOutput { output, .. }, .. }) = &self.current else { return true };
+        if self.asking > 0 { output.bytes() < FULL_WHILE_ASKING } else { !output.is_full() }
     }
 
     /// Until when it is worth waiting for the end of the current run: one that has begun within `young` may end soon. `None` when
@@ -365,7 +376,7 @@ impl Runs {
             return;
         }
         let Some((ticket, run)) = self.waiting.pop_front() else { return };
-        self.current = Some(Current::promoted(run, ticket, self.kept.next_number()));
+        self.current = Some(Current::promoted(run, ticket, self.kept.next_number(), &self.held));
     }
 }
 

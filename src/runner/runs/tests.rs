@@ -11,6 +11,7 @@ use super::super::code::{Code, GoingRun, Way};
 use super::super::current::{BEGINS, Handing};
 use super::super::spill::{Change, LeftOutput};
 use super::*;
+use crate::runner::output::FULL;
 use crate::wire::reply::ConsoleItem;
 
 fn now() -> Instant {
