@@ -67,10 +67,19 @@ fn show(Settings { config, effective }: &Settings, json: bool) -> Exit {
 }
 
 /// What runs the tasks: a thread for each two cores. Tasks wait nearly always, and what computes or blocks for long has threads of its own
-/// for a while. On two cores a second thread made calls and output dearer by a tenth to a fifth, for waking one another.
+/// for a while. On two cores a second thread made calls and output dearer by a tenth to a fifth, for waking one another. Where it is one,
+/// the main thread is it.
 fn runtime() -> io::Result<Runtime> {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    Builder::new_multi_thread().worker_threads((cores / 2).clamp(1, MOST_WORKERS)).enable_all().build()
+    let mut builder = match (cores / 2).min(MOST_WORKERS) {
+        0 | 1 => Builder::new_current_thread(),
+        several => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(several);
+            builder
+        }
+    };
+    builder.enable_all().build()
 }
 
 fn blocking(future: impl Future<Output = Exit>) -> Exit {

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::membership::{Membership, parse_membership, well_known};
+use crate::ids::ContainerId;
 
 /// More than any file of the kernel's ever holds.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -157,7 +158,7 @@ impl Place {
 
 /// Whether the process with this number belongs to the container, as far as this agent can see.
 #[must_use]
-pub fn is_process_of(pid: u32, container: &crate::ids::ContainerId) -> bool {
+pub fn is_process_of(pid: u32, container: &ContainerId) -> bool {
     let process = Place::open(&Path::new("/proc").join(pid.to_string()));
     process.is_some_and(|process| !process.groups(container.as_str()).is_empty())
 }
