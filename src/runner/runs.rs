@@ -113,7 +113,7 @@ pub struct Runs {
     last_ticket: Ticket,
     /// Which outputs the disk holds.
     kept: Kept,
-    /// Among what its outputs count.
+    /// What its outputs are counted in, with those of the other kernels.
     held: Held,
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -53,23 +53,23 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 pub(super) struct Kept(
     /// With the number of the process. Locked to take or to leave them, never while a file is read: that may hang.
-    Mutex<Option<(u32, Arc<Places>)>>,
+    Mutex<Option<(u32, Places)>>,
 );
 
 impl Kept {
     /// Those that were left for this process, or found now.
-    pub(super) fn places(&self, roots: &Roots, container_id: &str, pid: u32) -> Arc<Places> {
+    pub(super) fn places(&self, roots: &Roots, container_id: &str, pid: u32) -> Places {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((of, places)) = kept
             && of == pid
         {
             return places;
         }
-        Arc::new(Places::find(roots, container_id, pid))
+        Places::find(roots, container_id, pid)
     }
 
     /// Leaves them for the next reading, which begins anew without.
-    pub(super) fn leave(&self, pid: u32, places: Arc<Places>) {
+    pub(super) fn leave(&self, pid: u32, places: Places) {
         // A guess is made again each time: it may have been too early.
         if places.process.is_some() {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((pid, places));
