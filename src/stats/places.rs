@@ -1,6 +1,6 @@
 //! Where a container's figures are: directories of its control groups and of its process, found once and kept open.
 //!
-//! Finding them costs twice what reading does, and an open directory stands for one group and one process for ever: once these have
+//! Finding them costs as much as reading does, and an open directory stands for one group and one process for ever: once these have
 //! ended nothing is read through it, whoever has their path or number then.
 
 use std::fs::File;
