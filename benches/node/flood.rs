@@ -54,7 +54,7 @@ pub(crate) async fn flood(contender: &Contender, report: &mut Report<'_>) {
     together(contender, bytes, report).await;
 }
 
-/// Many kernels: as much in all as one of them alone, and then as long as nobody collects.
+/// Many kernels at once: in all as much output as one of them had alone, and then once more for callers that pause.
 async fn together(contender: &Contender, bytes: usize, report: &mut Report<'_>) {
     let bed = contender.bed().await;
     let stub = Stub::start(bed.outside());

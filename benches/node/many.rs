@@ -30,8 +30,8 @@ pub(crate) async fn many(contender: &Contender, report: &mut Report<'_>) {
     let each = (Usage::of(&agent).pss - before.pss) / count as f64;
     report.add(&format!("memory of each of {count} kernels"), "KiB", each * 1024.0);
     quiet(&agent, count, report).await;
-    samples(&bed, &kernels, report).await;
     if !contender.is_python() {
+        samples(&bed, &kernels, report).await;
         restart(contender, &bed, &mut agent, count, report).await;
     }
     let ends = futures_util::stream::iter(&kernels).map(Kernel::destroy);

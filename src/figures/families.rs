@@ -102,7 +102,7 @@ impl Families {
         }
     }
 
-    /// A counter that is read off elsewhere goes to its row's value, and begins anew where that has fallen.
+    /// These are all the series of `metric` from now on. Whoever [looks](Self::render) sees the newest.
     pub(super) fn replace(&self, metric: &'static Metric, rows: Vec<Row>) {
         let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
         sampled.insert(metric.name, (metric, rows));
@@ -117,6 +117,7 @@ impl Families {
         }
     }
 
+    /// A counter that is read off elsewhere goes to its row's value, and begins anew where that has fallen.
     fn set(&self, metric: &Metric, rows: &[Row]) {
         let values = |row: &Row| -> Vec<String> {
             let values: Vec<&str> = row.0.iter().map(String::as_str).collect();

@@ -9,10 +9,10 @@ pub const FULL: usize = 2 * 1024 * 1024;
 
 /// Output of all runs of the node at which each may have [`LEAST`], in bytes: users who print without end are many at times, and each
 /// answer is held once more until its caller has taken it.
-const ALL: usize = 16 * 1024 * 1024;
+pub(super) const ALL: usize = 16 * 1024 * 1024;
 
 /// What a run may have whatever the others hold, in bytes.
-const LEAST: usize = 128 * 1024;
+pub(super) const LEAST: usize = 128 * 1024;
 
 /// What the outputs of a node's kernels hold, in bytes. Clones share it.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,7 @@ use super::super::code::{Code, GoingRun, Way};
 use super::super::current::{BEGINS, Handing};
 use super::super::spill::{Change, LeftOutput};
 use super::*;
-use crate::runner::output::FULL;
+use crate::runner::held::{ALL, FULL, LEAST};
 use crate::wire::reply::ConsoleItem;
 
 fn now() -> Instant {
@@ -218,6 +218,26 @@ fn a_full_buffer_stops_the_reading_until_somebody_collects() {
     assert!(runs.may_read(), "completions come through the same socket");
     assert!(matches!(runs.take(first), Taken::Answer(_, RunStatus::Continued)));
     runs.asking -= 1;
+    assert!(runs.may_read());
+}
+
+#[test]
+fn among_many_that_print_a_buffer_is_full_sooner_and_stays_so_until_somebody_collects() {
+    let all = Held::default();
+    let filled = |bytes: usize| {
+        let mut runs = Runs::default().among(&all);
+        let caller = begin(&mut runs, "r");
+        let wakes = runs.record(Record::Stdout(vec![b'x'; bytes].into()), now());
+        (runs, caller, wakes)
+    };
+    let (alone, _, wakes) = filled(LEAST);
+    assert!(!wakes && alone.may_read());
+    let others: Vec<_> = (0..ALL / FULL).map(|_| filled(FULL)).collect();
+    let (mut runs, caller, wakes) = filled(LEAST);
+    assert!(wakes && runs.has_answer(caller) && !runs.may_read());
+    drop(others);
+    assert!(runs.has_answer(caller) && !runs.may_read(), "its caller and its reader see the same");
+    assert!(matches!(runs.take(caller), Taken::Answer(_, RunStatus::Continued)));
     assert!(runs.may_read());
 }
 
